@@ -1,0 +1,72 @@
+"""The files around the package agree with one another: dependencies, pins, scripts."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def requirements(lines: list[str]) -> dict[str, set[str]]:
+    """Map each package's normalised name to its set of version specifiers."""
+    parsed = [Requirement(line) for line in lines]
+    names = [re.sub(r"[-_.]+", "-", requirement.name).lower() for requirement in parsed]
+    assert len(names) == len(set(names)), f"listed twice: {sorted(name for name in names if names.count(name) > 1)}"
+    return {name: {str(specifier) for specifier in r.specifier} for name, r in zip(names, parsed, strict=True)}
+
+
+def asked_for() -> dict[str, set[str]]:
+    return requirements(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tests"])
+
+
+def test_environment_yml_lists_what_pyproject_asks_for():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert environment["name"] == PROJECT["name"]
+    assert requirements(conda) == {"python": {PROJECT["requires-python"]}, "pip": set()}
+    assert requirements(pip) == asked_for()
+
+
+def test_constraints_pin_every_dependency_within_its_range():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = requirements([line for line in lines if line and not line.startswith("#")])
+    assert all(len(pin) == 1 and next(iter(pin)).startswith("==") for pin in pins.values())
+    assert pins["torch"] == {"==2.13.0"}
+    wanted = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tests"]]
+    outside = [str(w) for w in wanted if w.name not in pins or next(iter(pins[w.name]))[2:] not in w.specifier]
+    assert not outside, f"constraints.txt has no pin for, or one out of range of: {outside}"
+
+
+def test_ci_runs_what_a_user_runs():
+    assert "./run_all.sh --tests" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+    assert (ROOT / "run_all.sh").stat().st_mode & 0o111
+
+
+def run_all(*options: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", str(ROOT / "run_all.sh"), *options], cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def test_run_all_help_names_every_option(tmp_path):
+    done = run_all("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for option in ("--profile", "--data-root", "--from", "--output", "--figures", "--tests", "--venv"):
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--nope"], "unknown option '--nope'"), (["--profile"], "--profile needs a value"), (["--from", ""], "empty value")],
+)
+def test_run_all_refuses_bad_usage_before_any_set_up(tmp_path, options, message):
+    done = run_all(*options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not done.stdout
