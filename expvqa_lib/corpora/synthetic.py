@@ -1,0 +1,180 @@
+"""Three SynthFACS corpora in the shapes of the real ones; identities never cross the splits.
+
+- `synth_lab`: subjects, videos and frames, BP4D's 12 AUs with intensities (like BP4D, DISFA, GFT);
+- `synth_wild`: single pictures, every AU that can be drawn, and the emotion (like RAF-AU);
+- `synth_emotion`: single pictures, 8 emotions and no AU label (like AffectNet).
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..facs import ACTION_UNITS, BP4D_AUS, EMOTIONS
+from ..files import atomic, fingerprint, write_json
+from . import table as face_table
+from .drawing import render
+from .faces import AUS, Face, Scene, random_identity, random_scene
+
+PRESENT = 0.35
+"""Intensity from which an AU counts as present; below it a frame shows a trace and is labelled absent."""
+
+VIDEO_FRAMES, SAMPLED_EVERY = 120, 10
+
+_CONFLICTS = {
+    frozenset(pair)
+    for group in ((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15), (19, 28), (19, 24))
+    for pair in ((a, b) for a in group for b in group if a != b)
+    if set(pair) not in ({5, 7},)
+} | {frozenset((closing, opening)) for closing in (24, 28) for opening in (10, 16, 25, 26)}
+"""AUs that do not go together in one drawn face: opposite pulls, or lips both closed and open."""
+
+
+@dataclass(frozen=True)
+class CorpusSizes:
+    """Subjects of the lab corpus (each with `videos` videos of 12 sampled frames) and pictures of the others, a split each."""
+
+    lab_train: int = 100
+    lab_validation: int = 10
+    lab_test: int = 25
+    videos: int = 4
+    wild_train: int = 3000
+    wild_validation: int = 200
+    wild_test: int = 600
+    emotion_train: int = 3000
+    emotion_validation: int = 200
+    emotion_test: int = 800
+    image: int = 96  # pixels
+    seed: int = 42
+
+
+def random_expression(
+    rng: np.random.Generator, *, mixed: float = 0.0, extra: float = 0.04
+) -> tuple[str, dict[int, float], dict[int, float]]:
+    """Draw an emotion and its AUs: the FACS prototype with AUs dropped and added.
+
+    Args:
+        mixed: chance of no prototype at all but AUs put together by chance (so that AUs do not give each other away).
+        extra: chance of each further AU.
+
+    Returns:
+        The emotion, AU intensities in [0.45, 1], and their sides (-1 to 1; contempt is one-sided).
+    """
+    emotion = str(rng.choice(list(EMOTIONS)))
+    is_mixed = rng.random() < mixed
+    wanted: list[int] = []
+    if not is_mixed:
+        core = list(EMOTIONS[emotion].prototype)
+        keep = [au for au in core if rng.random() < 0.85]
+        wanted = keep if len(keep) >= min(2, len(core)) else core
+    chance = 0.3 if is_mixed else extra * (emotion != "neutral" or 0.5)
+    added = [au for au in rng.permutation(AUS).tolist() if au not in wanted and rng.random() < (chance if au in BP4D_AUS else 0.5 * chance)]
+    aus: dict[int, float] = {}
+    for au in wanted + added:
+        if all(frozenset((au, other)) not in _CONFLICTS for other in aus):
+            aus[au] = float(rng.uniform(0.45, 1.0))
+    if {26, 27} & set(aus):
+        aus.setdefault(25, 0.7)
+    lateral = {au: float(np.clip(rng.normal(0, 0.15), -0.4, 0.4)) for au in aus}
+    if emotion == "contempt" and not is_mixed:
+        side = float(rng.choice([-1.0, 1.0])) * 0.85
+        lateral |= {au: side for au in (12, 14) if au in aus}
+    return emotion, aus, lateral
+
+
+def _video(rng: np.random.Generator, identity) -> list[tuple[int, Face]]:
+    """Sampled frames of one video: two expressions one after the other, each AU with its own onset and offset; the head drifts."""
+    first, last = random_scene(rng), random_scene(rng)
+    scenes = {k: getattr(first, k) for k in ("light_x", "light_y", "exposure", "noise", "background", "clothes")}
+    programme = []
+    for start in (0, VIDEO_FRAMES // 2):
+        _, aus, lateral = random_expression(rng, mixed=0.6, extra=0.1)
+        for au, peak in aus.items():
+            onset = start + rng.uniform(0, 12)
+            programme.append((au, peak, lateral[au], onset, start + VIDEO_FRAMES / 2 - rng.uniform(0, 12)))
+    frames = []
+    for t in range(SAMPLED_EVERY // 2, VIDEO_FRAMES, SAMPLED_EVERY):
+        share = 0.5 * t / VIDEO_FRAMES
+        pose = {
+            k: (1 - share) * getattr(first, k) + share * getattr(last, k) for k in ("yaw", "pitch", "roll", "scale", "shift_x", "shift_y")
+        }
+        aus, lateral = {}, {}
+        for au, peak, side, onset, offset in programme:
+            ramp = min((t - onset) / 10, (offset - t) / 10, 1.0)
+            if ramp > 0.05:
+                aus[au], lateral[au] = round(peak * ramp, 3), side
+        frames.append((t, Face(identity, Scene(**pose, **scenes, seed=int(rng.integers(2**31))), aus, lateral)))
+    return frames
+
+
+def _rows(job: tuple) -> list[dict]:
+    """Draw one unit of a corpus (a lab subject, or one picture) into `folder`; return its rows of the face table."""
+    corpus, split, number, sizes, folder = job
+    rng = np.random.default_rng([sizes["seed"], ("lab", "wild", "emotion").index(corpus), face_table.SPLITS.index(split), number])
+    identity = random_identity(rng)
+    subject = f"{split[:2]}{number:05d}"
+    if corpus == "lab":
+        shots = [(f"v{v}_{t:03d}", face, None) for v in range(sizes["videos"]) for t, face in _video(rng, identity)]
+        labelled: tuple[int, ...] = BP4D_AUS
+    else:
+        emotion, aus, lateral = random_expression(rng, extra=0.10 if corpus == "wild" else 0.04)
+        shots = [("0", Face(identity, random_scene(rng, 1.2), aus, lateral), emotion)]
+        labelled = AUS if corpus == "wild" else ()
+    rows = []
+    for frame, face, emotion in shots:
+        name = f"{corpus}/{split}/{subject}_{frame}.png"
+        path = Path(folder) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn = render(face, sizes["image"])
+        Image.fromarray(drawn.image).save(path, compress_level=1)
+        row = {
+            "image": name,
+            "dataset": f"synth_{corpus}",
+            "subject": subject,
+            "frame": frame,
+            "split": split,
+            "emotion": emotion,
+        }
+        for au in labelled:
+            row[f"AU{au}"] = int(face.aus.get(au, 0.0) >= PRESENT)
+            row[f"AU{au}_intensity"] = face.aus.get(au, 0.0)
+        rows.append(row | {"face": face.to_json(), "landmarks": drawn.landmarks.ravel().tolist()})
+    return rows
+
+
+def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame:
+    """Draw the three corpora into `folder` (once: a finished folder of the same settings is read back) and return their face table.
+
+    The table also has `face` (everything needed to draw it again, see `faces.Face`) and `landmarks` (x, y pairs in pixels).
+    """
+    folder = Path(folder)
+    settings = asdict(sizes) | {"version": 1}
+    mark, parquet = folder / f"{fingerprint(settings)}.json", folder / "faces.parquet"
+    if mark.exists() and parquet.exists():
+        return face_table.read(parquet)
+    with atomic(folder) as temporary:
+        temporary.mkdir(parents=True)
+        jobs = [
+            (corpus, split, k, asdict(sizes), str(temporary))
+            for corpus in ("lab", "wild", "emotion")
+            for split in face_table.SPLITS
+            for k in range(getattr(sizes, f"{corpus}_{split}"))
+        ]
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            drawn = tqdm(pool.map(_rows, jobs, chunksize=16), total=len(jobs), desc="drawing faces")
+            rows = [row for unit in drawn for row in unit]
+        face_table.write(pd.DataFrame(rows), temporary / "faces.parquet")
+        write_json(temporary / mark.name, settings)
+    return face_table.read(parquet)
+
+
+def drawn_aus(row) -> list[int]:
+    """Return the AUs that are drawn in a row of the table, at any intensity."""
+    return [au for au in Face.from_json(row["face"]).aus if au in ACTION_UNITS]

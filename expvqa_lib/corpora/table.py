@@ -1,0 +1,88 @@
+"""The face table: one row a face, whatever the data set.
+
+Columns: `image` (path, relative to the table's folder), `dataset`, `subject`, `frame`, `split` (train, validation or test), one nullable
+column an AU (`AU12`: 1 present, 0 absent, missing where unlabelled) with `AU12_intensity` beside it where known, and `emotion` (a name of
+`facs.EMOTIONS`, or missing). Further columns may follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import TableError
+from ..facs import ACTION_UNITS, EMOTIONS
+from ..files import atomic
+
+AU_COLUMNS = tuple(unit.name for unit in ACTION_UNITS.values())
+SPLITS = ("train", "validation", "test")
+_REQUIRED = ("image", "dataset", "subject", "frame", "split")
+
+
+def check(table: pd.DataFrame, source: str = "face table") -> pd.DataFrame:
+    """Return the table with every column present and typed.
+
+    Raises:
+        TableError: a column is missing or a value is not allowed; the message names the column, the first row and the value. Also where a
+            subject stands in more than one split.
+    """
+    if missing := [c for c in _REQUIRED if c not in table]:
+        raise TableError(f"{source}: columns {missing} are missing; a face table needs {list(_REQUIRED)} and AU columns or emotion")
+    table = table.copy()
+    for column in AU_COLUMNS:
+        table[column] = table[column].astype("Int8") if column in table else pd.array([pd.NA] * len(table), "Int8")
+        _allowed(table, column, (0, 1), source)
+    table["emotion"] = table["emotion"].astype("string") if "emotion" in table else pd.array([pd.NA] * len(table), "string")
+    _allowed(table, "emotion", tuple(EMOTIONS), source)
+    _allowed(table, "split", SPLITS, source)
+    shared = table.groupby(["dataset", "subject"])["split"].nunique()
+    if len(shared := shared[shared > 1]):
+        raise TableError(f"{source}: subject {shared.index[0][1]!r} of {shared.index[0][0]} stands in several splits; each belongs to one")
+    return table
+
+
+def _allowed(table: pd.DataFrame, column: str, allowed: tuple, source: str) -> None:
+    bad = table[column].notna() & ~table[column].isin(allowed)
+    if bad.any():
+        row = bad.idxmax()
+        raise TableError(f"{source}: row {row}, column {column}: found {table.at[row, column]!r}, expected one of {list(allowed)}")
+
+
+def write(table: pd.DataFrame, path: str | Path) -> None:
+    """Check the table and write it as Parquet, atomically."""
+    table = check(table, str(path))
+    with atomic(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read a face table; its image paths come back resolved under its own folder.
+
+    Raises:
+        TableError: no readable table is there, it breaks a rule of `check`, or an image path leads out of the folder.
+    """
+    path = Path(path)
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:
+        raise TableError(f"{path}: not a readable Parquet face table ({error})") from error
+    table = check(table, str(path))
+    root = path.parent.resolve()
+    resolved = [(root / image).resolve() for image in table["image"]]
+    for row, image in enumerate(resolved):
+        if not image.is_relative_to(root):
+            raise TableError(f"{path}: row {row}: image {table['image'].iat[row]!r} lies outside {root}")
+    table["image"] = [str(image) for image in resolved]
+    return table
+
+
+def au_labels(row: Mapping) -> dict[int, int]:
+    """Return the labelled AUs of one row: number to 1 or 0."""
+    return {n: int(row[unit.name]) for n, unit in ACTION_UNITS.items() if pd.notna(row[unit.name])}
+
+
+def labelled_aus(table: pd.DataFrame) -> list[int]:
+    """Return the numbers of the AUs that are labelled in at least one row."""
+    return [n for n, unit in ACTION_UNITS.items() if table[unit.name].notna().any()]

@@ -1,0 +1,58 @@
+"""Writing files so that none is ever left half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import ExpVQAError
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (same suffix) to write a file or a folder to; rename it to `path` on success.
+
+    Missing parent folders are made. On an exception the temporary file or folder is removed and `path` stays as it was.
+
+    Raises:
+        ExpVQAError: the folder cannot be written to.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExpVQAError(f"{path.parent}: cannot make this folder ({error.strerror}); choose a writable place") from error
+    if not os.access(path.parent, os.W_OK):
+        raise ExpVQAError(f"{path.parent}: not writable; choose another folder or change its permissions")
+    temporary = path.parent / f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}"
+    try:
+        yield temporary
+        if temporary.is_dir() and path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def fingerprint(*parts: object) -> str:
+    """Return 16 hex digits that change whenever one of `parts` (anything JSON can hold, or bytes) changes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
