@@ -1,0 +1,44 @@
+"""Pairs as a Hugging Face data set: the released JSON's keys (image, image_id, text_input, text_output, area), `question_type` and `au`."""
+
+from __future__ import annotations
+
+import datasets
+import numpy as np
+import pandas as pd
+
+from .corpora.table import SPLITS, au_labels
+from .facs import ACTION_UNITS
+from .questions import balanced_q3, face_pairs
+
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Value("string"),
+        "image_id": datasets.Value("string"),
+        "text_input": datasets.Value("string"),
+        "text_output": datasets.Value("string"),
+        "area": datasets.Value("string"),
+        "question_type": datasets.Value("string"),
+        "au": datasets.Value("int16"),
+        "dataset": datasets.Value("string"),
+    }
+)
+
+
+def build(table: pd.DataFrame, seed: int = 42) -> datasets.DatasetDict:
+    """Make the pairs of a face table, a split each: Q1 and Q2 by the rules of `questions`, Q3 balanced an AU, data set and split."""
+    found = {}
+    for split in SPLITS:
+        rows: list[dict] = []
+        for number, (name, faces) in enumerate(table[table["split"] == split].groupby("dataset", sort=True)):
+            rng = np.random.default_rng([seed, SPLITS.index(split), number])
+            labels = faces[[u.name for u in ACTION_UNITS.values()]].to_numpy(dtype=float, na_value=np.nan)
+            asked = balanced_q3(labels, rng)
+            numbers = np.array(list(ACTION_UNITS))
+            for k, face in enumerate(faces.to_dict("records")):
+                emotion = face["emotion"] if pd.notna(face["emotion"]) else None
+                for pair in face_pairs(au_labels(face), emotion, rng, numbers[asked[k]].tolist()):
+                    identity = {"image": face["image"], "image_id": f"{name}/{face['subject']}/{face['frame']}", "dataset": name}
+                    rows.append(identity | vars(pair))
+        columns = {key: [row[key] for row in rows] for key in FEATURES}
+        found[split] = datasets.Dataset.from_dict(columns, features=FEATURES)
+    return datasets.DatasetDict(found)
