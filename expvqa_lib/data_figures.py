@@ -1,0 +1,112 @@
+"""Charts of the labels: how often actions and emotions occur in each corpus, and which come together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from .facs import EMOTIONS
+from .figures import COLUMN, PAGE, Figure, heat, ordered_targets, styled
+from .overlays import Picture, draw_faces, faces_height
+
+_CORPUS_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C", "#B8A000")
+
+
+@styled
+def data_overview(
+    images: Sequence[Picture],
+    captions: Sequence[str],
+    labels_by_dataset: Mapping[str, pd.DataFrame],
+    emotions_by_dataset: Mapping[str, Iterable[str | None]],
+    columns: int = 8,
+) -> Figure:
+    """Draw the data at one glance: faces with their labels, below them AU prevalence and emotions of each corpus."""
+    above, below = faces_height(len(images), captions, columns), 2.5  # inches
+    fig = Figure(figsize=(PAGE, above + below))
+    top, bottom = fig.subfigures(2, 1, height_ratios=[above, below])
+    draw_faces(top, images, captions, columns)
+    left, right = bottom.subplots(1, 2, width_ratios=[2.1, 1])
+    corpora = list(dict.fromkeys([*labels_by_dataset, *emotions_by_dataset]))
+    draw_au_counts(left, labels_by_dataset, corpora)
+    draw_emotion_counts(right, emotions_by_dataset, corpora)
+    return fig
+
+
+@styled
+def au_cooccurrence(labels: pd.DataFrame, title: str = "Which actions come together") -> Figure:
+    """Draw P(column AU | row AU) in percent, over the faces where both are labelled; `labels` has columns `AU1` ..."""
+    y = _au_floats(labels)
+    present, labelled = np.nan_to_num(y.to_numpy()), y.notna().to_numpy(dtype=float)
+    both, given = present.T @ present, present.T @ labelled  # [A, A] each: row and column present; row present, column labelled
+    percent = np.divide(100 * both, given, out=np.full_like(both, np.nan), where=given > 0)
+    np.fill_diagonal(percent, np.nan)
+    names = [c[2:] for c in y.columns]
+    side = float(np.clip(0.9 + 0.23 * len(names), 2.6, PAGE))
+    fig = Figure(figsize=(side * 1.12, side))
+    ax = fig.add_subplot()
+    heat(fig, ax, percent, "P(column | row) (%)", notes=len(names) <= 13)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="also present (AU)", ylabel="given (AU)", title=title)
+    return fig
+
+
+@styled
+def au_counts(labels_by_dataset: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw how often each AU is present in each corpus, in percent of the faces where it is labelled."""
+    fig = Figure(figsize=(PAGE, 2.2))
+    draw_au_counts(fig.add_subplot(), labels_by_dataset)
+    return fig
+
+
+@styled
+def emotion_counts(emotions_by_dataset: Mapping[str, Iterable[str | None]]) -> Figure:
+    """Draw each emotion's share of the labelled faces of each corpus, in percent."""
+    fig = Figure(figsize=(COLUMN, 2.4))
+    draw_emotion_counts(fig.add_subplot(), emotions_by_dataset)
+    return fig
+
+
+def draw_au_counts(ax: Axes, labels_by_dataset: Mapping[str, pd.DataFrame], corpora: Sequence[str] = ()) -> None:
+    """Draw `au_counts` on given axes; a corpus's colour is its place in `corpora`."""
+    rates = pd.DataFrame({name: 100 * _au_floats(labels).mean() for name, labels in labels_by_dataset.items()}).dropna(how="all")
+    rates = rates.reindex(ordered_targets(rates.index))
+    _grouped_bars(ax, rates, {name: f"{name} ({len(labels):,} faces)" for name, labels in labels_by_dataset.items()}, corpora)
+    ax.set_xticks(range(len(rates)), [c[2:] for c in rates.index])
+    ax.set(xlabel="action unit", ylabel="of labelled faces (%)")
+    ax.set_title("How often each action unit is present", pad=18)
+
+
+def draw_emotion_counts(ax: Axes, emotions_by_dataset: Mapping[str, Iterable[str | None]], corpora: Sequence[str] = ()) -> None:
+    """Draw `emotion_counts` on given axes; a corpus's colour is its place in `corpora`."""
+    series = {name: pd.Series(list(emotions), dtype=object).dropna() for name, emotions in emotions_by_dataset.items()}
+    rates = pd.DataFrame({name: 100 * values.value_counts(normalize=True) for name, values in series.items()}).fillna(0.0)
+    known = [name for name in EMOTIONS if name in rates.index]
+    rates = rates.reindex([*known, *sorted(set(rates.index) - set(known))])
+    _grouped_bars(ax, rates, {name: f"{name} ({len(values):,})" for name, values in series.items()}, corpora)
+    ax.set_xticks(range(len(rates)), rates.index, rotation=35, ha="right", rotation_mode="anchor")
+    ax.set(ylabel="of labelled faces (%)")
+    ax.set_title("Emotions", pad=18)
+
+
+def _grouped_bars(ax: Axes, rates: pd.DataFrame, names: Mapping[str, str], corpora: Sequence[str]) -> None:
+    order = list(corpora or rates.columns)
+    width = 0.78 / len(rates.columns)
+    shown = rates.notna().to_numpy()
+    place = shown.cumsum(axis=1) - (shown.sum(axis=1, keepdims=True) + 1) / 2  # [category, corpus]: bars that exist, centred
+    for i, corpus in enumerate(rates.columns):
+        x = np.arange(len(rates)) + place[:, i] * width
+        ax.bar(x, rates[corpus], width * 0.9, color=_CORPUS_COLOURS[order.index(corpus) % len(_CORPUS_COLOURS)], label=names[corpus])
+    ax.grid(axis="y")
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.set_xlim(-0.6, len(rates) - 0.4)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(names), handletextpad=0.4, borderpad=0)
+
+
+def _au_floats(labels: pd.DataFrame) -> pd.DataFrame:
+    """Return the AU columns by number as floats, NaN where unlabelled."""
+    return labels[ordered_targets(c for c in labels if c[:2] == "AU" and c[2:].isdigit())].astype("Float64").astype(float)

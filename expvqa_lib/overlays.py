@@ -1,0 +1,151 @@
+"""Pictures of faces: labelled samples, and maps of where a model looked laid over them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import matplotlib as mpl
+import matplotlib.figure
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from PIL import Image
+
+from .errors import TableError
+from .figures import PAGE, Figure, styled
+
+Picture: TypeAlias = "Image.Image | np.ndarray"
+HEAT = "inferno"  # perceptually uniform, and far from the colours of a face
+_DRAWN = 336  # pixels: maps are smoothed to this size
+_OPAQUE = 0.75  # of the hottest place
+_GAP, _LINE = 0.05, 0.12  # inches: between pictures, and a line of text
+
+
+@styled
+def face_grid(images: Sequence[Picture], captions: Sequence[str], columns: int = 6) -> Figure:
+    """Draw faces in a grid, each with its caption below; images are PIL or [H, W, 3] arrays (uint8, or floats in [0, 1])."""
+    fig = Figure(figsize=(PAGE, faces_height(len(images), captions, columns)), layout="none")
+    draw_faces(fig, images, captions, columns)
+    return fig
+
+
+def faces_height(count: int, captions: Sequence[str], columns: int) -> float:
+    """Return the height in inches that `draw_faces` needs on a page's width.
+
+    Raises:
+        TableError: there is no face, or not one caption a face.
+    """
+    if count == 0 or count != len(captions):
+        raise TableError(f"{count} faces and {len(captions)} captions to draw; expected as many of each, and at least one")
+    lines = max((len(_wrapped(caption, columns)) for caption in captions), default=1)
+    return -(-count // columns) * (PAGE / columns + _LINE * lines + 2 * _GAP)
+
+
+def draw_faces(fig: matplotlib.figure.FigureBase, images: Sequence[Picture], captions: Sequence[str], columns: int) -> None:
+    """Draw `face_grid` on a figure, or a part of one, of a page's width and `faces_height`."""
+    height = faces_height(len(images), captions, columns)
+    row_height, cell = height / -(-len(images) // columns), PAGE / columns
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(i, columns)
+        left, top = column * cell + _GAP, height - row * row_height - _GAP
+        side = cell - 2 * _GAP
+        ax = _axes(fig, left, top - side, side, side, PAGE, height)
+        ax.imshow(pixels(image), interpolation="lanczos")
+        text = "\n".join(_wrapped(caption, columns))
+        ax.text(0.5, -0.04, text, transform=ax.transAxes, ha="center", va="top", fontsize=6.5, linespacing=1.15)
+
+
+def attention_overlay(image: Picture, heat_map: np.ndarray, ax: Axes, *, region: np.ndarray | None = None) -> None:
+    """Draw a grey face under a smooth map of relevance, clear where it is low, with the outline of the part that truly moved.
+
+    Args:
+        image: the face.
+        heat_map: [h, w], any size, not negative; drawn as a share of its maximum.
+        region: [H, W] mask of the moving part, any size.
+    """
+    grey = np.asarray(Image.fromarray(pixels(image)).convert("L").resize((_DRAWN, _DRAWN), Image.Resampling.LANCZOS))
+    share = smooth(heat_map)
+    colours = mpl.colormaps[HEAT](share)  # [_DRAWN, _DRAWN, 4]
+    colours[..., 3] = _OPAQUE * share**0.8
+    ax.imshow(grey, cmap="gray", vmin=0, vmax=255)
+    ax.imshow(colours)
+    if region is not None and np.any(region):
+        mask = Image.fromarray((np.asarray(region) > 0).astype(np.uint8) * 255)
+        mask = np.asarray(mask.resize((_DRAWN, _DRAWN), Image.Resampling.BICUBIC)) / 255
+        ax.contour(mask, levels=[0.5], colors="black", linewidths=1.6)
+        ax.contour(mask, levels=[0.5], colors="white", linewidths=0.8)
+    ax.axis("off")
+
+
+@styled
+def attention_gallery(rows: Sequence[Mapping[str, Any]], columns: int = 3) -> Figure:
+    """Draw faces beside where the model looked, question above and answer below, with one colour bar.
+
+    Args:
+        rows: a mapping each: image, heat [h, w], title (the question), answer, and optionally region (a mask).
+        columns: pairs of pictures side by side.
+
+    Raises:
+        TableError: there is no row.
+    """
+    if not rows:
+        raise TableError("no faces to draw; expected at least one row with image, heat, title and answer")
+    columns = min(columns, len(rows))
+    lines = -(-len(rows) // columns)
+    titles = [textwrap.wrap(str(row["title"]), 36) for row in rows]
+    answers = [textwrap.wrap(str(row["answer"]), 42) for row in rows]
+    above, below = (_LINE * max((len(text) for text in texts), default=1) + _GAP for texts in (titles, answers))
+    cell = PAGE / 3
+    side = (cell - 5 * _GAP) / 2
+    row_height = above + side + below + 2 * _GAP
+    width, height = cell * columns, row_height * lines + _GAP + 0.45
+    fig = Figure(figsize=(width, height), layout="none")
+    for i, row in enumerate(rows):
+        line, column = divmod(i, columns)
+        left, bottom = column * cell + 2 * _GAP, height - _GAP - line * row_height - above - side
+        face = _axes(fig, left, bottom, side, side, width, height)
+        face.imshow(pixels(row["image"]), interpolation="lanczos")
+        looked = _axes(fig, left + side + _GAP / 2, bottom, side, side, width, height)
+        attention_overlay(row["image"], row["heat"], looked, region=row.get("region"))
+        text = {"transform": face.transAxes, "fontsize": 7, "linespacing": 1.15}
+        face.text(0, 1.05, "\n".join(titles[i]), va="bottom", fontweight="bold", **text)
+        face.text(0, -0.05, "\n".join(answers[i]), va="top", **text)
+    bar = fig.colorbar(
+        ScalarMappable(cmap=HEAT),
+        cax=_axes(fig, width / 2 - 0.8, 0.33, 1.6, 0.06, width, height),
+        orientation="horizontal",
+        ticks=[0, 0.5, 1],
+    )
+    bar.ax.axis("on")
+    bar.outline.set_visible(False)
+    bar.set_label("relevance, share of maximum", labelpad=1)
+    return fig
+
+
+def smooth(heat_map: np.ndarray, size: int = _DRAWN) -> np.ndarray:
+    """Return a map [size, size] in [0, 1]: a share of its maximum, bicubic between the patches; zeros stay zeros."""
+    heat = np.nan_to_num(np.asarray(heat_map, dtype=np.float32)).clip(min=0)
+    heat = heat / heat.max() if heat.max() > 0 else heat
+    large = Image.fromarray(heat).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(large).clip(0, 1)
+
+
+def pixels(image: Picture) -> np.ndarray:
+    """Return uint8 RGB pixels [H, W, 3] of a PIL image or of an array [H, W] or [H, W, 3] (uint8, or floats in [0, 1])."""
+    if not isinstance(image, Image.Image):
+        array = np.asarray(image)
+        image = Image.fromarray(array if array.dtype == np.uint8 else (array.clip(0, 1) * 255).round().astype(np.uint8))
+    return np.asarray(image.convert("RGB"))
+
+
+def _axes(fig: matplotlib.figure.FigureBase, left: float, bottom: float, width: float, height: float, page: float, full: float) -> Axes:
+    """Return axes without a frame at a place given in inches, on a figure of `page` x `full` inches."""
+    ax = fig.add_axes((left / page, bottom / full, width / page, height / full))
+    ax.axis("off")
+    return ax
+
+
+def _wrapped(caption: str, columns: int) -> list[str]:
+    return textwrap.wrap(str(caption), max(8, 126 // columns))
