@@ -1,0 +1,7 @@
+"""`python -m expvqa_lib`: the same as the command `expvqa`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,127 @@
+"""Asking: answers in words, and the probability of yes for many action units at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor, set_seed
+
+from . import questions
+from .errors import SettingsError
+from .model import encode_images, language_inputs, query_image
+from .photos import load_image
+from .text import encode
+
+
+def embed_images(
+    model: InstructBlipForConditionalGeneration,
+    processor: InstructBlipProcessor,
+    images: Sequence,
+    batch: int = 128,
+    progress: bool = False,
+) -> Tensor:
+    """Load images (anything `photos.load_image` takes) and run the vision encoder once on each: [I, 1 + patches, D_vision]."""
+    parts = []
+    for k in tqdm(range(0, len(images), batch), desc="looking", disable=not progress):
+        pictures = [load_image(i) for i in images[k : k + batch]]
+        pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            parts.append(encode_images(model, pixels.to(model.device, model.dtype)))
+    return torch.cat(parts)
+
+
+def _prompt(model, processor, embeds: Tensor, asked: Sequence[str]) -> dict:
+    """Language model inputs of one question an image embedding row."""
+    text = {k: v.to(model.device) for k, v in encode(processor, asked).items()}
+    output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
+    return language_inputs(model, output, text["input_ids"], text["attention_mask"])
+
+
+@torch.inference_mode()
+def score_yes_no(
+    model: InstructBlipForConditionalGeneration,
+    processor: InstructBlipProcessor,
+    images: Sequence,
+    aus: Sequence[int],
+    *,
+    wording: int = 0,
+    batch: int = 256,
+    embeds: Tensor | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Probability that the answer to "does this AU occur?" starts with yes rather than no.
+
+    The vision encoder runs once an image, each question once through Q-Former and language model, without generation: P(yes) is the share
+    of "yes" in the next token's probability of "yes" and "no".
+
+    Args:
+        aus: AU numbers to ask about.
+        wording: which of the Q3 wordings.
+        batch: questions a forward pass.
+        embeds: from `embed_images`, to save a second look.
+
+    Returns:
+        One row an image, one column an AU (`AU12`), values in [0, 1].
+    """
+    embeds = embed_images(model, processor, images, progress=progress) if embeds is None else embeds
+    asked = [questions.ask_q3(au, wording) for au in aus]
+    yes, no = (processor.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in (questions.YES, questions.NO))
+    rows = [(i, q) for i in range(len(embeds)) for q in range(len(aus))]
+    scores = []
+    for k in tqdm(range(0, len(rows), batch), desc="scoring AUs", disable=not progress):
+        chunk = rows[k : k + batch]
+        inputs = _prompt(model, processor, embeds[[i for i, _ in chunk]], [asked[q] for _, q in chunk])
+        last = model.language_model.model(**inputs).last_hidden_state[:, -1]  # [N, D]; prompts are padded on the left
+        logits = model.language_model.lm_head(last)[:, [yes, no]].float()
+        scores.append(logits.softmax(1)[:, 0].cpu())
+    values = torch.cat(scores).view(len(embeds), len(aus)).numpy() if scores else np.empty((0, len(aus)))
+    return pd.DataFrame(values, columns=[f"AU{au}" for au in aus])
+
+
+@torch.inference_mode()
+def generate(
+    model: InstructBlipForConditionalGeneration,
+    processor: InstructBlipProcessor,
+    images: Sequence,
+    asked: Sequence[str],
+    *,
+    samples: int = 1,
+    beams: int = 1,
+    max_new_tokens: int = 80,
+    top_p: float = 0.9,
+    seed: int = 0,
+    batch: int = 64,
+    embeds: Tensor | None = None,
+    progress: bool = False,
+) -> list[list[str]]:
+    """Answer one question an image in words: greedy or by beams, or `samples` > 1 answers by nucleus sampling with `top_p`.
+
+    Returns:
+        For each image a list of `samples` answers.
+    """
+    if len(images if embeds is None else embeds) != len(asked):
+        raise SettingsError(f"{len(asked)} questions for {len(images)} images; give one question an image")
+    embeds = embed_images(model, processor, images, progress=progress) if embeds is None else embeds
+    how = {"do_sample": True, "top_p": top_p, "num_return_sequences": samples} if samples > 1 else {"do_sample": False, "num_beams": beams}
+    tokenizer = processor.tokenizer
+    if samples > 1:
+        set_seed(seed)
+    answers: list[list[str]] = []
+    for k in tqdm(range(0, len(asked), batch), desc="answering", disable=not progress):
+        inputs = _prompt(model, processor, embeds[k : k + batch], asked[k : k + batch])
+        inputs.pop("position_ids")  # generate counts them from the mask itself
+        ids = model.language_model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **how,
+        )
+        told = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        answers += [told[n : n + samples] for n in range(0, len(told), samples)]
+    return answers

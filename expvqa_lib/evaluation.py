@@ -1,0 +1,165 @@
+"""The tables of the quick profile from saved predictions, each with its baselines: label prior, untuned base, shuffled images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from . import attention, questions
+from .corpora.drawing import au_mask
+from .corpora.faces import Face
+from .corpora.table import labelled_aus
+from .facs import ACTION_UNITS
+from .metrics.au_f1 import COLUMNS, au_table, prior_scores
+from .metrics.emotion import emotion_table
+from .metrics.intervals import bootstrap, group_codes
+
+MAIN = "exp_vqa"
+SHUFFLED = "exp_vqa_shuffled_images"
+
+
+def au_columns(faces: pd.DataFrame) -> list[str]:
+    """Columns of the AUs that are labelled in a face table."""
+    return [ACTION_UNITS[n].name for n in labelled_aus(faces)]
+
+
+def with_controls(predictions: Mapping[str, pd.DataFrame], faces: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame]:
+    """Add the shuffled-image control: every face keeps its labels and gets Exp-VQA's prediction for a face of somebody else.
+
+    The question is the same for all faces, so this equals asking the model about the exchanged image.
+    """
+    other = derange(faces["subject"], seed)
+    return dict(predictions) | {SHUFFLED: predictions[MAIN].iloc[other].reset_index(drop=True)}
+
+
+def derange(groups: pd.Series, seed: int) -> np.ndarray:
+    """Row numbers that give every row another group's row, as near to a random permutation as that allows."""
+    rng = np.random.default_rng(seed)
+    values = groups.to_numpy()
+    order = rng.permutation(len(values))
+    for k in range(len(values)):
+        if values[order[k]] == values[k]:
+            other = next(j for j in rng.permutation(len(values)) if values[order[j]] != values[k] and values[order[k]] != values[j])
+            order[k], order[other] = order[other], order[k]
+    return order
+
+
+def au_detection(
+    faces: pd.DataFrame, train: pd.DataFrame, scores: Mapping[str, pd.DataFrame], resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Per-AU detection (Q3) of every model, of the label prior, and of Exp-VQA on shuffled images.
+
+    Args:
+        faces: test faces with labels and subjects (intervals come from drawing subjects).
+        train: training faces, for the prior.
+        scores: P(yes) [faces, AUs] by model.
+
+    Returns:
+        Tidy table: model, dataset, split, target, metric, value, low, high, support; values in percent.
+    """
+    columns = au_columns(faces)
+    labels = faces[columns]
+    rows = {"prior": prior_scores(train[columns], labels.index), **with_controls(scores, faces, seed)}
+    common = {
+        "dataset": faces["dataset"].iat[0],
+        "split": "test",
+        "groups": faces["subject"],
+        "n_resamples": resamples,
+        "seed": seed,
+    }
+    return pd.concat([au_table(labels, table, model=name, **common) for name, table in rows.items()], ignore_index=True)
+
+
+def captions(
+    emotion_faces: pd.DataFrame,
+    au_faces: pd.DataFrame,
+    emotion_train: pd.DataFrame,
+    q1: Mapping[str, pd.DataFrame],
+    q2: Mapping[str, pd.DataFrame],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Emotions read out of Q1 answers, and AUs read out of Q2 answers, of every model and control; columns as `au_detection`.
+
+    An AU counts as told where any of the face's Q2 answers says it is present. The emotions' prior says the most frequent one.
+    """
+    told = {name: answers["answer"].map(questions.read_emotion).to_frame() for name, answers in q1.items()}
+    told = with_controls(told, emotion_faces, seed)
+    told["prior"] = pd.DataFrame({"answer": [emotion_train["emotion"].mode().iat[0]] * len(emotion_faces)})
+    common = {"split": "test", "n_resamples": resamples, "seed": seed}
+    name = emotion_faces["dataset"].iat[0]
+    tables = [
+        emotion_table(emotion_faces["emotion"], table["answer"], model=model, dataset=name, groups=emotion_faces["subject"], **common)
+        for model, table in told.items()
+    ]
+    columns = au_columns(au_faces)
+    read = {model: _read_back(answers, len(au_faces), columns) for model, answers in q2.items()}
+    read = with_controls(read, au_faces, seed)
+    read["prior"] = pd.DataFrame(1.0, index=au_faces.index, columns=columns)
+    name = au_faces["dataset"].iat[0]
+    for model, table in read.items():
+        scored = au_table(au_faces[columns], table, model=model, dataset=name, groups=au_faces["subject"], **common)
+        tables.append(scored[scored["metric"] != "auc"])  # a caption says a thing or not: there is no score to rank by
+    return pd.concat(tables, ignore_index=True)
+
+
+def _read_back(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFrame:
+    found = pd.DataFrame(0.0, index=range(n), columns=columns)
+    for row, answer in zip(answers["row"], answers["answer"], strict=True):
+        for au in questions.read_aus(answer)[0]:
+            if (column := ACTION_UNITS[au].name) in found:
+                found.at[row, column] = 1.0
+    return found
+
+
+def pointing_cases(faces: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
+    """Choose up to `each` test faces an AU where it is present: columns `row` (of `faces`) and `au`."""
+    rng = np.random.default_rng(seed)
+    cases = []
+    for au in labelled_aus(faces):
+        rows = np.flatnonzero(faces[ACTION_UNITS[au].name] == 1)
+        cases += [(int(r), au) for r in rng.permutation(rows)[:each]]
+    return pd.DataFrame(cases, columns=["row", "au"])
+
+
+def pointing(
+    model, processor, faces: pd.DataFrame, each: int, method: str = attention.METHODS[0], resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Pointing game: how often the peak of the yes map (Q3) falls on pixels that the AU changed, and how often a random pixel would.
+
+    Args:
+        faces: SynthFACS test faces; the changed pixels come from drawing each face again without the AU.
+        each: faces an AU.
+
+    Returns:
+        Tidy table with the metrics `pointing_accuracy` and `chance` (the region's mean share of the pixels) an AU and `macro`, in percent.
+    """
+    cases = pointing_cases(faces, each, seed)
+    images = [faces["image"].iat[r] for r in cases["row"]]
+    asked = [questions.ask_q3(au) for au in cases["au"]]
+    heat, _, _ = attention.relevance(model, processor, images, asked, targets=[questions.YES] * len(asked), method=method)
+    regions = np.stack([au_mask(Face.from_json(faces["face"].iat[r]), au) for r, au in zip(cases["row"], cases["au"], strict=True)])
+    maps = attention.upsample(heat, regions.shape[1]).reshape(len(cases), -1)
+    flat = regions.reshape(len(cases), -1)
+    hit = flat[np.arange(len(cases)), maps.argmax(1)].astype(float)
+    values = np.stack([hit, flat.mean(1)], 1) * 100  # [cases, 2]
+    codes = group_codes(faces["subject"].to_numpy()[cases["row"]], len(cases))
+    aus = cases["au"].unique()
+    member = np.stack([cases["au"] == au for au in aus], 1).astype(float)  # [cases, AUs]
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        """Weights [R, cases] to means [R, AUs + 1, 2]; the last of the AUs is their macro average."""
+        with np.errstate(invalid="ignore"):
+            total = np.einsum("rc,ca,cm->ram", weights, member, values) / (weights @ member)[..., None]
+        return np.concatenate([total, np.nanmean(total, 1, keepdims=True)], 1)
+
+    value, low, high = bootstrap(measure, codes, resamples, seed)
+    support = [*member.sum(0).astype(int), len(cases)]
+    rows = [
+        (MAIN, faces["dataset"].iat[0], "test", target, metric, value[k, m], low[k, m], high[k, m], support[k])
+        for k, target in enumerate([*(ACTION_UNITS[a].name for a in aus), "macro"])
+        for m, metric in enumerate(("pointing_accuracy", "chance"))
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))

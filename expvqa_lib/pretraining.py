@@ -1,0 +1,200 @@
+"""Making the tiny base model of the quick profile, in stages as BLIP-2 is made, from what a generic model would know and no more.
+
+1. `pretrain_vision`: the vision encoder predicts landmarks, head pose, who it is, what the scene is, and its own patches.
+2. `pretrain_language`: the language model reads text only: facts in a prefix, a question, an answer.
+3. `align`: the Q-Former learns to hand the frozen language model what questions about landmarks, identity, parts and scene need.
+
+The faces move at random and no AU or emotion label of an image enters any stage. `python -m expvqa_lib.pretraining` rebuilds the base.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from .corpora.drawing import render
+from .corpora.faces import BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face
+from .knowledge import distance_bounds, image_questions, passage, random_face
+from .model import answer_loss, encode_images, language_inputs, query_image
+from .text import encode
+
+CATEGORIES = {"hair": tuple(HAIR), "hairstyle": HAIRSTYLES, "eyes": tuple(EYES), "background": tuple(BACKGROUNDS)}
+
+
+def _draw_chunk(arguments: tuple[int, int, int]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    seed, n, size = arguments
+    rng = np.random.default_rng([20, seed])
+    faces = [random_face(rng) for _ in range(n)]
+    drawn = [render(face, size) for face in faces]
+    return [f.to_json() for f in faces], np.stack([d.image for d in drawn]), np.stack([d.landmarks for d in drawn])
+
+
+def draw_faces(n: int, size: int, seed: int = 0, workers: int = 2) -> tuple[list[Face], np.ndarray, np.ndarray]:
+    """Draw `n` random faces: the faces, images uint8 [n, size, size, 3] and landmarks float32 [n, 34, 2] in pixels."""
+    chunks = [(seed * 100_000 + k, min(500, n - k), size) for k in range(0, n, 500)]
+    with ProcessPoolExecutor(workers) as pool:
+        parts = list(tqdm(pool.map(_draw_chunk, chunks), total=len(chunks), desc="drawing faces", unit="x500"))
+    faces = [Face.from_json(text) for part in parts for text in part[0]]
+    return faces, np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
+
+
+def geometry_targets(faces: list[Face], landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the vision encoder must tell: standardised numbers [n, R] and category indices [n, len(CATEGORIES)]."""
+    people = [f.identity for f in faces]
+    numbers = [
+        landmarks.reshape(len(faces), -1) / size,
+        np.array([[getattr(p, name) for name in SHAPE] + [p.skin, p.age, p.beard, p.glasses] for p in people]),
+        np.array([[f.scene.yaw, f.scene.pitch, f.scene.roll, f.scene.light_x, f.scene.light_y] for f in faces]),
+    ]
+    values = np.concatenate(numbers, 1).astype(np.float32)
+    labels = [[p.hair, p.hairstyle, p.eyes, f.scene.background] for p, f in zip(people, faces, strict=True)]
+    indices = np.array([[names.index(v) for names, v in zip(CATEGORIES.values(), row, strict=True)] for row in labels])
+    return (values - values.mean(0)) / values.std(0), indices
+
+
+def normalise(images: np.ndarray) -> Tensor:
+    """Images uint8 [n, S, S, 3] to the pixel values [n, 3, S, S] that the processor makes (CLIP's mean and deviation)."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))
+    return (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std
+
+
+class _VisionHeads(nn.Module):
+    """Throw-away heads: one linear layer over all patches for numbers and categories, one per patch for its own grey picture."""
+
+    def __init__(self, patches: int, width: int, numbers: int) -> None:
+        super().__init__()
+        self.sizes = [numbers, *(len(v) for v in CATEGORIES.values())]
+        self.face = nn.Linear(patches * width, sum(self.sizes))
+        self.patch = nn.Linear(width, 36)
+        nn.init.normal_(self.face.weight, std=(patches * width) ** -0.5)
+
+    def forward(self, embeds: Tensor) -> tuple[list[Tensor], Tensor]:
+        patches = embeds[:, 1:]
+        return list(self.face(patches.flatten(1)).split(self.sizes, 1)), self.patch(patches)
+
+
+def pretrain_vision(
+    model, images: np.ndarray, numbers: np.ndarray, categories: np.ndarray, *, steps: int, batch: int = 64, seed: int = 0
+) -> list[float]:
+    """Stage 1. Train `model.vision_model` in place; return the loss of each step."""
+    torch.manual_seed(seed)
+    config = model.config.vision_config
+    side = config.image_size // config.patch_size
+    heads = _VisionHeads(side**2, config.hidden_size, numbers.shape[1])
+    numbers, categories = torch.from_numpy(numbers), torch.from_numpy(categories)
+
+    def loss_of(index: np.ndarray) -> Tensor:
+        pixels = normalise(images[index])
+        found, patches = heads(encode_images(model, pixels))
+        loss = 2 * F.smooth_l1_loss(found[0], numbers[index], beta=0.5)
+        loss = loss + 0.15 * sum(F.cross_entropy(f, categories[index, k]) for k, f in enumerate(found[1:])) / len(CATEGORIES)
+        grey = F.adaptive_avg_pool2d(pixels.mean(1, keepdim=True), side * 6)  # [B, 1, 6 side, 6 side]
+        grey = F.unfold(grey, 6, stride=6).transpose(1, 2)  # [B, patches, 36]
+        return loss + 0.3 * F.mse_loss(patches, grey)
+
+    parameters = [*model.vision_model.parameters(), *heads.parameters()]
+    return fit(loss_of, parameters, len(images), steps=steps, batch=batch, peak=1.5e-3, seed=seed, title="vision")
+
+
+def fit(loss_of, parameters, n: int, *, steps: int, batch: int, peak: float, seed: int, title: str) -> list[float]:
+    """Minimise `loss_of(indices)` by AdamW with linear warm-up and cosine decay over shuffled epochs of `n` examples."""
+    rng = np.random.default_rng(seed)
+    parameters = list(parameters)
+    optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.02, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda s: min(1, (s + 1) / 100) * (0.02 + 0.49 * (1 + np.cos(np.pi * s / steps)))
+    )
+    losses, order = [], np.empty(0, int)
+    for _ in (bar := tqdm(range(steps), desc=title, mininterval=5)):
+        if len(order) < batch:
+            order = rng.permutation(n)
+        index, order = order[:batch], order[batch:]
+        loss = loss_of(np.sort(index))
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+        if len(losses) % 50 == 0:
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}")
+    return losses
+
+
+def pretrain_language(model, processor, *, steps: int, batch: int = 128, seed: int = 0) -> list[float]:
+    """Stage 2. Train `model.language_model` in place on text alone; return the loss of each step.
+
+    A passage's facts stand in the places of the query outputs, as the mean of their words' embeddings, so that the language model learns to
+    answer from a prefix of vectors. It never sees an image.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 2])
+    tokenizer, table = processor.tokenizer, model.language_model.get_input_embeddings()
+    slots = model.config.num_query_tokens
+
+    def loss_of(_: np.ndarray) -> Tensor:
+        passages = [passage(rng) for _ in range(batch)]
+        facts = [(row, fact) for row, (told, _, _) in enumerate(passages) for fact in told]
+        ids = tokenizer([fact for _, fact in facts], add_special_tokens=False)["input_ids"]
+        places = torch.tensor([row * slots + int(rng.integers(slots)) for row, _ in facts])
+        offsets = torch.tensor(np.cumsum([0] + [len(i) for i in ids[:-1]]))
+        means = F.embedding_bag(torch.tensor(sum(ids, [])), table.weight, offsets, mode="mean")
+        prefix = torch.zeros(batch * slots, means.shape[1]).index_add(0, places, means).view(batch, slots, -1)  # [B, Q, D]
+        prefix = prefix * float(rng.uniform(0.7, 3)) + 0.03 * torch.randn_like(prefix)
+        text = encode(processor, [q for _, q, _ in passages], [a for _, _, a in passages])
+        words = table(text["input_ids"])
+        mask = torch.cat([torch.ones(batch, slots, dtype=torch.long), text["attention_mask"]], 1)
+        inputs = {"inputs_embeds": torch.cat([prefix, words], 1), "attention_mask": mask}
+        return answer_loss(model, inputs, text["labels"])
+
+    return fit(loss_of, model.language_model.parameters(), batch, steps=steps, batch=batch, peak=2e-3, seed=seed, title="language")
+
+
+@torch.no_grad()
+def image_features(model, images: np.ndarray, batch: int = 256) -> Tensor:
+    """Image embeddings of many images, float16 [n, 1 + patches, D]."""
+    parts = [encode_images(model, normalise(images[k : k + batch])).half() for k in tqdm(range(0, len(images), batch), desc="features")]
+    return torch.cat(parts)
+
+
+def align(
+    model,
+    processor,
+    faces: list[Face],
+    images: np.ndarray,
+    landmarks: np.ndarray,
+    *,
+    steps: int,
+    each: int = 6,
+    batch: int = 48,
+    seed: int = 0,
+):
+    """Stage 3. Train queries, Q-Former and projection in place on `knowledge.image_questions`, the rest frozen; return each step's loss."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 3])
+    features = image_features(model, images)
+    bounds, size = distance_bounds(landmarks), images.shape[1]
+    model.language_model.requires_grad_(False)
+
+    def loss_of(index: np.ndarray) -> Tensor:
+        pairs = [qa for k in index for qa in image_questions(faces[k], landmarks[k], bounds, size, each, rng)]
+        text = encode(processor, [q for q, _ in pairs], [a for _, a in pairs])
+        seen = features[torch.from_numpy(index)].float().repeat_interleave(each, 0)
+        output = query_image(model, seen, text["qformer_input_ids"], text["qformer_attention_mask"])
+        return answer_loss(model, language_inputs(model, output, text["input_ids"], text["attention_mask"]), text["labels"])
+
+    parameters = [model.query_tokens, *model.qformer.parameters(), *model.language_projection.parameters()]
+    losses = fit(loss_of, parameters, len(images), steps=steps, batch=batch, peak=2e-3, seed=seed, title="align")
+    model.language_model.requires_grad_(True)
+    return losses
+
+
+def vocabulary_texts(seed: int = 0, n: int = 6000) -> list[str]:
+    """Text to train the tokenizers on: the passages' facts, questions and answers."""
+    rng = np.random.default_rng([seed, 1])
+    return [text for _ in range(n) for facts, *words in [passage(rng)] for text in (*facts, *words)]

@@ -1,0 +1,96 @@
+"""Tokenizers of the tiny model, and how a question and its answer become one sequence (the reference's way)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+from transformers import InstructBlipProcessor, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+MAX_QUESTION, MAX_ANSWER = 128, 256  # tokens, as in the released code
+
+
+def train_tokenizers(texts: Iterable[str], vocabulary: int) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
+    """Train the language model's (byte-level BPE) and the Q-Former's tokenizer (WordPiece) on `texts`; both fold case, any text encodes.
+
+    As in the reference, a sequence of the language model starts with `</s>` (id 2), which is also its end.
+    """
+    texts = list(texts)
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["[PAD]", "<s>", "</s>", "<image>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet))
+    bpe.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
+    language = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="</s>",
+        eos_token="</s>",
+        unk_token="</s>",
+        pad_token="[PAD]",
+        additional_special_tokens=["<image>"],
+    )
+    piece = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    piece.normalizer = normalizers.BertNormalizer(lowercase=True)
+    piece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    piece.decoder = decoders.WordPiece()
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+    letters = [chr(c) for c in range(33, 127)]
+    piece.train_from_iterator([*texts, " ".join(letters)], trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=names))
+    piece.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    qformer = PreTrainedTokenizerFast(
+        tokenizer_object=piece,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        bos_token="[DEC]",
+    )
+    return language, qformer
+
+
+def make_processor(language: PreTrainedTokenizerBase, qformer: PreTrainedTokenizerBase, image: int, queries: int) -> InstructBlipProcessor:
+    """Put an image processor (squash to `image` pixels, CLIP's mean and deviation) and both tokenizers together."""
+    pixels = BlipImageProcessorPil(size={"height": image, "width": image})
+    return InstructBlipProcessor(image_processor=pixels, tokenizer=language, qformer_tokenizer=qformer, num_query_tokens=queries)
+
+
+def encode(processor: InstructBlipProcessor, questions: Sequence[str], answers: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """Tokenise questions, with answers for training or without for generation.
+
+    Training pads on the right: `</s>` question, answer, `</s>`; labels cover the answer and its end (-100 elsewhere). Generation pads on
+    the left. Long questions are cut to 128 tokens (the language model keeps their end, the Q-Former their start), answers to 256.
+
+    Returns:
+        `input_ids`, `attention_mask` [N, T], `qformer_input_ids`, `qformer_attention_mask` [N, U], and with answers `labels` [N, T].
+    """
+    tokenizer = processor.tokenizer
+    asked = [ids[:1] + ids[1:][-(MAX_QUESTION - 1) :] for ids in tokenizer(list(questions))["input_ids"]]
+    if answers is None:
+        rows, marks, left = asked, asked, True
+    else:
+        told = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+        told = [ids[: MAX_ANSWER - 1] + [tokenizer.eos_token_id] for ids in told]
+        rows = [q + a for q, a in zip(asked, told, strict=True)]
+        marks = [[-100] * len(q) + a for q, a in zip(asked, told, strict=True)]
+        left = False
+    text = {
+        "input_ids": _pad(rows, tokenizer.pad_token_id, left),
+        "attention_mask": _pad([[1] * len(r) for r in rows], 0, left),
+    }
+    if answers is not None:
+        text["labels"] = _pad(marks, -100, left)
+    heard = processor.qformer_tokenizer(list(questions), padding=True, truncation=True, max_length=MAX_QUESTION, return_tensors="pt")
+    return text | {"qformer_input_ids": heard["input_ids"], "qformer_attention_mask": heard["attention_mask"]}
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:
+    width = max(map(len, rows))
+    fill = [[value] * (width - len(r)) for r in rows]
+    return torch.tensor([f + list(r) if left else list(r) + f for f, r in zip(fill, rows, strict=True)])

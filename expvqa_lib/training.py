@@ -1,0 +1,213 @@
+"""Fine-tuning on question-answer pairs with transformers' `Trainer`, both variants of the paper.
+
+Exp-VQA trains the vision encoder, its final norm, the Q-Former, the queries and the projection; Exp-VQA(fz) keeps the vision encoder
+frozen (its final norm still trains). The language model is frozen in both. All questions about one image in a batch share one pass of
+the vision encoder.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from .errors import SettingsError, TableError
+from .files import atomic
+from .model import answer_loss, encode_images, language_inputs, query_image
+from .photos import load_image
+from .text import encode
+
+VARIANTS = ("exp_vqa", "exp_vqa_fz")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fine-tune. One step sees `images` pictures with `questions` pairs each."""
+
+    steps: int = 300
+    images: int = 32
+    questions: int = 6
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05  # share of the steps
+    validate_every: int = 75  # steps
+    seed: int = 42
+
+
+class ImagePairs(torch.utils.data.Dataset):
+    """Pairs grouped by image: item k is one image with `questions` of its pairs, chosen anew in every epoch.
+
+    Q1 is chosen whenever there is one, then Q2 and Q3 by chance, Q3 three times out of four.
+    """
+
+    def __init__(self, pairs: datasets.Dataset, questions: int, seed: int, *, train: bool = True) -> None:
+        if not len(pairs):
+            raise TableError("no pairs to train on: the split is empty")
+        self.questions, self.seed, self.train = questions, seed, train
+        self.visits: dict[int, int] = {}
+        table = pd.DataFrame({"image": pairs["image"], "kind": pairs["question_type"]})
+        self.groups = list(table.groupby("image", sort=False).indices.values())
+        self.kinds = table["kind"].to_numpy()
+        self.text = list(zip(pairs["text_input"], pairs["text_output"], strict=True))
+        self.images = pairs["image"]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, k: int) -> dict:
+        rows = self.groups[k]
+        visit = self.visits.get(k, 0) if self.train else 0
+        self.visits[k] = visit + 1
+        rng = np.random.default_rng([self.seed, k, visit])
+        weight = np.select([self.kinds[rows] == "Q1", self.kinds[rows] == "Q2"], [1e6, 1 / max(1, (self.kinds[rows] == "Q2").sum())], 0.0)
+        single = self.kinds[rows] == "Q3"
+        weight = weight + single * 3 / max(1, single.sum())
+        chosen = rows[np.argsort(-np.log(rng.random(len(rows))) / weight)[: self.questions]]
+        return {"image": self.images[int(rows[0])], "pairs": [self.text[r] for r in chosen], "augment": rng if self.train else None}
+
+
+class Collator:
+    """Load, augment and stack images [I, 3, S, S]; tokenise the pairs [N, T]; `image_index` [N] says which image each asks about."""
+
+    def __init__(self, processor: InstructBlipProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, items: Sequence[dict]) -> dict[str, Tensor]:
+        pictures = [load_image(item["image"]) for item in items]
+        pictures = [crop_and_flip(p, i["augment"]) if i["augment"] else p for p, i in zip(pictures, items, strict=True)]
+        pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        pairs = [pair for item in items for pair in item["pairs"]]
+        index = torch.tensor([k for k, item in enumerate(items) for _ in item["pairs"]])
+        text = encode(self.processor, [q for q, _ in pairs], [a for _, a in pairs])
+        return {"pixel_values": pixels, "image_index": index, **text}
+
+
+def crop_and_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The recipe's geometry: a random crop of 0.8 to 1.0 of the area (aspect 3/4 to 4/3) at the same size, flipped half of the time."""
+    width, height = image.size
+    area = rng.uniform(0.8, 1.0) * width * height
+    aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+    w, h = min(width, (area * aspect) ** 0.5), min(height, (area / aspect) ** 0.5)
+    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    image = image.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
+
+
+def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
+    """Loss of one batch of `Collator`: the vision encoder runs once an image, the rest once a question."""
+    frozen = not model.vision_model.embeddings.patch_embedding.weight.requires_grad
+    if frozen:
+        with torch.no_grad():
+            hidden = model.vision_model.embeddings(batch["pixel_values"])
+            hidden = model.vision_model.encoder(inputs_embeds=hidden).last_hidden_state
+        embeds = model.vision_model.post_layernorm(hidden)
+    else:
+        embeds = encode_images(model, batch["pixel_values"])
+    embeds = embeds[batch["image_index"]]  # [N, P, D]
+    output = query_image(model, embeds, batch["qformer_input_ids"], batch["qformer_attention_mask"])
+    return answer_loss(model, language_inputs(model, output, batch["input_ids"], batch["attention_mask"]), batch["labels"])
+
+
+def freeze(model: InstructBlipForConditionalGeneration, variant: str) -> None:
+    """Leave trainable what the variant trains (in place).
+
+    Raises:
+        SettingsError: the variant is not one of `VARIANTS`.
+    """
+    if variant not in VARIANTS:
+        raise SettingsError(f"variant {variant!r} is unknown; known are {', '.join(VARIANTS)}")
+    model.requires_grad_(True)
+    model.language_model.requires_grad_(False)
+    if variant == "exp_vqa_fz":
+        model.vision_model.requires_grad_(False)
+        model.vision_model.post_layernorm.requires_grad_(True)
+
+
+class _PairTrainer(Trainer):
+    """`Trainer` whose loss is `batch_loss`."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss = batch_loss(model, inputs)
+        return (loss, {}) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        with torch.no_grad():
+            return batch_loss(model, self._prepare_inputs(inputs)), None, None
+
+
+def finetune(
+    model: InstructBlipForConditionalGeneration,
+    processor: InstructBlipProcessor,
+    pairs: datasets.DatasetDict,
+    folder: str | Path,
+    *,
+    variant: str = "exp_vqa",
+    recipe: Recipe = Recipe(),
+) -> pd.DataFrame:
+    """Fine-tune a model in place and save it; a run that was cut off goes on from its last checkpoint.
+
+    Args:
+        model: to train; changed in place.
+        pairs: splits `train` and `validation` of the pairs' table (`questions`).
+        folder: where checkpoints go while training (`checkpoints/`) and the finished model, its processor and `log.csv` at the end.
+        variant: one of `VARIANTS`.
+
+    Returns:
+        The log: columns `step`, `loss` (training), `eval_loss` (validation), `learning_rate`, missing where not measured.
+    """
+    folder = Path(folder)
+    work = folder.parent / f".{folder.name}-checkpoints"
+    freeze(model, variant)
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.images,
+        per_device_eval_batch_size=recipe.images,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        warmup_steps=max(1, round(recipe.warmup * recipe.steps)),
+        lr_scheduler_type="cosine",
+        max_grad_norm=1.0,
+        adam_beta2=0.98,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        logging_steps=max(1, recipe.steps // 60),
+        eval_strategy="steps",
+        eval_steps=recipe.validate_every,
+        save_strategy="steps",
+        save_steps=recipe.validate_every,
+        save_total_limit=1,
+        remove_unused_columns=False,
+        dataloader_drop_last=True,
+        report_to=[],
+    )
+    train = ImagePairs(pairs["train"], recipe.questions, recipe.seed)
+    if len(train) < recipe.images:
+        raise SettingsError(f"{len(train)} training images are fewer than one batch of {recipe.images}; lower Recipe.images")
+    trainer = _PairTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=ImagePairs(pairs["validation"], recipe.questions, recipe.seed, train=False),
+        data_collator=Collator(processor),
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(work) if work.exists() else None)
+    log = pd.DataFrame(trainer.state.log_history)
+    log = log.reindex(columns=["step", "loss", "eval_loss", "learning_rate"]).dropna(subset=["loss", "eval_loss"], how="all")
+    model.requires_grad_(True).eval()
+    with atomic(folder) as temporary:
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+        log.to_csv(temporary / "log.csv", index=False)
+    shutil.rmtree(work, ignore_errors=True)
+    return log

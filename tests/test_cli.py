@@ -1,0 +1,78 @@
+"""The command line: help, messages, exit codes, and answers on standard output."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from expvqa_lib.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ("ask", "pairs", "train", "evaluate", "reproduce")
+
+
+def expvqa(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "expvqa_lib", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"expvqa {command} " in capsys.readouterr().out.partition("example:")[2]
+
+
+def test_help_lists_every_command_without_loading_torch():
+    code = "import sys, expvqa_lib.cli as cli; cli.build_parser().print_help(); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["ask", "face.jpg"], ["ask", "face.jpg", "why?", "--samples", "0"], ["frobnicate"]])
+def test_usage_errors_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: expvqa" in capsys.readouterr().err
+
+
+def test_a_missing_image_is_one_line_on_standard_error():
+    done = expvqa("ask", "no-such-face.jpg", "How does this person feel?")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("expvqa: error: no-such-face.jpg: no such image file")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback():
+    done = expvqa("ask", "--debug", "no-such-face.jpg", "How does this person feel?")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_an_unknown_profile_is_an_error_that_names_the_known_ones():
+    done = expvqa("reproduce", "--profile", "quack")
+    assert done.returncode == 1
+    assert done.stderr.startswith("expvqa: error:")
+    assert "quick" in done.stderr
+
+
+def test_pairs_never_overwrites_a_folder(tmp_path, capsys):
+    assert main(["pairs", "--output", str(tmp_path)]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_ask_answers_on_standard_output_and_keeps_the_notice_off_it(tmp_path):
+    face = tmp_path / "face.png"
+    Image.new("RGB", (64, 64), "tan").save(face)
+    question = "How can this person's emotion be inferred from their facial actions?"
+    one = expvqa("ask", str(face), question, "--no-crop")
+    assert one.returncode == 0, one.stderr
+    assert len(one.stdout.strip().splitlines()) == 1
+    two = expvqa("ask", str(face), str(face), question, "--no-crop")
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.splitlines() == [f"{face}\t{one.stdout.strip()}"] * 2
