@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
+from transformers.utils import logging
 
 from . import attention, questions
 from .answering import generate, score_yes_no
@@ -89,13 +90,18 @@ def load(source: str | Path | None = None, *, device: str | torch.device = "cpu"
         ModelError: there is no InstructBLIP model, or it cannot be read.
     """
     place = QUICK if source is None else source
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
-        model = InstructBlipForConditionalGeneration.from_pretrained(place)
+        model = InstructBlipForConditionalGeneration.from_pretrained(place, dtype=torch.float32)
         processor = InstructBlipProcessor.from_pretrained(place, backend="pil")
     except Exception as error:
         raise ModelError(
             f"{place}: no InstructBLIP model could be loaded ({error}); expected a folder of save_pretrained or a hub name"
         ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     return ExpVQA(model.to(device), processor, TINY if model.config.vision_config.hidden_size < 512 else None)
 
 

@@ -71,6 +71,34 @@ def emotion_counts(emotions_by_dataset: Mapping[str, Iterable[str | None]]) -> F
     return fig
 
 
+@styled
+def video_strip(images: Sequence[Picture], intensities: pd.DataFrame, present: float, title: str = "") -> Figure:
+    """Draw the frames of a video and, below each, how strongly every action unit acts.
+
+    Args:
+        images: one a frame.
+        intensities: index the frame's number, one column an AU, values in [0, 1].
+        present: intensity from which an AU is labelled present; the area above it is filled.
+    """
+    above, below = faces_height(len(images), [""] * len(images), len(images)) - 0.05, 0.55 + 0.2 * len(intensities.columns)  # inches
+    fig = Figure(figsize=(PAGE, above + below), layout="none")
+    draw_faces(fig.subfigures(2, 1, height_ratios=[above, below])[0], images, [""] * len(images), len(images))
+    half = 0.5 / len(images)  # of the width: curves run from the middle of the first picture to the middle of the last
+    ax = fig.add_axes((half, 0.42 / (above + below), 1 - 2 * half, (below - 0.5) / (above + below)))
+    x = intensities.index.to_numpy()
+    for n, (name, curve) in enumerate(intensities.items()):
+        base = -float(n)
+        strength = 0.9 * curve.to_numpy(dtype=float)
+        ax.plot(x, base + strength, color=_CORPUS_COLOURS[0], linewidth=1)
+        ax.fill_between(x, base, base + strength, where=curve.to_numpy() >= present, color=_CORPUS_COLOURS[0], alpha=0.35, linewidth=0)
+        ax.axhline(base, color="#BBBBBB", linewidth=0.5, zorder=0)
+        ax.annotate(name, (0, base), (-3, 1), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
+    ax.set(xlim=(x[0], x[-1]), xlabel="frame of the video", yticks=[], title=title)
+    ax.set_xticks(x, x)
+    ax.spines[:].set_visible(False)
+    return fig
+
+
 def draw_au_counts(ax: Axes, labels_by_dataset: Mapping[str, pd.DataFrame], corpora: Sequence[str] = ()) -> None:
     """Draw `au_counts` on given axes; a corpus's colour is its place in `corpora`."""
     rates = pd.DataFrame({name: 100 * _au_floats(labels).mean() for name, labels in labels_by_dataset.items()}).dropna(how="all")

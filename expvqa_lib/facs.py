@@ -111,5 +111,5 @@ def action_unit(number: int) -> ActionUnit:
     """
     try:
         return ACTION_UNITS[int(number)]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         raise SettingsError(f"AU {number!r} is unknown; known are {', '.join(map(str, ACTION_UNITS))}") from None

@@ -220,6 +220,25 @@ def confusion(true: Iterable[str], predicted: Iterable[str | None], labels: Sequ
     return fig
 
 
+def with_intervals(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return a table to read: one row a target, one column a model, `71.3 [66.0, 75.2]` the value and its 95% interval.
+
+    Args:
+        table: tidy results (see `metrics.au_table`) of one data set and split.
+
+    Raises:
+        TableError: the table has no row of this metric.
+    """
+    rows = _metric_rows(table, metric)
+    texts = [
+        f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
+        for value, low, high in zip(rows.value, rows.low, rows.high, strict=True)
+    ]
+    wide = rows.assign(text=texts).pivot(index="target", columns="model", values="text")
+    wide = wide.reindex(index=list(dict.fromkeys(rows.target)), columns=_ordered(rows.model))
+    return wide.rename(columns=NAMES).rename_axis(index=None, columns=None)
+
+
 def colour(model: str, models: Sequence[str] = ()) -> str:
     """Return a model's colour: its own in `COLOURS`, else one by its place among the other `models`."""
     others = [m for m in models if m not in COLOURS]

@@ -39,7 +39,11 @@ class Size:
     image_token: int = 3
 
 
-def build(size: Size = Size(), seed: int = 0) -> InstructBlipForConditionalGeneration:
+TINY = Size()
+"""The quick profile's model."""
+
+
+def build(size: Size = TINY, seed: int = 0) -> InstructBlipForConditionalGeneration:
     """Return a fresh InstructBLIP that can learn at small width.
 
     transformers' own initialisation leaves all queries zero and the vision tower near zero, and does not train at this size; so linear
@@ -146,9 +150,9 @@ def language_inputs(model: InstructBlipForConditionalGeneration, query_output: T
     return {"inputs_embeds": torch.cat([prefix, words], 1), "attention_mask": mask, "position_ids": positions}
 
 
-def answer_loss(model: InstructBlipForConditionalGeneration, inputs: dict, labels: Tensor) -> Tensor:
-    """Mean cross entropy over the labelled tokens; only their logits are computed. `inputs` from `language_inputs`, labels [N, T]."""
+def answer_loss(model: InstructBlipForConditionalGeneration, inputs: dict, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross entropy over the labelled tokens; only their logits are computed. `inputs` from `language_inputs`, labels [N, T]."""
     hidden = model.language_model.model(**inputs).last_hidden_state  # [N, Q + T, D]
     hidden = hidden[:, -labels.shape[1] - 1 : -1]  # the position before each token of the text
     told = labels != -100
-    return nn.functional.cross_entropy(model.language_model.lm_head(hidden[told]).float(), labels[told])
+    return nn.functional.cross_entropy(model.language_model.lm_head(hidden[told]).float(), labels[told], reduction=reduction)

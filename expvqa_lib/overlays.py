@@ -9,12 +9,13 @@ from typing import Any, TypeAlias
 import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from .errors import TableError
-from .figures import PAGE, Figure, styled
+from .figures import NAMES, PAGE, Figure, colour, styled
 
 Picture: TypeAlias = "Image.Image | np.ndarray"
 HEAT = "inferno"  # perceptually uniform, and far from the colours of a face
@@ -77,6 +78,49 @@ def attention_overlay(image: Picture, heat_map: np.ndarray, ax: Axes, *, region:
         ax.contour(mask, levels=[0.5], colors="black", linewidths=1.6)
         ax.contour(mask, levels=[0.5], colors="white", linewidths=0.8)
     ax.axis("off")
+
+
+@styled
+def answer_grid(images: Sequence[Picture], told: pd.DataFrame, columns: int = 3) -> Figure:
+    """Draw faces, and under each what was asked and what everybody answered.
+
+    Args:
+        images: the faces.
+        told: columns face (position in `images`), question, model (a key of `figures.NAMES`, or any name) and answer, in reading order.
+        columns: faces side by side.
+    """
+    side, cell, name_width = 1.5, PAGE / columns, 0.8  # inches; an answer stands to the right of its model's name
+    wide = int((cell - name_width - 4 * _GAP) / 0.052)  # characters of this size that fit
+    columns_of_text = []
+    for k in range(len(images)):
+        lines: list[tuple[str, str, str]] = []  # question, model, text
+        for question, answers in told[told["face"] == k].groupby("question", sort=False):
+            lines += [("", "", "")] + [(text, "", "") for text in textwrap.wrap(question, int(cell / 0.058))]
+            for row in answers.itertuples():
+                text = textwrap.wrap(textwrap.shorten(str(row.answer), 5 * wide, placeholder=" …"), wide) or ["–"]
+                lines += [("", row.model if n == 0 else "", part) for n, part in enumerate(text)]
+        columns_of_text.append(lines)
+    row_height = side + _GAP + _LINE * (max(map(len, columns_of_text)) + 1)
+    height = row_height * -(-len(images) // columns)
+    fig = Figure(figsize=(PAGE, height), layout="none")
+    for k, (image, lines) in enumerate(zip(images, columns_of_text, strict=True)):
+        left, top = k % columns * cell + _GAP, height - k // columns * row_height - _GAP
+        _axes(fig, left, top - side, side, side, PAGE, height).imshow(pixels(image), interpolation="lanczos")
+        for n, (question, model, text) in enumerate(lines):
+            at = {"y": (top - side - _LINE * (n + 0.8)) / height, "fontsize": 6.5}
+            fig.text(left / PAGE, s=question or NAMES.get(model, model), fontweight="bold", color=_name_colour(model), **at)
+            fig.text((left + name_width) / PAGE, s=text, **at)
+    return fig
+
+
+def outlined(image: Picture, region: np.ndarray, tint: tuple[int, int, int] = (255, 176, 0), width: int = 1) -> np.ndarray:
+    """Return the pixels of a picture with a line `width` pixels wide around a region, a mask [H, W] of the picture's size."""
+    mask = Image.fromarray((np.asarray(region) > 0).astype(np.uint8) * 255)
+    mask = mask.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))  # without its smallest holes
+    grown = mask.filter(ImageFilter.MaxFilter(2 * width + 1))
+    drawn = pixels(image).copy()
+    drawn[np.asarray(grown) > np.asarray(mask)] = tint
+    return drawn
 
 
 @styled
@@ -145,6 +189,10 @@ def _axes(fig: matplotlib.figure.FigureBase, left: float, bottom: float, width: 
     ax = fig.add_axes((left / page, bottom / full, width / page, height / full))
     ax.axis("off")
     return ax
+
+
+def _name_colour(model: str) -> str:
+    return colour(model) if model in NAMES else mpl.rcParams["text.color"]
 
 
 def _wrapped(caption: str, columns: int) -> list[str]:

@@ -9,7 +9,13 @@ The faces move at random and no AU or emotion label of an image enters any stage
 
 from __future__ import annotations
 
+import argparse
+import os
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,10 +25,24 @@ from tqdm.auto import tqdm
 
 from .corpora.drawing import render
 from .corpora.faces import BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face
+from .files import atomic, write_json
 from .knowledge import distance_bounds, image_questions, passage, random_face
-from .model import answer_loss, encode_images, language_inputs, query_image
-from .text import encode
+from .model import TINY, Size, answer_loss, build, encode_images, language_inputs, query_image
+from .text import encode, make_processor, train_tokenizers
 
+
+@dataclass(frozen=True)
+class Budget:
+    """How long the base is trained: faces drawn and steps of the three stages; about an hour on two cores by default."""
+
+    faces: int = 40_000
+    vision_steps: int = 3500
+    language_steps: int = 900
+    align_steps: int = 900
+    seed: int = 1
+
+
+DEFAULT = Budget()
 CATEGORIES = {"hair": tuple(HAIR), "hairstyle": HAIRSTYLES, "eyes": tuple(EYES), "background": tuple(BACKGROUNDS)}
 
 
@@ -34,10 +54,10 @@ def _draw_chunk(arguments: tuple[int, int, int]) -> tuple[list[str], np.ndarray,
     return [f.to_json() for f in faces], np.stack([d.image for d in drawn]), np.stack([d.landmarks for d in drawn])
 
 
-def draw_faces(n: int, size: int, seed: int = 0, workers: int = 2) -> tuple[list[Face], np.ndarray, np.ndarray]:
+def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray, np.ndarray]:
     """Draw `n` random faces: the faces, images uint8 [n, size, size, 3] and landmarks float32 [n, 34, 2] in pixels."""
     chunks = [(seed * 100_000 + k, min(500, n - k), size) for k in range(0, n, 500)]
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
         parts = list(tqdm(pool.map(_draw_chunk, chunks), total=len(chunks), desc="drawing faces", unit="x500"))
     faces = [Face.from_json(text) for part in parts for text in part[0]]
     return faces, np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
@@ -198,3 +218,67 @@ def vocabulary_texts(seed: int = 0, n: int = 6000) -> list[str]:
     """Text to train the tokenizers on: the passages' facts, questions and answers."""
     rng = np.random.default_rng([seed, 1])
     return [text for _ in range(n) for facts, *words in [passage(rng)] for text in (*facts, *words)]
+
+
+def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -> None:
+    """Make the base model in `folder`: weights in float16, tokenizers, processor, and `pretraining.json` with the budget and the losses.
+
+    The stages' results are kept in `folder`-stages until the end, so that a killed run goes on after its last finished stage.
+    """
+    folder = Path(folder)
+    stages = folder.with_name(folder.name + "-stages")
+    languages = train_tokenizers(vocabulary_texts(budget.seed), size.vocabulary)
+    size = replace(size, vocabulary=len(languages[0]), qformer_vocabulary=len(languages[1]))
+    model = build(size, budget.seed)
+    processor = make_processor(*languages, size.image, size.queries)
+    faces, images, landmarks = draw_faces(budget.faces, size.image, budget.seed)
+    numbers, categories = geometry_targets(faces, landmarks, size.image)
+    losses = {
+        "vision": _stage(
+            stages / "vision.pt",
+            model,
+            lambda: pretrain_vision(model, images, numbers, categories, steps=budget.vision_steps, seed=budget.seed),
+        ),
+        "language": _stage(
+            stages / "language.pt", model, lambda: pretrain_language(model, processor, steps=budget.language_steps, seed=budget.seed)
+        ),
+        "align": _stage(
+            stages / "align.pt",
+            model,
+            lambda: align(model, processor, faces, images, landmarks, steps=budget.align_steps, seed=budget.seed),
+        ),
+    }
+    with atomic(folder) as temporary:
+        model.half().save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+        final = {name: float(np.mean(values[-100:])) for name, values in losses.items()}
+        write_json(temporary / "pretraining.json", {"budget": asdict(budget), "size": asdict(size), "mean_loss_of_last_100_steps": final})
+        card = (Path(__file__).parent / "data" / "base_card.md").read_text()
+        (temporary / "README.md").write_text(card.format(parameters=model.num_parameters(), **final, **asdict(budget)))
+    shutil.rmtree(stages, ignore_errors=True)
+
+
+def _stage(path: Path, model, train: Callable[[], list[float]]) -> list[float]:
+    """Run one stage, or read back its result."""
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+        model.load_state_dict(kept["model"])
+        return kept["losses"]
+    losses = train()
+    with atomic(path) as temporary:
+        torch.save({"model": model.state_dict(), "losses": losses}, temporary)
+    return losses
+
+
+def main() -> None:
+    """`python -m expvqa_lib.pretraining --output DIR [--faces N ...]`."""
+    parser = argparse.ArgumentParser(prog="python -m expvqa_lib.pretraining", description="Rebuild the tiny base model.")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    for name, value in asdict(Budget()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
+    options = vars(parser.parse_args())
+    make_base(options.pop("output"), Budget(**options))
+
+
+if __name__ == "__main__":
+    main()

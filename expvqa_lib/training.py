@@ -55,11 +55,11 @@ class ImagePairs(torch.utils.data.Dataset):
             raise TableError("no pairs to train on: the split is empty")
         self.questions, self.seed, self.train = questions, seed, train
         self.visits: dict[int, int] = {}
-        table = pd.DataFrame({"image": pairs["image"], "kind": pairs["question_type"]})
+        table = pairs.to_pandas()
         self.groups = list(table.groupby("image", sort=False).indices.values())
-        self.kinds = table["kind"].to_numpy()
-        self.text = list(zip(pairs["text_input"], pairs["text_output"], strict=True))
-        self.images = pairs["image"]
+        self.kinds = table["question_type"].to_numpy()
+        self.text = list(zip(table["text_input"], table["text_output"], strict=True))
+        self.images = table["image"].to_numpy()
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -69,9 +69,9 @@ class ImagePairs(torch.utils.data.Dataset):
         visit = self.visits.get(k, 0) if self.train else 0
         self.visits[k] = visit + 1
         rng = np.random.default_rng([self.seed, k, visit])
-        weight = np.select([self.kinds[rows] == "Q1", self.kinds[rows] == "Q2"], [1e6, 1 / max(1, (self.kinds[rows] == "Q2").sum())], 0.0)
-        single = self.kinds[rows] == "Q3"
-        weight = weight + single * 3 / max(1, single.sum())
+        kinds = self.kinds[rows]
+        share = {"Q1": 1e6, "Q2": 1 / max(1, (kinds == "Q2").sum()), "Q3": 3 / max(1, (kinds == "Q3").sum())}
+        weight = np.array([share[kind] for kind in kinds])
         chosen = rows[np.argsort(-np.log(rng.random(len(rows))) / weight)[: self.questions]]
         return {"image": self.images[int(rows[0])], "pairs": [self.text[r] for r in chosen], "augment": rng if self.train else None}
 
@@ -104,7 +104,7 @@ def crop_and_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
-    """Loss of one batch of `Collator`: the vision encoder runs once an image, the rest once a question."""
+    """Loss of one batch of `Collator`: the vision encoder runs once an image, the rest once a question; in three groups by length."""
     frozen = not model.vision_model.embeddings.patch_embedding.weight.requires_grad
     if frozen:
         with torch.no_grad():
@@ -115,7 +115,13 @@ def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict[str, Ten
         embeds = encode_images(model, batch["pixel_values"])
     embeds = embeds[batch["image_index"]]  # [N, P, D]
     output = query_image(model, embeds, batch["qformer_input_ids"], batch["qformer_attention_mask"])
-    return answer_loss(model, language_inputs(model, output, batch["input_ids"], batch["attention_mask"]), batch["labels"])
+    ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
+    total = output.new_zeros(())
+    for rows in mask.sum(1).argsort(stable=True).tensor_split(3):  # short answers are not padded to the longest
+        width = int(mask[rows].sum(1).max())
+        inputs = language_inputs(model, output[rows], ids[rows, :width], mask[rows, :width])
+        total = total + answer_loss(model, inputs, labels[rows, :width], reduction="sum")
+    return total / (labels != -100).sum()
 
 
 def freeze(model: InstructBlipForConditionalGeneration, variant: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -56,7 +57,7 @@ class Workspace:
 
     def pairs(self) -> datasets.DatasetDict:
         """Question-answer pairs of all corpora, by split."""
-        folder = self.run_dir / f"pairs-{self._fingerprint()}"
+        folder = self.run_dir / f"pairs-{fingerprint(self._fingerprint(), str(self.run_dir))}"  # image paths are absolute
         if not folder.exists():
             with atomic(folder) as temporary:
                 pairs.build(self.faces(), self.profile.seed).save_to_disk(temporary)
@@ -78,8 +79,7 @@ class Workspace:
 
     def model_dir(self, name: str) -> Path:
         """Where a fine-tuned variant is kept."""
-        recipe = getattr(self.profile, name)
-        return self.run_dir / "models" / f"{name}-{fingerprint(self._fingerprint(), vars(recipe), _fingerprint_of(BASE))}"
+        return self.run_dir / "models" / f"{name}-{self._model_fingerprint(name)}"
 
     def training_log(self, name: str) -> pd.DataFrame:
         """Loss by step of a variant."""
@@ -95,7 +95,7 @@ class Workspace:
             faces, model = self.test_faces("synth_lab"), self.model(name)
             return score_yes_no(model.model, model.processor, faces["image"].tolist(), labelled_aus(faces), progress=True)
 
-        return self._kept(f"au_scores-{name}", make)
+        return self._kept("au_scores", name, make)
 
     def answers(self, name: str, kind: str) -> pd.DataFrame:
         """Answers in words: `Q1` for the emotion corpus's test faces, `Q2` for every labelled area of the lab corpus's test faces.
@@ -115,7 +115,7 @@ class Workspace:
                 parts.append(pd.DataFrame({"row": faces.index, "area": area, "question": question, "answer": [t[0] for t in told]}))
             return pd.concat(parts, ignore_index=True)
 
-        return self._kept(f"answers_{kind.lower()}-{name}", make)
+        return self._kept(f"{kind.lower()}_answers", name, make)
 
     # --------------------------------------------------------------------------------------------------------- tables
 
@@ -174,12 +174,16 @@ class Workspace:
         }
 
     def _fingerprint(self) -> str:
-        return fingerprint(vars(self.profile.corpora), self.profile.seed)
+        return fingerprint(synthetic.VERSION, vars(self.profile.corpora), self.profile.seed)
 
-    def _kept(self, name: str, make) -> pd.DataFrame:
-        """Read `predictions/<name>.parquet` of the present models, or make it."""
-        folder = self.run_dir / "predictions"
-        path = folder / f"{name}-{fingerprint(self._fingerprint(), _fingerprint_of(BASE), vars(self.profile)['exp_vqa'].__dict__)}.parquet"
+    def _model_fingerprint(self, name: str) -> str:
+        """Changes with whatever the model is made from: data, base and recipe."""
+        recipe = vars(getattr(self.profile, name)) if name in VARIANTS else None
+        return fingerprint(self._fingerprint(), recipe, _fingerprint_of(BASE))
+
+    def _kept(self, kind: str, model: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Read a model's predictions of a kind, or make and keep them."""
+        path = self.run_dir / "predictions" / f"{kind}-{model}-{self._model_fingerprint(model)}.parquet"
         if not path.exists():
             table = make()
             with atomic(path) as temporary:

@@ -302,7 +302,7 @@ def _mouth(p: _Painter, face: Face, a, jaw: float, chin_y: float, skin, shadow, 
     raise_lip, depress, chin, tongue = a(10), a(16), a(17), a(19)
     nose_base = 0.27 + 0.035 * who.nose_length
     y0 = 0.57 + 0.025 * who.mouth_height + 0.25 * jaw - 0.045 * chin
-    w = (0.34 + 0.03 * who.mouth_width) * (1 - 0.48 * pucker) * (1 - 0.30 * funnel) * (1 - 0.24 * tight) * (1 - 0.12 * stretch)
+    w = (0.34 + 0.03 * who.mouth_width) * (1 - 0.48 * pucker) * (1 - 0.30 * funnel) * (1 - 0.34 * tight) * (1 - 0.12 * stretch)
     full = (1 + 0.3 * who.lip_fullness) * (1 + 0.35 * pucker) * (1 + 0.5 * funnel)
     full *= (1 - 0.58 * tight) * (1 - 0.60 * press) * (1 - 0.85 * suck)
     thick_top, thick_low = 0.060 * full, 0.088 * full * (1 + 0.15 * chin)
@@ -315,7 +315,7 @@ def _mouth(p: _Painter, face: Face, a, jaw: float, chin_y: float, skin, shadow, 
     for side in (-1, 1):
         smile, frown, wide, dimple = a(12, side), a(15, side), a(20, side), a(14, side)
         dx = 0.10 * smile + 0.15 * wide - 0.02 * frown + 0.035 * dimple
-        dy = -0.135 * smile + 0.12 * frown + 0.03 * wide + 0.03 * chin - 0.02 * dimple
+        dy = -0.135 * smile + 0.14 * frown + 0.03 * wide + 0.03 * chin - 0.02 * dimple
         corners[side] = np.array([side * (w + dx), y0 + dy])
     left, right = corners[-1], corners[1]
 
@@ -348,9 +348,9 @@ def _mouth(p: _Painter, face: Face, a, jaw: float, chin_y: float, skin, shadow, 
             out = (side * (0.36 + 0.10 * smile + 0.06 * raise_lip), nose_base + 0.02)
             p.stroke(_curve([start, out, end]), line(fold), 1.2 + 0.9 * a(11, side) + 0.4 * raise_lip)
         if dimple:  # dimpler: a tuck beside the corner
-            tuck = _curve([corner + (side * 0.05, -0.10), corner + (side * 0.15, 0.0), corner + (side * 0.05, 0.10)])
-            p.stroke(tuck, line(dimple), 1.8)
-            p.disc(corner + (side * 0.045, 0.0), 0.03, 0.035, line(0.75 * dimple))
+            tuck = _curve([corner + (side * 0.06, -0.15), corner + (side * 0.20, 0.0), corner + (side * 0.06, 0.15)])
+            p.disc(corner + (side * 0.05, 0.0), 0.055, 0.07, line(0.2 + 0.35 * dimple))
+            p.stroke(tuck, line(0.3 + 0.7 * dimple), 2.2)
         if wide:  # lip stretcher: two upright folds beside the corner
             for k in (0.06, 0.13):
                 fold_line = [corner + (side * k, -0.07), corner + (side * (k + 0.03), 0), corner + (side * k, 0.09)]
@@ -395,12 +395,12 @@ def _mouth(p: _Painter, face: Face, a, jaw: float, chin_y: float, skin, shadow, 
             1.4,
         )
     if tight:  # lip tightener: fine upright lines around narrow lips
-        for t in (0.12, 0.31, 0.5, 0.69, 0.88):
-            p.stroke([span(t, top - 0.035), span(t, top - 0.105)], line(0.8 * tight), 0.9)
-            p.stroke([span(t, bottom + 0.035), span(t, bottom + 0.095)], line(0.8 * tight), 0.9)
+        for t in (0.1, 0.37, 0.63, 0.9):
+            p.stroke([span(t, top - 0.03), span(t, top - 0.13)], line(0.25 + 0.6 * tight), 1.1)
+            p.stroke([span(t, bottom + 0.03), span(t, bottom + 0.12)], line(0.25 + 0.6 * tight), 1.1)
     if press:  # lip pressor: bulges above and below the lips
         for y, bend in ((top - 0.045, -0.05), (bottom + 0.045, 0.05)):
-            p.stroke(_curve([span(0.08, y - 0.4 * bend), span(0.5, y + bend), span(0.92, y - 0.4 * bend)]), line(0.8 * press), 1.5)
+            p.stroke(_curve([span(0.08, y - 0.4 * bend), span(0.5, y + bend), span(0.92, y - 0.4 * bend)]), line(0.25 + 0.65 * press), 1.8)
     if pucker:
         for t in (0.0, 0.25, 0.75, 1.0):
             p.stroke([span(t, top - 0.02), span(0.5 + 1.5 * (t - 0.5), top - 0.10)], line(0.7 * pucker), 1.0)

@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..errors import SettingsError
 from ..facs import ACTION_UNITS, BP4D_AUS, EMOTIONS
 from ..files import atomic, fingerprint, write_json
 from . import table as face_table
@@ -26,14 +27,21 @@ from .faces import AUS, Face, Scene, random_identity, random_scene
 PRESENT = 0.35
 """Intensity from which an AU counts as present; below it a frame shows a trace and is labelled absent."""
 
+VERSION = 1
+"""Raised whenever the same settings draw other faces."""
+
 VIDEO_FRAMES, SAMPLED_EVERY = 120, 10
 
-_CONFLICTS = {
-    frozenset(pair)
-    for group in ((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15), (19, 28), (19, 24))
-    for pair in ((a, b) for a in group for b in group if a != b)
-    if set(pair) not in ({5, 7},)
-} | {frozenset((closing, opening)) for closing in (24, 28) for opening in (10, 16, 25, 26)}
+_CONFLICTS = (
+    {
+        frozenset(pair)
+        for group in ((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15), (19, 28), (19, 24))
+        for pair in ((a, b) for a in group for b in group if a != b)
+        if set(pair) not in ({5, 7},)
+    }
+    | {frozenset((closing, opening)) for closing in (24, 28) for opening in (16, 25, 26)}
+    | {frozenset((28, 10))}
+)
 """AUs that do not go together in one drawn face: opposite pulls, or lips both closed and open."""
 
 
@@ -41,16 +49,16 @@ _CONFLICTS = {
 class CorpusSizes:
     """Subjects of the lab corpus (each with `videos` videos of 12 sampled frames) and pictures of the others, a split each."""
 
-    lab_train: int = 100
+    lab_train: int = 110
     lab_validation: int = 10
-    lab_test: int = 25
+    lab_test: int = 24
     videos: int = 4
     wild_train: int = 3000
     wild_validation: int = 200
     wild_test: int = 600
     emotion_train: int = 3000
     emotion_validation: int = 200
-    emotion_test: int = 800
+    emotion_test: int = 600
     image: int = 96  # pixels
     seed: int = 42
 
@@ -74,8 +82,8 @@ def random_expression(
         core = list(EMOTIONS[emotion].prototype)
         keep = [au for au in core if rng.random() < 0.85]
         wanted = keep if len(keep) >= min(2, len(core)) else core
-    chance = 0.3 if is_mixed else extra * (emotion != "neutral" or 0.5)
-    added = [au for au in rng.permutation(AUS).tolist() if au not in wanted and rng.random() < (chance if au in BP4D_AUS else 0.5 * chance)]
+    chance = 0.5 if is_mixed else extra * (emotion != "neutral" or 0.5)
+    added = [au for au in rng.permutation(AUS).tolist() if au not in wanted and rng.random() < (chance if au in BP4D_AUS else 0.3 * chance)]
     aus: dict[int, float] = {}
     for au in wanted + added:
         if all(frozenset((au, other)) not in _CONFLICTS for other in aus):
@@ -95,7 +103,7 @@ def _video(rng: np.random.Generator, identity) -> list[tuple[int, Face]]:
     scenes = {k: getattr(first, k) for k in ("light_x", "light_y", "exposure", "noise", "background", "clothes")}
     programme = []
     for start in (0, VIDEO_FRAMES // 2):
-        _, aus, lateral = random_expression(rng, mixed=0.6, extra=0.1)
+        _, aus, lateral = random_expression(rng, mixed=0.7, extra=0.2)
         for au, peak in aus.items():
             onset = start + rng.uniform(0, 12)
             programme.append((au, peak, lateral[au], onset, start + VIDEO_FRAMES / 2 - rng.uniform(0, 12)))
@@ -153,12 +161,17 @@ def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame
     """Draw the three corpora into `folder` (once: a finished folder of the same settings is read back) and return their face table.
 
     The table also has `face` (everything needed to draw it again, see `faces.Face`) and `landmarks` (x, y pairs in pixels).
+
+    Raises:
+        SettingsError: the folder holds something else, which drawing would replace.
     """
     folder = Path(folder)
-    settings = asdict(sizes) | {"version": 1}
+    settings = asdict(sizes) | {"version": VERSION}
     mark, parquet = folder / f"{fingerprint(settings)}.json", folder / "faces.parquet"
     if mark.exists() and parquet.exists():
         return face_table.read(parquet)
+    if folder.exists() and not parquet.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{folder}: not a SynthFACS folder, and drawing would replace it; choose a new or an empty folder")
     with atomic(folder) as temporary:
         temporary.mkdir(parents=True)
         jobs = [
@@ -168,8 +181,12 @@ def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame
             for k in range(getattr(sizes, f"{corpus}_{split}"))
         ]
         with ProcessPoolExecutor(os.cpu_count()) as pool:
-            drawn = tqdm(pool.map(_rows, jobs, chunksize=16), total=len(jobs), desc="drawing faces")
-            rows = [row for unit in drawn for row in unit]
+            try:
+                drawn = tqdm(pool.map(_rows, jobs, chunksize=4), total=len(jobs), desc="drawing faces")
+                rows = [row for unit in drawn for row in unit]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
+                raise
         face_table.write(pd.DataFrame(rows), temporary / "faces.parquet")
         write_json(temporary / mark.name, settings)
     return face_table.read(parquet)

@@ -25,15 +25,19 @@ def check(table: pd.DataFrame, source: str = "face table") -> pd.DataFrame:
     """Return the table with every column present and typed.
 
     Raises:
-        TableError: a column is missing or a value is not allowed; the message names the column, the first row and the value. Also where a
-            subject stands in more than one split.
+        TableError: a column is missing or a value is not allowed; the message names the column, the first row (from 0) and the value. Also
+            where a subject stands in more than one split.
     """
     if missing := [c for c in _REQUIRED if c not in table]:
         raise TableError(f"{source}: columns {missing} are missing; a face table needs {list(_REQUIRED)} and AU columns or emotion")
     table = table.copy()
+    for column in _REQUIRED:
+        if (absent := table[column].isna().to_numpy()).any():
+            raise TableError(f"{source}: row {absent.argmax()}, column {column}: missing; every face needs it")
     for column in AU_COLUMNS:
+        if column in table:
+            _allowed(table, column, (0, 1), source)
         table[column] = table[column].astype("Int8") if column in table else pd.array([pd.NA] * len(table), "Int8")
-        _allowed(table, column, (0, 1), source)
     table["emotion"] = table["emotion"].astype("string") if "emotion" in table else pd.array([pd.NA] * len(table), "string")
     _allowed(table, "emotion", tuple(EMOTIONS), source)
     _allowed(table, "split", SPLITS, source)
@@ -44,10 +48,11 @@ def check(table: pd.DataFrame, source: str = "face table") -> pd.DataFrame:
 
 
 def _allowed(table: pd.DataFrame, column: str, allowed: tuple, source: str) -> None:
-    bad = table[column].notna() & ~table[column].isin(allowed)
+    bad = (table[column].notna() & ~table[column].isin(allowed)).to_numpy()
     if bad.any():
-        row = bad.idxmax()
-        raise TableError(f"{source}: row {row}, column {column}: found {table.at[row, column]!r}, expected one of {list(allowed)}")
+        row = int(bad.argmax())
+        found = table[column].tolist()[row]
+        raise TableError(f"{source}: row {row}, column {column}: found {found!r}, expected one of {list(allowed)}")
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:

@@ -1,0 +1,74 @@
+"""What the tests share: a tiny model and its processor, and three miniature SynthFACS corpora with their pairs."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks a hub for something must fail at once, not download it
+
+import copy
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def _tiny():
+    from expvqa_lib.model import Size, build
+    from expvqa_lib.pretraining import vocabulary_texts
+    from expvqa_lib.text import make_processor, train_tokenizers
+
+    language, qformer = train_tokenizers(vocabulary_texts(n=400), 420)
+    size = Size(
+        image=48,
+        vision_width=32,
+        vision_layers=2,
+        qformer_width=32,
+        queries=4,
+        language_width=32,
+        heads=2,
+        vocabulary=len(language),
+        qformer_vocabulary=len(qformer),
+    )
+    return build(size), make_processor(language, qformer, size.image, size.queries)
+
+
+@pytest.fixture(scope="session")
+def processor(_tiny):
+    return _tiny[1]
+
+
+@pytest.fixture
+def model(_tiny):
+    """An untrained InstructBLIP with 4 x 4 patches; a test may change it."""
+    return copy.deepcopy(_tiny[0])
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory):
+    """The face table of three miniature corpora, drawn once."""
+    from expvqa_lib.corpora.synthetic import CorpusSizes, make
+
+    sizes = CorpusSizes(
+        lab_train=3,
+        lab_validation=1,
+        lab_test=3,
+        videos=1,
+        wild_train=12,
+        wild_validation=3,
+        wild_test=12,
+        emotion_train=12,
+        emotion_validation=3,
+        emotion_test=12,
+        image=48,
+    )
+    return make(tmp_path_factory.mktemp("corpora") / "data", sizes)
+
+
+@pytest.fixture(scope="session")
+def pairs(faces):
+    from expvqa_lib import pairs
+
+    return pairs.build(faces, seed=7)

@@ -1,0 +1,86 @@
+"""No file is ever left half-written."""
+
+import json
+import os
+
+import pytest
+
+from expvqa_lib.errors import ExpVQAError
+from expvqa_lib.files import atomic, fingerprint, write_json
+
+
+def test_a_file_appears_whole_in_folders_that_are_made(tmp_path):
+    path = tmp_path / "new" / "deep" / "a.csv"
+    with atomic(path) as temporary:
+        assert temporary.parent == path.parent and temporary.suffix == ".csv"
+        temporary.write_text("half")
+        assert not path.exists()
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert os.listdir(path.parent) == ["a.csv"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_was_there_stays_when_writing_fails(tmp_path, failure):
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    with pytest.raises(failure), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise failure
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_a_folder_replaces_a_folder_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.mkdir()
+        (temporary / "half").touch()
+        raise RuntimeError
+    assert os.listdir(path) == ["old"]
+    with atomic(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+    assert os.listdir(path) == ["new"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a.csv", tmp_path / "file" / "deeper" / "a.csv"):
+        with pytest.raises(ExpVQAError, match=f"{path.parent}: cannot make this folder .*; choose a writable place"), atomic(path):
+            raise AssertionError("must not come here")
+
+
+def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may write anywhere
+    with pytest.raises(ExpVQAError, match=f"{tmp_path}: not writable; choose another folder"), atomic(tmp_path / "a.csv"):
+        raise AssertionError("must not come here")
+
+
+def test_json_is_readable_and_keeps_every_letter(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"name": "Ærøskøbing 顔", "n": [1, 2]})
+    text = path.read_text(encoding="utf-8")
+    assert "Ærøskøbing 顔" in text and text.endswith("}\n") and text.count("\n") > 3
+    assert json.loads(text) == {"name": "Ærøskøbing 顔", "n": [1, 2]}
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == 1
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_fingerprints_change_with_every_part_and_never_by_themselves():
+    parts = [(), ("ab",), ("a", "b"), ("b", "a"), (b"ab",), (1,), ("1",), ({"x": 1},), ({"x": 2},), ([1, [2]],), ([[1], 2],)]
+    found = [fingerprint(*p) for p in parts]
+    assert len(set(found)) == len(parts)
+    assert all(len(f) == 16 and int(f, 16) >= 0 for f in found)
+    assert fingerprint({"x": 1, "y": 2}) == fingerprint({"y": 2, "x": 1})
+    assert fingerprint({"x": 1}, b"weights") == "ad4f542d088bb0ac"  # kept results are found again by any later process
