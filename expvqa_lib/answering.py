@@ -32,6 +32,9 @@ def embed_images(
         pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
             parts.append(encode_images(model, pixels.to(model.device, model.dtype)))
+    if not parts:
+        embeddings = model.vision_model.embeddings
+        return torch.empty(0, 1 + embeddings.num_patches, embeddings.embed_dim)
     return torch.cat(parts)
 
 

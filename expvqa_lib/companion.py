@@ -69,7 +69,7 @@ class ExpVQA:
     def explain(self, image, au: int | None = None, *, question: str | None = None, crop: bool = True) -> attention.Explanation:
         """Where the model looked for its answer to a question (by `au`: to Q3 of that AU). See `attention.explain`."""
         asked = question if au is None else questions.ask_q3(au)
-        if not asked:
+        if not (asked or "").strip():
             raise SettingsError("explain needs an AU number or a question")
         return attention.explain(self.model, self.processor, self._look(image, crop), asked)
 
@@ -93,7 +93,9 @@ def load(source: str | Path | None = None, *, device: str | torch.device = "cpu"
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model = InstructBlipForConditionalGeneration.from_pretrained(place, dtype=torch.float32)
+        model, found = InstructBlipForConditionalGeneration.from_pretrained(
+            place, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
         processor = InstructBlipProcessor.from_pretrained(place, backend="pil")
     except Exception as error:
         raise ModelError(
@@ -102,6 +104,9 @@ def load(source: str | Path | None = None, *, device: str | torch.device = "cpu"
     finally:
         if bars:
             logging.enable_progress_bar()
+    wrong = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if wrong:  # transformers would fill them with random numbers and answer anyway
+        raise ModelError(f"{place}: {len(wrong)} weights are missing or of another shape, first {wrong[0]!r}; copy or save the model again")
     return ExpVQA(model.to(device), processor, TINY if model.config.vision_config.hidden_size < 512 else None)
 
 

@@ -92,8 +92,8 @@ def video_strip(images: Sequence[Picture], intensities: pd.DataFrame, present: f
         ax.plot(x, base + strength, color=_CORPUS_COLOURS[0], linewidth=1)
         ax.fill_between(x, base, base + strength, where=curve.to_numpy() >= present, color=_CORPUS_COLOURS[0], alpha=0.35, linewidth=0)
         ax.axhline(base, color="#BBBBBB", linewidth=0.5, zorder=0)
-        ax.annotate(name, (0, base), (-3, 1), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
-    ax.set(xlim=(x[0], x[-1]), xlabel="frame of the video", yticks=[], title=title)
+        ax.annotate(name, (0, base), (-2, 1), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", fontsize=6.5)
+    ax.set(xlim=(x[0], x[-1]), ylim=(0.9 - len(intensities.columns), 1), xlabel="frame of the video", yticks=[], title=title)
     ax.set_xticks(x, x)
     ax.spines[:].set_visible(False)
     return fig

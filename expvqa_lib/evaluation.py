@@ -11,7 +11,9 @@ from . import attention, questions
 from .corpora.drawing import au_mask
 from .corpora.faces import Face
 from .corpora.table import labelled_aus
+from .errors import TableError
 from .facs import ACTION_UNITS
+from .figures import NAMES
 from .metrics.au_f1 import COLUMNS, au_table, prior_scores
 from .metrics.emotion import emotion_table
 from .metrics.intervals import bootstrap, group_codes
@@ -35,9 +37,18 @@ def with_controls(predictions: Mapping[str, pd.DataFrame], faces: pd.DataFrame, 
 
 
 def derange(groups: pd.Series, seed: int) -> np.ndarray:
-    """Row numbers that give every row another group's row, as near to a random permutation as that allows."""
+    """Row numbers that give every row another group's row, as near to a random permutation as that allows.
+
+    Raises:
+        TableError: one group has more than half of the rows, so that nobody else's are left for all of them.
+    """
     rng = np.random.default_rng(seed)
     values = groups.to_numpy()
+    largest = groups.value_counts()
+    if len(groups) and 2 * largest.iat[0] > len(groups):
+        raise TableError(
+            f"subject {largest.index[0]!r} has more than half of the {len(groups)} rows; images of others are needed to exchange"
+        )
     order = rng.permutation(len(values))
     for k in range(len(values)):
         if values[order[k]] == values[k]:
@@ -163,3 +174,16 @@ def pointing(
         for m, metric in enumerate(("pointing_accuracy", "chance"))
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def summary(au: pd.DataFrame, told: pd.DataFrame) -> str:
+    """The README's table in Markdown: macro figures with 95% intervals, a row a model, from `au_detection` and `captions`."""
+    heads = ("model", "Q3 macro F1", "Q3 AUC", "Q3 balanced accuracy", "Q1 emotion accuracy", "Q2 macro F1")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    au, told = (table[table["target"] == "macro"].set_index(["model", "dataset", "metric"]) for table in (au, told))
+    lab, emotion = au.index.get_level_values("dataset")[0], told.index.get_level_values("dataset")[0]
+    for model in au.index.get_level_values("model").unique():
+        cells = [(au, lab, "f1"), (au, lab, "auc"), (au, lab, "balanced_accuracy"), (told, emotion, "accuracy"), (told, lab, "f1")]
+        rows = [table.loc[(model, dataset, metric)] for table, dataset, metric in cells]
+        lines.append(f"| {NAMES[model]} | " + " | ".join(f"{r['value']:.1f} [{r['low']:.1f}, {r['high']:.1f}]" for r in rows) + " |")
+    return "\n".join(lines)

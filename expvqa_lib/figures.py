@@ -52,8 +52,7 @@ class Figure(matplotlib.figure.Figure):
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        with mpl.style.context(STYLE, after_reset=True):
-            self.savefig(buffer, dpi=150, format="png")
+        _write(self, buffer, dpi=150, format="png")
         return buffer.getvalue()
 
 
@@ -73,7 +72,6 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return inside
 
 
-@styled
 def save(fig: matplotlib.figure.Figure, path: str | Path) -> Path:
     """Write a figure (PNG at 300 dpi, or what the suffix says), whole or not at all; equal figures give equal bytes.
 
@@ -82,8 +80,14 @@ def save(fig: matplotlib.figure.Figure, path: str | Path) -> Path:
     """
     path = Path(path)
     with atomic(path) as temporary:
-        fig.savefig(temporary, metadata={"Software": None} if path.suffix.lower() == ".png" else None)
+        _write(fig, temporary, metadata={"Software": None} if path.suffix.lower() == ".png" else None)
     return path
+
+
+def _write(fig: matplotlib.figure.Figure, target: Path | io.BytesIO, **options: object) -> None:
+    """Draw under the style, save its layout: matplotlib would give that for good to a figure that was laid out by hand."""
+    with mpl.style.context([STYLE, {"figure.constrained_layout.use": False}], after_reset=True):
+        fig.savefig(target, **options)
 
 
 @styled

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .corpora.drawing import render
 from .corpora.faces import BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face
-from .files import atomic, write_json
+from .files import atomic, fingerprint, write_json
 from .knowledge import distance_bounds, image_questions, passage, random_face
 from .model import TINY, Size, answer_loss, build, encode_images, language_inputs, query_image
 from .text import encode, make_processor, train_tokenizers
@@ -74,7 +74,7 @@ def geometry_targets(faces: list[Face], landmarks: np.ndarray, size: int) -> tup
     values = np.concatenate(numbers, 1).astype(np.float32)
     labels = [[p.hair, p.hairstyle, p.eyes, f.scene.background] for p, f in zip(people, faces, strict=True)]
     indices = np.array([[names.index(v) for names, v in zip(CATEGORIES.values(), row, strict=True)] for row in labels])
-    return (values - values.mean(0)) / values.std(0), indices
+    return (values - values.mean(0)) / np.maximum(values.std(0), 1e-6), indices
 
 
 def normalise(images: np.ndarray) -> Tensor:
@@ -209,7 +209,7 @@ def align(
         return answer_loss(model, language_inputs(model, output, text["input_ids"], text["attention_mask"]), text["labels"])
 
     parameters = [model.query_tokens, *model.qformer.parameters(), *model.language_projection.parameters()]
-    losses = fit(loss_of, parameters, len(images), steps=steps, batch=batch, peak=2e-3, seed=seed, title="align")
+    losses = fit(loss_of, parameters, len(images), steps=steps, batch=batch, peak=1.5e-3, seed=seed, title="align")
     model.language_model.requires_grad_(True)
     return losses
 
@@ -223,10 +223,10 @@ def vocabulary_texts(seed: int = 0, n: int = 6000) -> list[str]:
 def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -> None:
     """Make the base model in `folder`: weights in float16, tokenizers, processor, and `pretraining.json` with the budget and the losses.
 
-    The stages' results are kept in `folder`-stages until the end, so that a killed run goes on after its last finished stage.
+    The stages' results are kept beside `folder` until the end, so that a killed run goes on after its last finished stage.
     """
     folder = Path(folder)
-    stages = folder.with_name(folder.name + "-stages")
+    stages = folder.with_name(f".{folder.name}-stages-{fingerprint(asdict(budget), asdict(size))}")
     languages = train_tokenizers(vocabulary_texts(budget.seed), size.vocabulary)
     size = replace(size, vocabulary=len(languages[0]), qformer_vocabulary=len(languages[1]))
     model = build(size, budget.seed)

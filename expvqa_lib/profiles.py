@@ -17,7 +17,7 @@ class Profile:
     corpora: CorpusSizes = field(default_factory=CorpusSizes)
     exp_vqa: Recipe = field(default_factory=Recipe)
     exp_vqa_fz: Recipe = field(default_factory=Recipe)
-    explained: int = 12  # faces an AU in the attention measurements
+    explained: int = 40  # faces an AU in the attention measurements
     resamples: int = 1000  # of the bootstrap
     seed: int = 42
 

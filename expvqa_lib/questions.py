@@ -51,22 +51,28 @@ class Pair:
     au: int | None = None
 
 
+def _wording(wordings: Sequence[str], number: int) -> str:
+    if number not in range(len(wordings)):
+        raise SettingsError(f"wording {number} is unknown; known are {', '.join(map(str, range(len(wordings))))}")
+    return wordings[number]
+
+
 def ask_q1(wording: int = 0, *, emotion: bool = True) -> str:
     """Return a Q1 question; without `emotion` it asks for the actions alone."""
-    return (Q1_EMOTION if emotion else Q1_ACTIONS)[wording]
+    return _wording(Q1_EMOTION if emotion else Q1_ACTIONS, wording)
 
 
 def ask_q2(area: str, wording: int = 0) -> str:
     """Return a Q2 question about one of `facs.AREAS`."""
     if area not in AREAS:
         raise SettingsError(f"area {area!r} is unknown; known are {', '.join(AREAS)}")
-    return Q2[wording].format(area=area)
+    return _wording(Q2, wording).format(area=area)
 
 
 def ask_q3(au: int, wording: int = 0) -> str:
     """Return a Q3 question about one AU."""
     unit = action_unit(au)
-    return Q3[wording].format(verb=unit.verb, noun=unit.noun, number=unit.number)
+    return _wording(Q3, wording).format(verb=unit.verb, noun=unit.noun, number=unit.number)
 
 
 def _join(phrases: Sequence[str], last: str = "and") -> str:
@@ -153,11 +159,11 @@ def balanced_q3(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------------------- reading answers
 
-_FOLD = re.compile(r"[^a-z0-9]+")
+_FOLD, _NOT = re.compile(r"[^a-z0-9]+"), re.compile(r"n['\u2019]t\b")
 
 
 def _fold(text: str) -> str:
-    return f" {_FOLD.sub(' ', text.lower()).strip()} "
+    return f" {_FOLD.sub(' ', _NOT.sub(' not', text.lower())).strip()} "
 
 
 def read_yes_no(answer: str) -> bool | None:

@@ -35,13 +35,11 @@ def train_tokenizers(texts: Iterable[str], vocabulary: int) -> tuple[PreTrainedT
         pad_token="[PAD]",
         additional_special_tokens=["<image>"],
     )
-    piece = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+    piece = Tokenizer(models.WordPiece(_word_pieces(texts, vocabulary, names), unk_token="[UNK]"))
     piece.normalizer = normalizers.BertNormalizer(lowercase=True)
     piece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     piece.decoder = decoders.WordPiece()
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
-    letters = [chr(c) for c in range(33, 127)]
-    piece.train_from_iterator([*texts, " ".join(letters)], trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=names))
     piece.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     qformer = PreTrainedTokenizerFast(
         tokenizer_object=piece,
@@ -53,6 +51,17 @@ def train_tokenizers(texts: Iterable[str], vocabulary: int) -> tuple[PreTrainedT
         bos_token="[DEC]",
     )
     return language, qformer
+
+
+def _word_pieces(texts: Iterable[str], size: int, names: Sequence[str]) -> dict[str, int]:
+    """Train a WordPiece vocabulary whose letters, at the head of a word and within, have fixed places; the trainer would shuffle them."""
+    letters = [chr(c) for c in range(33, 127) if chr(c) == chr(c).lower()]
+    fixed = [*names, *letters, *(f"##{letter}" for letter in letters)]
+    piece = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    piece.normalizer = normalizers.BertNormalizer(lowercase=True)
+    piece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    piece.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=fixed))
+    return piece.get_vocab(with_added_tokens=False)
 
 
 def make_processor(language: PreTrainedTokenizerBase, qformer: PreTrainedTokenizerBase, image: int, queries: int) -> InstructBlipProcessor:

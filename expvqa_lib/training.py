@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import datasets
@@ -18,11 +18,10 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor, Trainer, TrainerCallback, TrainingArguments
 
 from .errors import SettingsError, TableError
-from .files import atomic
+from .files import atomic, fingerprint
 from .model import answer_loss, encode_images, language_inputs, query_image
 from .photos import load_image
 from .text import encode
@@ -34,13 +33,14 @@ VARIANTS = ("exp_vqa", "exp_vqa_fz")
 class Recipe:
     """How to fine-tune. One step sees `images` pictures with `questions` pairs each."""
 
-    steps: int = 300
-    images: int = 32
-    questions: int = 6
-    learning_rate: float = 1e-3
+    steps: int = 1000
+    images: int = 8  # small batches: at this size the number of updates counts
+    questions: int = 8
+    learning_rate: float = 1.5e-3  # of queries, Q-Former and projection
+    vision_learning_rate: float = 3e-4
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of the steps
-    validate_every: int = 75  # steps
+    validate_every: int = 250  # steps
     seed: int = 42
 
 
@@ -53,8 +53,7 @@ class ImagePairs(torch.utils.data.Dataset):
     def __init__(self, pairs: datasets.Dataset, questions: int, seed: int, *, train: bool = True) -> None:
         if not len(pairs):
             raise TableError("no pairs to train on: the split is empty")
-        self.questions, self.seed, self.train = questions, seed, train
-        self.visits: dict[int, int] = {}
+        self.questions, self.seed, self.train, self.epoch = questions, seed, train, 0
         table = pairs.to_pandas()
         self.groups = list(table.groupby("image", sort=False).indices.values())
         self.kinds = table["question_type"].to_numpy()
@@ -64,11 +63,13 @@ class ImagePairs(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.groups)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Choices depend on the epoch, not on what this process has read, so that a run that goes on sees what it would have seen."""
+        self.epoch = epoch if self.train else 0
+
     def __getitem__(self, k: int) -> dict:
         rows = self.groups[k]
-        visit = self.visits.get(k, 0) if self.train else 0
-        self.visits[k] = visit + 1
-        rng = np.random.default_rng([self.seed, k, visit])
+        rng = np.random.default_rng([self.seed, k, self.epoch])
         kinds = self.kinds[rows]
         share = {"Q1": 1e6, "Q2": 1 / max(1, (kinds == "Q2").sum()), "Q3": 3 / max(1, (kinds == "Q3").sum())}
         weight = np.array([share[kind] for kind in kinds])
@@ -117,7 +118,7 @@ def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict[str, Ten
     output = query_image(model, embeds, batch["qformer_input_ids"], batch["qformer_attention_mask"])
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     total = output.new_zeros(())
-    for rows in mask.sum(1).argsort(stable=True).tensor_split(3):  # short answers are not padded to the longest
+    for rows in mask.sum(1).argsort(stable=True).tensor_split(min(3, len(mask))):  # short answers are not padded to the longest
         width = int(mask[rows].sum(1).max())
         inputs = language_inputs(model, output[rows], ids[rows, :width], mask[rows, :width])
         total = total + answer_loss(model, inputs, labels[rows, :width], reduction="sum")
@@ -139,12 +140,39 @@ def freeze(model: InstructBlipForConditionalGeneration, variant: str) -> None:
         model.vision_model.post_layernorm.requires_grad_(True)
 
 
+class _Epochs(TrainerCallback):
+    """Tells the training images their epoch; the data loader forgets to in the epoch in which a run goes on."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        train_dataloader.dataset.set_epoch(int(state.epoch))
+
+
 class _PairTrainer(Trainer):
     """`Trainer` whose loss is `batch_loss`."""
+
+    def __init__(self, recipe: Recipe, **kwargs) -> None:
+        self.recipe = recipe
+        super().__init__(**kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss = batch_loss(model, inputs)
         return (loss, {}) if return_outputs else loss
+
+    def create_optimizer(self, model=None):
+        """AdamW; the vision encoder, which was pretrained longest, moves at its own rate."""
+        model = model or self.model
+        vision = {id(p) for p in model.vision_model.parameters()}
+        trained = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if id(p) not in vision], "lr": self.recipe.learning_rate},
+            {"params": [p for p in trained if id(p) in vision], "lr": self.recipe.vision_learning_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.recipe.weight_decay)
+        return self.optimizer
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """All validation images; of the training images an incomplete last batch is left out."""
+        return torch.utils.data.DataLoader(self.eval_dataset, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         with torch.no_grad():
@@ -172,22 +200,22 @@ def finetune(
         The log: columns `step`, `loss` (training), `eval_loss` (validation), `learning_rate`, missing where not measured.
     """
     folder = Path(folder)
-    work = folder.parent / f".{folder.name}-checkpoints"
     freeze(model, variant)
+    if folder.exists() and not (folder / "config.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{folder}: not a model folder, and training would replace it; choose a new or an empty folder")
+    work = folder.parent / f".{folder.name}-checkpoints-{fingerprint(variant, asdict(recipe), pairs.num_rows)}"
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=recipe.steps,
         per_device_train_batch_size=recipe.images,
         per_device_eval_batch_size=recipe.images,
         learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
         warmup_steps=max(1, round(recipe.warmup * recipe.steps)),
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
-        adam_beta2=0.98,
         seed=recipe.seed,
         data_seed=recipe.seed,
-        logging_steps=max(1, recipe.steps // 60),
+        logging_steps=max(1, recipe.steps // 100),
         eval_strategy="steps",
         eval_steps=recipe.validate_every,
         save_strategy="steps",
@@ -195,19 +223,22 @@ def finetune(
         save_total_limit=1,
         remove_unused_columns=False,
         dataloader_drop_last=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
         report_to=[],
     )
     train = ImagePairs(pairs["train"], recipe.questions, recipe.seed)
     if len(train) < recipe.images:
         raise SettingsError(f"{len(train)} training images are fewer than one batch of {recipe.images}; lower Recipe.images")
     trainer = _PairTrainer(
+        recipe,
         model=model,
         args=arguments,
         train_dataset=train,
         eval_dataset=ImagePairs(pairs["validation"], recipe.questions, recipe.seed, train=False),
         data_collator=Collator(processor),
+        callbacks=[_Epochs()],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(work) if work.exists() else None)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(work))
     log = pd.DataFrame(trainer.state.log_history)
     log = log.reindex(columns=["step", "loss", "eval_loss", "learning_rate"]).dropna(subset=["loss", "eval_loss"], how="all")
     model.requires_grad_(True).eval()
@@ -217,3 +248,9 @@ def finetune(
         log.to_csv(temporary / "log.csv", index=False)
     shutil.rmtree(work, ignore_errors=True)
     return log
+
+
+def _last_checkpoint(work: Path) -> str | None:
+    """The last checkpoint that was written to its end; its state comes last."""
+    whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None

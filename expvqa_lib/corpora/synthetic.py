@@ -51,7 +51,7 @@ class CorpusSizes:
 
     lab_train: int = 110
     lab_validation: int = 10
-    lab_test: int = 24
+    lab_test: int = 16
     videos: int = 4
     wild_train: int = 3000
     wild_validation: int = 200

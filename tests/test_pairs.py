@@ -1,0 +1,89 @@
+"""Pairs of a whole face table, as a Hugging Face data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pandas as pd
+import pytest
+
+from expvqa_lib import pairs as pairs_module
+from expvqa_lib.corpora.table import SPLITS, au_labels
+from expvqa_lib.facs import ACTION_UNITS, BP4D_AUS
+from expvqa_lib.questions import Q1_ACTIONS, Q1_EMOTION, read_aus, read_emotion
+
+
+@pytest.fixture(scope="module")
+def rows(pairs) -> pd.DataFrame:
+    return pd.concat([pairs[split].to_pandas().assign(split=split) for split in pairs], ignore_index=True)
+
+
+def test_the_keys_are_those_of_the_released_files_and_two_more(pairs):
+    assert list(pairs) == list(SPLITS)
+    released = {"image", "image_id", "text_input", "text_output", "area"}
+    assert set(pairs["train"].column_names) == released | {"question_type", "au", "dataset"}
+    assert pairs["train"].features["au"].dtype == "int16"
+
+
+def test_each_image_is_there_and_stays_in_its_split(rows, faces):
+    split = faces.set_index("image")["split"]
+    assert set(rows["image"]) <= set(faces["image"]) and all(Path(image).is_file() for image in rows["image"].unique())
+    assert (rows["image"].map(split) == rows["split"]).all()
+    assert (rows.groupby("image_id")["image"].nunique() == 1).all() and (rows.groupby("image")["image_id"].nunique() == 1).all()
+
+
+def test_answers_are_the_labels_of_the_face(rows, faces):
+    labels = {face["image"]: (au_labels(face), face["emotion"]) for face in faces.to_dict("records")}
+    assert set(rows["question_type"]) == {"Q1", "Q2", "Q3"}
+    for row in rows.itertuples():
+        aus, emotion = labels[row.image]
+        if row.question_type == "Q3":
+            assert row.text_output == ("yes" if aus[int(row.au)] else "no")
+            assert row.area == ACTION_UNITS[int(row.au)].area
+            continue
+        told, denied = read_aus(row.text_output)
+        assert all(aus[n] == 1 for n in told) and all(aus[n] == 0 for n in denied)
+        if row.question_type == "Q1":
+            assert told == {n for n, v in aus.items() if v}
+            assert read_emotion(row.text_output) == (None if pd.isna(emotion) else emotion)
+
+
+def test_each_corpus_is_asked_only_what_it_has_labels_for(rows):
+    lab, wild, emotion = (rows[rows["dataset"] == f"synth_{name}"] for name in ("lab", "wild", "emotion"))
+    assert set(lab["au"].dropna()) <= set(BP4D_AUS) and not lab["area"].isin(["nose"]).any()
+    assert set(lab.loc[lab["question_type"] == "Q1", "text_input"]) <= set(Q1_ACTIONS)
+    assert set(wild.loc[wild["question_type"] == "Q1", "text_input"]) <= set(Q1_EMOTION)
+    assert set(emotion["question_type"]) == {"Q1"} and emotion["text_output"].str.startswith("The face shows").all()
+
+
+def test_yes_answers_half_of_the_questions_about_every_au(rows):
+    q3 = rows[rows["question_type"] == "Q3"]
+    share = (q3["text_output"] == "yes").groupby([q3["split"], q3["dataset"], q3["au"]]).mean()
+    assert len(share) > 20 and (share == 0.5).all()
+    assert not q3.duplicated(["image", "au"]).any()
+
+
+def test_every_labelled_area_of_every_face_is_asked_about_once(rows, faces):
+    q2 = rows[rows["question_type"] == "Q2"]
+    asked = {image: sorted(areas) for image, areas in q2.groupby("image")["area"]}
+    for face in faces.to_dict("records"):
+        assert asked.get(face["image"], []) == sorted({ACTION_UNITS[n].area for n in au_labels(face)})
+
+
+def test_the_seed_decides_and_nothing_else(faces, pairs, tmp_path):
+    again, other = pairs_module.build(faces, seed=7), pairs_module.build(faces, seed=8)
+    for split in SPLITS:
+        assert again[split].to_list() == pairs[split].to_list() != other[split].to_list()
+
+
+def test_pairs_survive_the_disk(pairs, tmp_path):
+    pairs.save_to_disk(tmp_path / "pairs")
+    again = datasets.load_from_disk(str(tmp_path / "pairs"))
+    assert again["test"].features == pairs["test"].features and again["test"].to_list() == pairs["test"].to_list()
+
+
+def test_a_table_without_a_split_gives_an_empty_one(faces):
+    built = pairs_module.build(faces[faces["split"] == "test"])
+    assert len(built["train"]) == 0 and len(built["test"]) > 0
+    assert built["train"].features == built["test"].features

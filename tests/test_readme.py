@@ -1,0 +1,22 @@
+"""The README's numbers are those of the committed tables."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from expvqa_lib.evaluation import summary
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_results_table_is_the_one_computed_from_the_committed_figures():
+    au, told = (pd.read_csv(ROOT / "figures" / f"{name}.csv") for name in ("au_detection", "captions"))
+    assert summary(au, told) in (ROOT / "README.md").read_text()
+
+
+def test_every_figure_and_notebook_that_the_readme_shows_is_there():
+    text = (ROOT / "README.md").read_text()
+    places = [part.split(")")[0] for part in text.split("](")[1:]]
+    local = [p for p in places if not p.startswith("http")]
+    assert len(local) >= 8
+    assert [p for p in local if not (ROOT / p).exists()] == []
