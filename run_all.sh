@@ -8,8 +8,8 @@ Usage: ./run_all.sh [options]
 
 Set up an environment (once), run the numbered notebooks in order and write runs/PROFILE/report.html and the figures.
 
-  --profile NAME    quick (default: synthetic faces, minutes on a CPU), full, or paper (real data, the paper's scale)
-  --data-root DIR   folder that holds the licensed data sets (the paper profile needs it)
+  --profile NAME    quick (default: drawn faces, minutes on a CPU); paper stops with a message, it cannot run yet
+  --data-root DIR   folder that holds the licensed data sets (for the paper profile)
   --from NN         resume with notebook NN (for example 04), keeping the ones before it
   --output DIR      folder for runs (default: runs, beside this script)
   --figures DIR     folder for figures and tables (default: figures, beside this script)
@@ -20,7 +20,6 @@ Set up an environment (once), run the numbered notebooks in order and write runs
 Examples:
   ./run_all.sh
   ./run_all.sh --from 04
-  ./run_all.sh --profile paper --data-root ~/datasets
 HELP
 }
 

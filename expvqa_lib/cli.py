@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _profile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", default="quick", metavar="NAME", help="quick (default), full or paper")
+    parser.add_argument("--profile", default="quick", metavar="NAME", help="quick (default); paper cannot run yet")
     parser.add_argument("--data-root", metavar="DIR", help="folder that holds the licensed data sets (the paper profile)")
 
 
@@ -120,6 +121,7 @@ def _ask(options: argparse.Namespace) -> None:
     model = expvqa.load(options.model, **where) if options.model else expvqa.load(**where)
     if notice := getattr(model, "notice", None):
         print(f"expvqa: {notice}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"expvqa: {message}", file=sys.stderr)
     images = options.images[0] if len(options.images) == 1 else options.images
     answers = model.ask(images, options.question, samples=options.samples, crop=not options.no_crop, seed=options.seed)
     if isinstance(answers, str):

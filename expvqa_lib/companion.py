@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,7 +81,12 @@ class ExpVQA:
 
     @staticmethod
     def _look(image, crop: bool) -> Image.Image:
-        return crop_face(image).image if crop else load_image(image)
+        if not crop:
+            return load_image(image)
+        found = crop_face(image)
+        if found.notice:
+            warnings.warn(f"{_name(image)}: {found.notice}", stacklevel=3)
+        return found.image
 
 
 def load(source: str | Path | None = None, *, device: str | torch.device = "cpu") -> ExpVQA:

@@ -38,7 +38,7 @@ class Budget:
     faces: int = 40_000
     vision_steps: int = 3500
     language_steps: int = 900
-    align_steps: int = 900
+    align_steps: int = 10_000
     seed: int = 1
 
 
@@ -191,7 +191,7 @@ def align(
     *,
     steps: int,
     each: int = 6,
-    batch: int = 48,
+    batch: int = 8,
     seed: int = 0,
 ):
     """Stage 3. Train queries, Q-Former and projection in place on `knowledge.image_questions`, the rest frozen; return each step's loss."""

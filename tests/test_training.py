@@ -110,6 +110,13 @@ def test_the_learning_rate_warms_up_and_decays(model, processor, pairs, tmp_path
     assert rates.max() <= TOY.learning_rate
 
 
+def test_the_vision_encoder_moves_at_its_own_rate(model, processor, pairs, tmp_path):
+    before = copy.deepcopy(model.state_dict())
+    finetune(model, processor, pairs, tmp_path / "model", recipe=replace(TOY, vision_learning_rate=0.0))
+    moved = changed(before, weights(tmp_path / "model"))
+    assert "query_tokens" in moved and not any(name.startswith("vision_model.") for name in moved)
+
+
 # ----------------------------------------------------------------------------------------------------------- the batches
 
 

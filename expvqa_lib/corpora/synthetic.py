@@ -50,14 +50,14 @@ class CorpusSizes:
     """Subjects of the lab corpus (each with `videos` videos of 12 sampled frames) and pictures of the others, a split each."""
 
     lab_train: int = 110
-    lab_validation: int = 10
+    lab_validation: int = 4
     lab_test: int = 16
     videos: int = 4
     wild_train: int = 3000
-    wild_validation: int = 200
+    wild_validation: int = 80
     wild_test: int = 600
     emotion_train: int = 3000
-    emotion_validation: int = 200
+    emotion_validation: int = 80
     emotion_test: int = 600
     image: int = 96  # pixels
     seed: int = 42
