@@ -73,7 +73,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def save(fig: matplotlib.figure.Figure, path: str | Path) -> Path:
-    """Write a figure (PNG at 300 dpi, or what the suffix says), whole or not at all; equal figures give equal bytes.
+    """Write a figure (PNG at 200 dpi, or what the suffix says), whole or not at all; equal figures give equal bytes.
 
     Raises:
         ExpVQAError: the folder cannot be written to.

@@ -126,7 +126,7 @@ def image_questions(
     points = landmarks / size
     spans = [int(np.searchsorted(b, d)) for b, d in zip(bounds, _distances(landmarks), strict=True)]
     found = []
-    for kind in rng.choice(6, n, p=(0.12, 0.20, 0.30, 0.28, 0.08, 0.02)):
+    for kind in rng.choice(6, n, p=(0.16, 0.16, 0.32, 0.14, 0.17, 0.05)):
         if kind == 0:
             k = int(rng.integers(len(LANDMARKS)))
             found.append((f"Where is the {LANDMARKS[k]}?", _place(points[k])))

@@ -90,14 +90,14 @@ def answer_grid(images: Sequence[Picture], told: pd.DataFrame, columns: int = 3)
         columns: faces side by side.
     """
     side, cell, name_width = 1.5, PAGE / columns, 0.8  # inches; an answer stands to the right of its model's name
-    wide = int((cell - name_width - 4 * _GAP) / 0.052)  # characters of this size that fit
+    wide = int((cell - name_width - 3 * _GAP) / 0.048)  # characters of this size that fit
     columns_of_text = []
     for k in range(len(images)):
         lines: list[tuple[str, str, str]] = []  # question, model, text
         for question, answers in told[told["face"] == k].groupby("question", sort=False):
             lines += [("", "", "")] + [(text, "", "") for text in textwrap.wrap(question, int(cell / 0.058))]
             for row in answers.itertuples():
-                text = textwrap.wrap(textwrap.shorten(str(row.answer), 5 * wide, placeholder=" …"), wide) or ["–"]
+                text = textwrap.wrap(textwrap.shorten(str(row.answer), 7 * wide, placeholder=" …"), wide) or ["–"]
                 lines += [("", row.model if n == 0 else "", part) for n, part in enumerate(text)]
         columns_of_text.append(lines)
     row_height = side + _GAP + _LINE * (max(map(len, columns_of_text)) + 1)

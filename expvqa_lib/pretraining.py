@@ -38,7 +38,7 @@ class Budget:
     faces: int = 40_000
     vision_steps: int = 3500
     language_steps: int = 900
-    align_steps: int = 10_000
+    align_steps: int = 6000
     seed: int = 1
 
 

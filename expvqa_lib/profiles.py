@@ -15,8 +15,8 @@ class Profile:
 
     name: str
     corpora: CorpusSizes = field(default_factory=CorpusSizes)
-    exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=1500))
-    exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=1000))
+    exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=1200))
+    exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=800))
     explained: int = 40  # faces an AU in the attention measurements
     resamples: int = 1000  # of the bootstrap
     seed: int = 42

@@ -34,7 +34,7 @@ class Recipe:
     """How to fine-tune. One step sees `images` pictures with `questions` pairs each."""
 
     steps: int = 1000
-    images: int = 6  # small batches: at this size the number of updates counts
+    images: int = 8  # small batches: at this size the number of updates counts
     questions: int = 8
     learning_rate: float = 1.5e-3  # of queries, Q-Former and projection
     vision_learning_rate: float = 3e-4
