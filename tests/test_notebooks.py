@@ -88,7 +88,7 @@ def test_result_tables_keep_the_contract(run, name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_pictures(run, name):
     with Image.open(run[0] / f"{name}.png") as picture:
-        assert min(picture.size) > 500
+        assert min(picture.size) > 300
         assert len(picture.convert("L").getcolors()) > 20, "the figure is blank"
 
 
