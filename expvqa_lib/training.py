@@ -193,7 +193,7 @@ def finetune(
     Args:
         model: to train; changed in place.
         pairs: splits `train` and `validation` of the pairs' table (`questions`).
-        folder: where checkpoints go while training (`checkpoints/`) and the finished model, its processor and `log.csv` at the end.
+        folder: of the finished model, its processor and `log.csv`; checkpoints stand in a hidden folder beside it while training.
         variant: one of `VARIANTS`.
 
     Returns:
