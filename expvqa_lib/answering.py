@@ -39,9 +39,10 @@ def embed_images(
 
 
 def _prompt(model, processor, embeds: Tensor, asked: Sequence[str]) -> dict:
-    """Language model inputs of one question an image embedding row."""
+    """Language model inputs of questions about images; as many about each, one image's after the other's."""
     text = {k: v.to(model.device) for k, v in encode(processor, asked).items()}
-    output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
+    index = torch.arange(len(embeds), device=model.device).repeat_interleave(len(asked) // len(embeds))
+    output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"], index)
     return language_inputs(model, output, text["input_ids"], text["attention_mask"])
 
 
@@ -74,11 +75,10 @@ def score_yes_no(
     embeds = embed_images(model, processor, images, progress=progress) if embeds is None else embeds
     asked = [questions.ask_q3(au, wording) for au in aus]
     yes, no = (processor.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in (questions.YES, questions.NO))
-    rows = [(i, q) for i in range(len(embeds)) for q in range(len(aus))]
-    scores = []
-    for k in tqdm(range(0, len(rows), batch), desc="scoring AUs", disable=not progress):
-        chunk = rows[k : k + batch]
-        inputs = _prompt(model, processor, embeds[[i for i, _ in chunk]], [asked[q] for _, q in chunk])
+    scores, each = [], max(1, batch // max(1, len(aus)))  # images a pass
+    for k in tqdm(range(0, len(embeds) if len(aus) else 0, each), desc="scoring AUs", disable=not progress):
+        some = embeds[k : k + each]
+        inputs = _prompt(model, processor, some, asked * len(some))
         last = model.language_model.model(**inputs).last_hidden_state[:, -1]  # [N, D]; prompts are padded on the left
         logits = model.language_model.lm_head(last)[:, [yes, no]].float()
         scores.append(logits.softmax(1)[:, 0].cpu())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 
 from . import questions
 from .errors import SettingsError
-from .model import language_inputs
+from .model import cross_attention_weights, language_inputs, query_image
 from .photos import load_image
 from .text import encode
 
@@ -38,17 +37,6 @@ class Explanation:
 
         answer = f"{self.answer} (P(yes) = {self.p_yes:.2f})" if self.answer in (questions.YES, questions.NO) else self.answer
         return attention_gallery([{"image": self.image, "heat": self.heat, "title": self.question, "answer": answer}])
-
-
-@contextlib.contextmanager
-def _eager(model: InstructBlipForConditionalGeneration) -> Iterator[None]:
-    """Attention weights exist in the eager implementation only."""
-    before = model.qformer.config._attn_implementation
-    model.qformer.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.qformer.set_attn_implementation(before)
 
 
 def relevance(
@@ -93,19 +81,11 @@ def _batch_relevance(model, processor, images, asked, targets, method) -> tuple[
     pixels = processor.image_processor([load_image(i) for i in images], return_tensors="pt")["pixel_values"]
     text = {k: v.to(model.device) for k, v in encode(processor, asked).items()}
     vision = model.vision_model
-    with torch.enable_grad(), _eager(model):
+    with torch.enable_grad(), cross_attention_weights(model.qformer) as attentions:
         patches = vision.embeddings(pixels.to(model.device, model.dtype)).detach().requires_grad_()  # [N, P, D]
         embeds = vision.post_layernorm(vision.encoder(inputs_embeds=patches).last_hidden_state)
-        queries = model.query_tokens.expand(len(embeds), -1, -1)
-        mask = torch.cat([text["qformer_attention_mask"].new_ones(queries.shape[:2]), text["qformer_attention_mask"]], 1)
-        output = model.qformer(
-            input_ids=text["qformer_input_ids"],
-            attention_mask=mask,
-            query_embeds=queries,
-            encoder_hidden_states=embeds,
-            output_attentions=True,
-        )
-        inputs = language_inputs(model, output.last_hidden_state[:, : queries.shape[1]], text["input_ids"], text["attention_mask"])
+        output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
+        inputs = language_inputs(model, output, text["input_ids"], text["attention_mask"])
         last = model.language_model.model(**inputs).last_hidden_state[:, -1]
         logits = model.language_model.lm_head(last).float()  # [N, V]
         first = processor.tokenizer([questions.YES, questions.NO], add_special_tokens=False)["input_ids"]
@@ -118,7 +98,7 @@ def _batch_relevance(model, processor, images, asked, targets, method) -> tuple[
         is_yes_no = torch.isin(aim, torch.tensor(yes_no, device=aim.device))
         other = torch.where(aim == yes_no[0], logits[:, yes_no[1]], logits[:, yes_no[0]])
         goal = goal - torch.where(is_yes_no, other, torch.zeros_like(other))  # a yes is explained against the no
-        heat = _heat(goal.sum(), method, patches, embeds, output.cross_attentions)
+        heat = _heat(goal.sum(), method, patches, embeds, attentions)
     side = math.isqrt(heat.shape[1])
     heat = heat / heat.amax(1, keepdim=True).clamp(min=1e-12)
     chance = logits[:, yes_no].softmax(1)[:, 0]
@@ -127,8 +107,7 @@ def _batch_relevance(model, processor, images, asked, targets, method) -> tuple[
 
 
 def _heat(goal: Tensor, method: str, patches: Tensor, embeds: Tensor, attentions: Sequence[Tensor]) -> Tensor:
-    """Non-negative relevance [N, patches], class token left out."""
-    attentions = [a for a in attentions if a is not None]  # each [N, heads, Q, P]
+    """Non-negative relevance [N, patches], class token left out; attentions [N, heads, Q, 1 + patches] of each layer."""
     if method == "cross_attention":
         return sum(a.mean((1, 2)) for a in attentions)[:, 1:]
     if method == "gradient_cross_attention":

@@ -1,10 +1,13 @@
-"""What a generic model would know: text about faces, and questions on landmarks, identity, parts and scene.
+"""What a generic model would know: text about faces, and questions on landmarks, motion, identity and scene.
 
-`passage` makes text only: facts, a question, its answer. `image_questions` asks about a drawn face what its landmarks, its identity and its
-scene answer. Neither looks at an AU or emotion label of an image: of action units the text knows the words and the places.
+`passage` makes text only: facts, a question, its answer. `image_questions` asks about a drawn face what its landmarks, their motion since
+the same person was at rest, its identity and its scene answer. Neither looks at an AU or emotion label of an image: of action units the
+text knows the words and the places.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,23 +19,32 @@ from .facs import ACTION_UNITS, AREAS, EMOTIONS
 GRID = 8
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 _PLACE = "row {} column {}"
-DISTANCES = tuple(
-    (f"{side} {a}", f"{side} {b}")
-    for side in ("left", "right")
-    for a, b in (
-        ("brow inner", "eye inner"),
-        ("brow middle", "eye iris"),
-        ("brow outer", "eye outer"),
-        ("eye upper lid", "eye lower lid"),
-        ("eye lower lid", "cheek"),
-        ("nose wing", "eye inner"),
-        ("mouth corner", "eye outer"),
-        ("mouth corner", "jaw"),
-        ("upper lip", "lower lip"),
+_SIDES = ("left", "right")
+
+
+def _paired(*pairs: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    """The same pairs of landmarks on the left and on the right."""
+    return tuple(
+        (f"{side} {a}" if f"{side} {a}" in LANDMARKS else a, f"{side} {b}" if f"{side} {b}" in LANDMARKS else b)
+        for side in _SIDES
+        for a, b in pairs
     )
+
+
+DISTANCES = _paired(
+    ("inner eyebrow", "inner eye corner"),
+    ("eyebrow middle", "iris"),
+    ("outer eyebrow", "outer eye corner"),
+    ("upper lid", "lower lid"),
+    ("lower lid", "cheek"),
+    ("nose wing", "inner eye corner"),
+    ("lip corner", "outer eye corner"),
+    ("lip corner", "jaw"),
+    ("lip corner", "nose wing"),
+    ("upper lip", "lower lip"),
 ) + (
-    ("left brow inner", "right brow inner"),
-    ("left mouth corner", "right mouth corner"),
+    ("left inner eyebrow", "right inner eyebrow"),
+    ("left lip corner", "right lip corner"),
     ("left nose wing", "right nose wing"),
     ("nose tip", "upper lip top"),
     ("upper lip top", "upper lip edge"),
@@ -41,35 +53,79 @@ DISTANCES = tuple(
     ("lower lip bottom", "chin"),
     ("nose tip", "chin"),
 )
-"""Pairs of landmarks whose distance is asked: small, medium or large among all faces."""
+HEIGHTS = _paired(
+    ("inner eyebrow", "outer eyebrow"),
+    ("inner eyebrow", "eyebrow middle"),
+    ("outer eyebrow", "inner eye corner"),
+    ("lip corner", "upper lip edge"),
+    ("lip corner", "lower lip bottom"),
+    ("lower lid", "outer eye corner"),
+)
+MEASURES = (
+    *((f"distance from {a} to {b}", (a, b)) for a, b in DISTANCES),
+    *((f"height of {a} over {b}", (a, b)) for a, b in HEIGHTS),
+    *((f"rise of {name}", (name,)) for name in LANDMARKS),
+    *((f"change at {name}", (name,)) for name in LANDMARKS),
+)
+"""What is measured on an image, and the landmarks where one looks for it: a name and one or two places."""
 
 SPANS = ("very small", "small", "medium", "large", "very large")
 
+
+def _places(*names: str) -> tuple[int, ...]:
+    """Rows of the landmarks of these names; a name without a side means both sides."""
+    wanted = {f"{side} {name}" for name in names for side in _SIDES} | set(names)
+    return tuple(k for k, name in enumerate(LANDMARKS) if name in wanted)
+
+
 AU_PLACES = (
     {
-        1: "brow inner",
-        2: "brow outer",
-        4: "brow inner",
-        5: "eye upper lid",
-        6: "cheek",
-        7: "eye lower lid",
-        9: "nose wing",
-        10: "upper lip",
-        11: "nose wing",
-        12: "mouth corner",
-        14: "mouth corner",
-        15: "mouth corner",
-        16: "lower lip",
-        20: "mouth corner",
-        22: "upper lip",
-        23: "upper lip",
-        24: "lower lip",
-        43: "eye upper lid",
+        1: _places("inner eyebrow"),
+        2: _places("outer eyebrow"),
+        4: _places("inner eyebrow", "eyebrow middle"),
+        5: _places("upper lid"),
+        6: _places("cheek", "lower lid"),
+        7: _places("upper lid", "lower lid"),
+        8: _places("upper lip edge", "lower lip edge"),
+        9: _places("nose wing", "nose tip"),
+        10: _places("upper lip", "upper lip top"),
+        11: _places("nose wing"),
+        16: _places("lower lip", "lower lip bottom"),
+        17: _places("chin", "lower lip bottom"),
+        21: _places("chin"),
+        22: _places("upper lip top", "lower lip bottom"),
+        23: _places("lip corner", "upper lip top", "lower lip bottom"),
+        24: _places("upper lip edge", "lower lip edge"),
+        26: _places("chin"),
+        27: _places("chin", "upper lip edge", "lower lip edge"),
+        43: _places("upper lid"),
     }
-    | dict.fromkeys((18, 19, 25, 28), "upper lip edge")
-    | dict.fromkeys((17, 26, 27), "chin")
+    | dict.fromkeys((12, 14, 15, 20), _places("lip corner"))
+    | dict.fromkeys((18, 19, 25, 28), _places("upper lip edge", "lower lip edge"))
 )
-"""Which landmark an AU's name speaks of (on both sides where there are two)."""
+"""Which landmarks an AU's name speaks of."""
+
+
+PARTS = tuple(
+    _places(*names)
+    for names in (
+        *((f"{side} inner eyebrow", f"{side} eyebrow middle", f"{side} outer eyebrow") for side in _SIDES),
+        *((f"{side} upper lid", f"{side} lower lid", f"{side} cheek") for side in _SIDES),
+        ("nose tip", "nose wing", "upper lip top"),
+        *((f"{side} lip corner", f"{side} upper lip", f"{side} lower lip") for side in _SIDES),
+        ("upper lip edge", "lower lip edge", "lower lip bottom", "chin"),
+    )
+)
+"""The landmarks of eight parts of a face."""
+
+
+@dataclass(frozen=True)
+class ImageQuestion:
+    """A question about an image; its answer, or None where only the place to look at is taught; and that place as landmark rows."""
+
+    text: str
+    answer: str | None
+    places: tuple[int, ...] = ()
 
 
 def _place(point) -> str:
@@ -79,15 +135,22 @@ def _place(point) -> str:
 
 def random_face(rng: np.random.Generator) -> Face:
     """A face that moves at random: each drawable AU by chance, at any strength, so that expressions carry no label and no emotion."""
-    moved = rng.choice(AUS, size=rng.integers(0, 6), replace=False)
+    moved = rng.choice(AUS, size=rng.integers(0, 9), replace=False)
     aus = {int(au): float(rng.uniform(0.1, 1.0)) for au in moved}
     lateral = {au: float(np.clip(rng.normal(0, 0.3), -1, 1)) for au in aus}
     return Face(random_identity(rng), random_scene(rng, spread=1.2), aus, lateral)
 
 
-def _compare(pair: int, word: str, limit: int) -> str:
-    a, b = DISTANCES[pair]
-    return f"Is the distance from {a} to {b} more {word} than {SPANS[limit]}?"
+def _span_question(rng: np.random.Generator) -> tuple[int, str]:
+    """One of `MEASURES` and the question for its span."""
+    k = int(rng.integers(len(MEASURES)))
+    return k, f"How large is the {MEASURES[k][0]}?"
+
+
+def _compare_question(rng: np.random.Generator) -> tuple[int, str, int, bool]:
+    """One of `MEASURES`, the question whether it is more or less than a span, that span, and whether more is asked."""
+    k, limit, more = int(rng.integers(len(MEASURES))), int(rng.choice((1, 2, 3))), bool(rng.integers(2))
+    return k, f"Is the {MEASURES[k][0]} {'more' if more else 'less'} than {SPANS[limit]}?", limit, more
 
 
 def describe(face: Face) -> str:
@@ -102,55 +165,61 @@ def _age(who) -> str:
     return "young" if who.age < 0.35 else "middle-aged" if who.age < 0.65 else "old"
 
 
-def distance_bounds(landmarks: np.ndarray) -> np.ndarray:
-    """Quintile bounds [len(DISTANCES), 4] of the distances over many faces; landmarks [n, L, 2]."""
-    return np.stack([np.quantile(d, (0.2, 0.4, 0.6, 0.8)) for d in _distances(landmarks)])
-
-
-def _distances(landmarks: np.ndarray) -> list[np.ndarray]:
+def measure(landmarks: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """Values of `MEASURES`, [n, M], from landmarks [n, L, 2] in pixels and `motion` [n, L, 3] (see `pretraining.draw_faces`)."""
     index = {name: k for k, name in enumerate(LANDMARKS)}
-    return [np.linalg.norm(landmarks[..., index[a], :] - landmarks[..., index[b], :], axis=-1) for a, b in DISTANCES]
+    a, b = (landmarks[:, [index[pair[k]] for pair in DISTANCES]] for k in (0, 1))
+    over, under = (landmarks[:, [index[pair[k]] for pair in HEIGHTS], 1] for k in (0, 1))
+    return np.concatenate([np.linalg.norm(a - b, axis=2), under - over, -motion[..., 1], motion[..., 2]], 1)
+
+
+def to_spans(values: np.ndarray) -> np.ndarray:
+    """Cut measures [n, M] into five spans each, equally frequent in these faces: int [n, M]."""
+    return (values > np.quantile(values, (0.2, 0.4, 0.6, 0.8), axis=0)[:, None]).sum(0)
 
 
 def image_questions(
-    face: Face, landmarks: np.ndarray, bounds: np.ndarray, size: int, n: int, rng: np.random.Generator
-) -> list[tuple[str, str]]:
-    """Ask `n` questions about a drawn face: pairs of question and answer.
+    face: Face, landmarks: np.ndarray, spans: np.ndarray, size: int, n: int, rng: np.random.Generator
+) -> list[ImageQuestion]:
+    """Ask `n` questions about a drawn face.
 
     Args:
         face: its identity and scene are used, its actions are not.
         landmarks: [L, 2] in pixels.
-        bounds: from `distance_bounds`.
+        spans: [len(MEASURES)] from `measure` and `to_spans`.
         size: of the image in pixels.
     """
     points = landmarks / size
-    spans = [int(np.searchsorted(b, d)) for b, d in zip(bounds, _distances(landmarks), strict=True)]
+    index = {name: k for k, name in enumerate(LANDMARKS)}
     found = []
-    for kind in rng.choice(6, n, p=(0.16, 0.16, 0.32, 0.14, 0.17, 0.05)):
+    for kind in rng.choice(7, n, p=(0.12, 0.08, 0.20, 0.28, 0.20, 0.10, 0.02)):
         if kind == 0:
             k = int(rng.integers(len(LANDMARKS)))
-            found.append((f"Where is the {LANDMARKS[k]}?", _place(points[k])))
+            found.append(ImageQuestion(f"Where is the {LANDMARKS[k]}?", _place(points[k]), (k,)))
         elif kind == 1:  # the words of an AU and the place that they speak of
-            au = int(rng.choice(AUS))
-            sides = [k for k, name in enumerate(LANDMARKS) if name.endswith(AU_PLACES[au]) and name != "lower lip bottom"]
-            k = sides[int(rng.integers(len(sides)))]
-            unit = ACTION_UNITS[au]
-            words = questions.Q3[int(rng.integers(3))].format(verb=unit.verb, noun=unit.noun, number=au)
-            side = f" on the {LANDMARKS[k].split()[0]}" if len(sides) > 1 else ""
-            found.append((f"Where would one look{side}? {words}", _place(points[k])))
-        elif kind == 2:
-            k = int(rng.integers(len(DISTANCES)))
-            question = f"How far is the {DISTANCES[k][0]} from the {DISTANCES[k][1]}?"
-            found.append((question, SPANS[spans[k]]))
-        elif kind == 3:  # yes or no about a distance
-            k, limit = int(rng.integers(len(DISTANCES))), int(rng.choice((1, 2, 3)))
-            word = "large" if (upper := bool(rng.integers(2))) else "small"
-            yes = spans[k] > limit if upper else spans[k] < limit
-            found.append((_compare(k, word, limit), "yes" if yes else "no"))
+            au = int(rng.choice(list(AU_PLACES)))
+            k = int(rng.choice(AU_PLACES[au]))
+            text = f"Where is the {LANDMARKS[k]}? {questions.ask_q3(au, int(rng.integers(3)))}"
+            found.append(ImageQuestion(text, _place(points[k]), AU_PLACES[au]))
+        elif kind == 2:  # the same without an answer: where to look, not what is there
+            if rng.random() < 0.8:
+                au = int(rng.choice(list(AU_PLACES)))
+                found.append(ImageQuestion(questions.ask_q3(au, int(rng.integers(3))), None, AU_PLACES[au]))
+            else:
+                area = str(rng.choice(AREAS))
+                places = {k for au, where in AU_PLACES.items() if ACTION_UNITS[au].area == area for k in where}
+                found.append(ImageQuestion(questions.ask_q2(area, int(rng.integers(3))), None, tuple(sorted(places))))
+        elif kind == 3:  # yes or no about a measure
+            k, text, limit, more = _compare_question(rng)
+            yes = spans[k] > limit if more else spans[k] < limit
+            found.append(ImageQuestion(text, "yes" if yes else "no", tuple(index[name] for name in MEASURES[k][1])))
         elif kind == 4:
-            found.append(_identity_question(face, rng))
+            k, text = _span_question(rng)
+            found.append(ImageQuestion(text, SPANS[spans[k]], tuple(index[name] for name in MEASURES[k][1])))
+        elif kind == 5:
+            found.append(ImageQuestion(*_identity_question(face, rng)))
         else:
-            found.append(("Describe this person.", describe(face)))
+            found.append(ImageQuestion("Describe this person.", describe(face)))
     return found
 
 
@@ -216,7 +285,7 @@ def _any_yes_no_question(rng: np.random.Generator) -> str:
         return questions.ask_q3(int(rng.choice(list(ACTION_UNITS))), int(rng.integers(3)))
     if rng.random() < 0.3:
         return str(rng.choice(("Does this person wear glasses?", "Does this person have a beard?", "Is the skin dark?")))
-    return _compare(int(rng.integers(len(DISTANCES))), str(rng.choice(("large", "small"))), int(rng.choice((1, 2, 3))))
+    return _compare_question(rng)[1]
 
 
 def _plain_fact(rng: np.random.Generator) -> tuple[str, str]:
@@ -228,7 +297,6 @@ def _plain_fact(rng: np.random.Generator) -> tuple[str, str]:
         answer, question = reversed(_identity_question(face, rng))
         return answer, question
     if rng.random() < 0.5:
-        a, b = DISTANCES[int(rng.integers(len(DISTANCES)))]
-        return str(rng.choice(SPANS)), f"How far is the {a} from the {b}?"
+        return str(rng.choice(SPANS)), _span_question(rng)[1]
     place = _PLACE.format(*rng.choice(_NUMBERS, 2))
     return place, f"Where is the {LANDMARKS[int(rng.integers(len(LANDMARKS)))]}?"

@@ -6,7 +6,9 @@ encoder, instruction-aware Q-Former, and the sequence that the frozen language m
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +20,7 @@ from transformers import (
     InstructBlipVisionConfig,
     LlamaConfig,
 )
+from transformers.masking_utils import create_bidirectional_mask
 
 
 @dataclass(frozen=True)
@@ -129,13 +132,71 @@ def encode_images(model: InstructBlipForConditionalGeneration, pixel_values: Ten
     return model.vision_model(pixel_values).last_hidden_state
 
 
-def query_image(model: InstructBlipForConditionalGeneration, image_embeds: Tensor, qformer_ids: Tensor, qformer_mask: Tensor) -> Tensor:
-    """Q-Former reading each question: image embeddings [N, P, D_vision], question [N, T], mask to query outputs [N, Q, D_qformer]."""
-    n = len(image_embeds)
-    queries = model.query_tokens.expand(n, -1, -1)  # [N, Q, D]
-    mask = torch.cat([qformer_mask.new_ones(n, queries.shape[1]), qformer_mask], 1)  # [N, Q + T]
-    output = model.qformer(input_ids=qformer_ids, attention_mask=mask, query_embeds=queries, encoder_hidden_states=image_embeds)
-    return output.last_hidden_state[:, : queries.shape[1]]
+def query_image(
+    model: InstructBlipForConditionalGeneration,
+    image_embeds: Tensor,
+    qformer_ids: Tensor,
+    qformer_mask: Tensor,
+    image_index: Tensor | None = None,
+) -> Tensor:
+    """Q-Former reading each question, with what depends on the image alone computed once an image.
+
+    The layers are transformers' own, and so is the result; but the cross-attention's keys and values are shared by all questions about an
+    image, and the last layer's words, which nobody reads, are left out.
+
+    Args:
+        image_embeds: [I, P, D_vision], from `encode_images`.
+        qformer_ids: questions [N, T]; `qformer_mask` alike, 1 at a word and 0 at padding.
+        image_index: [N], which image each question is about; question k is about image k where None.
+
+    Returns:
+        Query outputs [N, Q, D_qformer].
+    """
+    n, q = len(qformer_ids), model.query_tokens.shape[1]
+    index = torch.arange(n, device=qformer_ids.device) if image_index is None else image_index
+    hidden = model.qformer.embeddings(input_ids=qformer_ids, query_embeds=model.query_tokens.expand(n, -1, -1))  # [N, Q + T, D]
+    mask = torch.cat([qformer_mask.new_ones(n, q), qformer_mask], 1)
+    mask = create_bidirectional_mask(config=model.qformer.config, inputs_embeds=hidden, attention_mask=mask)
+    slot = _slots(index)
+    layers = model.qformer.encoder.layer
+    for layer in layers:
+        attended = layer.attention(hidden, attention_mask=mask)
+        queries = attended[:, :q]
+        if layer.has_cross_attention:
+            by_image = queries.new_zeros(len(image_embeds), int(slot.max()) + 1, *queries.shape[1:])
+            by_image[index, slot] = queries  # [I, questions, Q, D]
+            seen = layer.crossattention(by_image.flatten(1, 2), encoder_hidden_states=image_embeds)
+            queries = seen.view_as(by_image)[index, slot]
+        queries = layer.feed_forward_chunk_query(queries)
+        if layer is not layers[-1]:
+            hidden = torch.cat([queries, layer.feed_forward_chunk(attended[:, q:])], 1)
+    return queries
+
+
+@contextlib.contextmanager
+def cross_attention_weights(qformer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the weights of each cross-attention that runs inside: [I, heads, questions * Q, P] a layer, of `query_image`'s inputs."""
+    weights: list[Tensor] = []
+    before = qformer.config._attn_implementation
+    qformer.set_attn_implementation("eager")  # the only implementation that gives weights
+    layers = [layer.crossattention.attention for layer in qformer.encoder.layer if layer.has_cross_attention]
+    hooks = [layer.register_forward_hook(lambda module, given, result: weights.append(result[1])) for layer in layers]
+    try:
+        yield weights
+    finally:
+        for hook in hooks:
+            hook.remove()
+        qformer.set_attn_implementation(before)
+
+
+def _slots(index: Tensor) -> Tensor:
+    """The running number of each question among those about its image: [0, 0, 1, 0] to [0, 1, 0, 0]."""
+    order = index.argsort(stable=True)
+    ranks = torch.arange(len(index), device=index.device)
+    counts = torch.bincount(index)
+    slots = torch.empty_like(index)
+    slots[order] = ranks - (counts.cumsum(0) - counts)[index[order]]
+    return slots
 
 
 def language_inputs(model: InstructBlipForConditionalGeneration, query_output: Tensor, input_ids: Tensor, attention_mask: Tensor) -> dict:

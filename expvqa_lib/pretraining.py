@@ -1,8 +1,8 @@
 """Making the tiny base model of the quick profile, in stages as BLIP-2 is made, from what a generic model would know and no more.
 
-1. `pretrain_vision`: the vision encoder predicts landmarks, head pose, who it is, what the scene is, and its own patches.
+1. `pretrain_vision`: the vision encoder predicts landmarks and their motion since rest, pose, who it is, the scene, and its own patches.
 2. `pretrain_language`: the language model reads text only: facts in a prefix, a question, an answer.
-3. `align`: the Q-Former learns to hand the frozen language model what questions about landmarks, identity, parts and scene need.
+3. `align`: the Q-Former learns to hand the frozen language model what questions about landmarks, motion, identity and scene need.
 
 The faces move at random and no AU or emotion label of an image enters any stage. `python -m expvqa_lib.pretraining` rebuilds the base.
 """
@@ -10,6 +10,7 @@ The faces move at random and no AU or emotion label of an image enters any stage
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 from collections.abc import Callable
@@ -24,10 +25,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .corpora.drawing import render
-from .corpora.faces import BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face
+from .corpora.faces import BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face, Rendering
 from .files import atomic, fingerprint, write_json
-from .knowledge import distance_bounds, image_questions, passage, random_face
-from .model import TINY, Size, answer_loss, build, encode_images, language_inputs, query_image
+from .knowledge import PARTS, image_questions, measure, passage, random_face, to_spans
+from .model import TINY, Size, answer_loss, build, cross_attention_weights, encode_images, language_inputs, query_image
 from .text import encode, make_processor, train_tokenizers
 
 
@@ -35,39 +36,58 @@ from .text import encode, make_processor, train_tokenizers
 class Budget:
     """How long the base is trained: faces drawn and steps of the three stages; about an hour on two cores by default."""
 
-    faces: int = 40_000
-    vision_steps: int = 3500
-    language_steps: int = 900
-    align_steps: int = 6000
+    faces: int = 30_000
+    vision_steps: int = 2500
+    language_steps: int = 1200
+    align_steps: int = 4000
     seed: int = 1
 
 
 DEFAULT = Budget()
+NOISE = 0.25  # largest deviation of the noise on facts, an element; a word's embedding has norm 1 or so in 128 elements
 CATEGORIES = {"hair": tuple(HAIR), "hairstyle": HAIRSTYLES, "eyes": tuple(EYES), "background": tuple(BACKGROUNDS)}
 
 
-def _draw_chunk(arguments: tuple[int, int, int]) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _draw_chunk(arguments: tuple[int, int, int]) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
     seed, n, size = arguments
     rng = np.random.default_rng([20, seed])
     faces = [random_face(rng) for _ in range(n)]
     drawn = [render(face, size) for face in faces]
-    return [f.to_json() for f in faces], np.stack([d.image for d in drawn]), np.stack([d.landmarks for d in drawn])
+    at_rest = [render(replace(face, aus={}, lateral={}), size) for face in faces]
+    motion = np.stack([_motion(*pair) for pair in zip(drawn, at_rest, strict=True)])
+    return [f.to_json() for f in faces], np.stack([d.image for d in drawn]), np.stack([d.landmarks for d in drawn]), motion
 
 
-def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray, np.ndarray]:
-    """Draw `n` random faces: the faces, images uint8 [n, size, size, 3] and landmarks float32 [n, 34, 2] in pixels."""
+def _motion(face: Rendering, rest: Rendering) -> np.ndarray:
+    """Motion of each landmark from rest in x and y, and the mean grey change in a square of a seventh of the image around it: [L, 3]."""
+    size = len(face.image)
+    reach = size // 14
+    change = np.abs(face.image.mean(2, dtype=np.float32) - rest.image.mean(2, dtype=np.float32))
+    low = np.clip(np.round(face.landmarks).astype(int) - reach, 0, size - 2 * reach)
+    found = [change[y : y + 2 * reach, x : x + 2 * reach].mean() for x, y in low]
+    return np.concatenate([face.landmarks - rest.landmarks, np.array(found, np.float32)[:, None]], 1)
+
+
+def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray, np.ndarray, np.ndarray]:
+    """Draw `n` random faces, each also at rest (the same person, scene and pose without any action), as two frames of a video would show.
+
+    Returns:
+        The faces, images uint8 [n, size, size, 3], landmarks float32 [n, 34, 2] in pixels, and their motion since rest float32 [n, 34, 3]:
+        in x and y, and how much the grey around the landmark has changed.
+    """
     chunks = [(seed * 100_000 + k, min(500, n - k), size) for k in range(0, n, 500)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         parts = list(tqdm(pool.map(_draw_chunk, chunks), total=len(chunks), desc="drawing faces", unit="x500"))
     faces = [Face.from_json(text) for part in parts for text in part[0]]
-    return faces, np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
+    return faces, *(np.concatenate([p[k] for p in parts]) for k in (1, 2, 3))
 
 
-def geometry_targets(faces: list[Face], landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def geometry_targets(faces: list[Face], landmarks: np.ndarray, motion: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """What the vision encoder must tell: standardised numbers [n, R] and category indices [n, len(CATEGORIES)]."""
     people = [f.identity for f in faces]
     numbers = [
         landmarks.reshape(len(faces), -1) / size,
+        motion.reshape(len(faces), -1),
         np.array([[getattr(p, name) for name in SHAPE] + [p.skin, p.age, p.beard, p.glasses] for p in people]),
         np.array([[f.scene.yaw, f.scene.pitch, f.scene.roll, f.scene.light_x, f.scene.light_y] for f in faces]),
     ]
@@ -111,7 +131,7 @@ def pretrain_vision(
     def loss_of(index: np.ndarray) -> Tensor:
         pixels = normalise(images[index])
         found, patches = heads(encode_images(model, pixels))
-        loss = 2 * F.smooth_l1_loss(found[0], numbers[index], beta=0.5)
+        loss = 3 * F.smooth_l1_loss(found[0], numbers[index], beta=0.5)
         loss = loss + 0.15 * sum(F.cross_entropy(f, categories[index, k]) for k, f in enumerate(found[1:])) / len(CATEGORIES)
         grey = F.adaptive_avg_pool2d(pixels.mean(1, keepdim=True), side * 6)  # [B, 1, 6 side, 6 side]
         grey = F.unfold(grey, 6, stride=6).transpose(1, 2)  # [B, patches, 36]
@@ -150,12 +170,14 @@ def pretrain_language(model, processor, *, steps: int, batch: int = 128, seed: i
     """Stage 2. Train `model.language_model` in place on text alone; return the loss of each step.
 
     A passage's facts stand in the places of the query outputs, as the mean of their words' embeddings, so that the language model learns to
-    answer from a prefix of vectors. It never sees an image.
+    answer from a prefix of vectors. It never sees an image. Once it can, noise is added up to `NOISE`, so that it weighs weak evidence:
+    else it would be deaf to all but exact facts, and no gradient would tell the Q-Former how to speak to it.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 2])
     tokenizer, table = processor.tokenizer, model.language_model.get_input_embeddings()
     slots = model.config.num_query_tokens
+    progress = itertools.count()
 
     def loss_of(_: np.ndarray) -> Tensor:
         passages = [passage(rng) for _ in range(batch)]
@@ -165,7 +187,8 @@ def pretrain_language(model, processor, *, steps: int, batch: int = 128, seed: i
         offsets = torch.tensor(np.cumsum([0] + [len(i) for i in ids[:-1]]))
         means = F.embedding_bag(torch.tensor(sum(ids, [])), table.weight, offsets, mode="mean")
         prefix = torch.zeros(batch * slots, means.shape[1]).index_add(0, places, means).view(batch, slots, -1)  # [B, Q, D]
-        prefix = prefix * float(rng.uniform(0.7, 3)) + 0.03 * torch.randn_like(prefix)
+        noise = NOISE * min(1.0, max(0.0, next(progress) / steps - 0.35) / 0.3) * rng.uniform(0, 1, (batch, 1, 1))
+        prefix = prefix * float(rng.uniform(0.7, 3)) + torch.from_numpy(noise.astype(np.float32)) * torch.randn_like(prefix)
         text = encode(processor, [q for _, q, _ in passages], [a for _, _, a in passages])
         words = table(text["input_ids"])
         mask = torch.cat([torch.ones(batch, slots, dtype=torch.long), text["attention_mask"]], 1)
@@ -188,30 +211,79 @@ def align(
     faces: list[Face],
     images: np.ndarray,
     landmarks: np.ndarray,
+    motion: np.ndarray,
     *,
     steps: int,
-    each: int = 6,
-    batch: int = 8,
+    each: int = 2,
+    batch: int = 32,
     seed: int = 0,
 ):
-    """Stage 3. Train queries, Q-Former and projection in place on `knowledge.image_questions`, the rest frozen; return each step's loss."""
+    """Stage 3. Train queries, Q-Former and projection in place on `knowledge.image_questions`, the rest frozen; return each step's loss.
+
+    Beside the answers, the Q-Former is taught to look: half of the heads of each cross-attention at the landmarks that a question speaks
+    of, half at a part of the face that belongs to the query; and to know: a throw-away linear layer reads all measures out of the queries.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 3])
     features = image_features(model, images)
-    bounds, size = distance_bounds(landmarks), images.shape[1]
+    values, size = measure(landmarks, motion), images.shape[1]
+    spans = to_spans(values)
+    values = np.concatenate([values, landmarks.reshape(len(values), -1), motion[..., 0]], 1)
+    values = torch.from_numpy(((values - values.mean(0)) / np.maximum(values.std(0), 1e-6)).astype(np.float32))
+    summary = nn.Linear(model.config.num_query_tokens * model.config.qformer_config.hidden_size, values.shape[1])
+    nn.init.normal_(summary.weight, std=0.5 * summary.in_features**-0.5)
     model.language_model.requires_grad_(False)
+    near = near_points(landmarks / size, features.shape[1])
+    own = [PARTS[k % len(PARTS)] for k in range(model.config.num_query_tokens)]
 
     def loss_of(index: np.ndarray) -> Tensor:
-        pairs = [qa for k in index for qa in image_questions(faces[k], landmarks[k], bounds, size, each, rng)]
-        text = encode(processor, [q for q, _ in pairs], [a for _, a in pairs])
-        seen = features[torch.from_numpy(index)].float().repeat_interleave(each, 0)
-        output = query_image(model, seen, text["qformer_input_ids"], text["qformer_attention_mask"])
-        return answer_loss(model, language_inputs(model, output, text["input_ids"], text["attention_mask"]), text["labels"])
+        asked = [image_questions(faces[k], landmarks[k], spans[k], size, each, rng) for k in index]
+        told = [q.answer or "" for one in asked for q in one]
+        text = encode(processor, [q.text for one in asked for q in one], told)
+        image = torch.arange(len(index)).repeat_interleave(each)
+        looks.clear()
+        seen = features[torch.from_numpy(index)].float()
+        output = query_image(model, seen, text["qformer_input_ids"], text["qformer_attention_mask"], image)
+        rows = torch.tensor([bool(answer) for answer in told])
+        inputs = language_inputs(model, output[rows], text["input_ids"][rows], text["attention_mask"][rows])
+        where = torch.stack(
+            [near[k, list(q.places)].sum(0) / max(1, len(q.places)) for k, one in zip(index, asked, strict=True) for q in one]
+        )
+        look = _look_loss(looks, where.unflatten(0, (len(index), -1)), torch.stack([near[index][:, list(part)].mean(1) for part in own], 1))
+        told_all = F.smooth_l1_loss(summary(output.flatten(1)), values[torch.from_numpy(index)][image], beta=0.5)
+        return answer_loss(model, inputs, text["labels"][rows]) + 0.3 * look + 3 * told_all
 
-    parameters = [model.query_tokens, *model.qformer.parameters(), *model.language_projection.parameters()]
-    losses = fit(loss_of, parameters, len(images), steps=steps, batch=batch, peak=1.5e-3, seed=seed, title="align")
+    parameters = [model.query_tokens, *model.qformer.parameters(), *model.language_projection.parameters(), *summary.parameters()]
+    with cross_attention_weights(model.qformer) as looks:
+        losses = fit(loss_of, parameters, len(images), steps=steps, batch=batch, peak=1.5e-3, seed=seed, title="align")
     model.language_model.requires_grad_(True)
     return losses
+
+
+def near_points(points: np.ndarray, tokens: int) -> Tensor:
+    """Points [n, L, 2], 0 to 1 across the image, as distributions over the class token and the patches around each: [n, L, 1 + patches]."""
+    side = round((tokens - 1) ** 0.5)
+    centre = (points * side - 0.5).clip(0, side - 1)[..., None]  # [n, L, 2, 1]
+    x, y = np.moveaxis(np.exp(-((np.arange(side) - centre) ** 2) / (2 * 0.6**2)), 2, 0)  # each [n, L, side]
+    grid = (y / y.sum(2, keepdims=True))[..., None] * (x / x.sum(2, keepdims=True))[..., None, :]
+    flat = grid.reshape(*grid.shape[:2], -1).astype(np.float32)
+    return torch.from_numpy(np.concatenate([np.zeros_like(flat[..., :1]), flat], 2))
+
+
+def _look_loss(looks: list[Tensor], where: Tensor, own: Tensor) -> Tensor:
+    """Cross entropy of attention to where it should look: half of the heads to the question's places, half to the query's own part.
+
+    Args:
+        looks: attention [I, heads, questions * Q, P] of each layer.
+        where: targets [I, questions, P] of the mean over queries; zero where a question has no place.
+        own: targets [I, Q, P] of each query.
+    """
+    total = where.new_zeros(())
+    for weights in looks:
+        asked, part = weights.unflatten(2, (where.shape[1], -1)).chunk(2, 1)  # each [I, heads / 2, questions, Q, P]
+        total = total - (where * (asked.mean((1, 3)) + 1e-6).log()).sum() / where.sum().clamp(min=1)
+        total = total - (own[:, None] * (part.mean(1) + 1e-6).log()).sum(3).mean()
+    return total / len(looks)
 
 
 def vocabulary_texts(seed: int = 0, n: int = 6000) -> list[str]:
@@ -231,8 +303,8 @@ def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -
     size = replace(size, vocabulary=len(languages[0]), qformer_vocabulary=len(languages[1]))
     model = build(size, budget.seed)
     processor = make_processor(*languages, size.image, size.queries)
-    faces, images, landmarks = draw_faces(budget.faces, size.image, budget.seed)
-    numbers, categories = geometry_targets(faces, landmarks, size.image)
+    faces, images, landmarks, motion = draw_faces(budget.faces, size.image, budget.seed)
+    numbers, categories = geometry_targets(faces, landmarks, motion, size.image)
     losses = {
         "vision": _stage(
             stages / "vision.pt",
@@ -245,7 +317,7 @@ def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -
         "align": _stage(
             stages / "align.pt",
             model,
-            lambda: align(model, processor, faces, images, landmarks, steps=budget.align_steps, seed=budget.seed),
+            lambda: align(model, processor, faces, images, landmarks, motion, steps=budget.align_steps, seed=budget.seed),
         ),
     }
     with atomic(folder) as temporary:

@@ -15,17 +15,19 @@ class Profile:
 
     name: str
     corpora: CorpusSizes = field(default_factory=CorpusSizes)
-    exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=1200))
-    exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=800))
+    exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=700, augment=False))
+    exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=1700, augment=False))
+    exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already
     explained: int = 40  # faces an AU in the attention measurements
     resamples: int = 1000  # of the bootstrap
     seed: int = 42
 
 
 PROFILES = {
-    "quick": Profile("quick"),
+    "quick": Profile("quick", exp_vqa_start="exp_vqa_fz"),
     "smoke": Profile(
         "smoke",
+        exp_vqa_start="exp_vqa_fz",
         corpora=CorpusSizes(
             lab_train=6,
             lab_validation=2,

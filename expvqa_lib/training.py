@@ -8,7 +8,7 @@ the vision encoder.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,11 +18,12 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor, Trainer, TrainerCallback, TrainingArguments
 
 from .errors import SettingsError, TableError
 from .files import atomic, fingerprint
-from .model import answer_loss, encode_images, language_inputs, query_image
+from .model import answer_loss, language_inputs, query_image
 from .photos import load_image
 from .text import encode
 
@@ -41,6 +42,7 @@ class Recipe:
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of the steps
     validate_every: int = 250  # steps
+    augment: bool = True  # random crops and flips; without them a frozen vision encoder looks at each image only once
     seed: int = 42
 
 
@@ -50,10 +52,11 @@ class ImagePairs(torch.utils.data.Dataset):
     Q1 is chosen whenever there is one, then Q2 and Q3 by chance, Q3 three times out of four.
     """
 
-    def __init__(self, pairs: datasets.Dataset, questions: int, seed: int, *, train: bool = True) -> None:
+    def __init__(self, pairs: datasets.Dataset, questions: int, seed: int, *, train: bool = True, augment: bool = True) -> None:
         if not len(pairs):
             raise TableError("no pairs to train on: the split is empty")
         self.questions, self.seed, self.train, self.epoch = questions, seed, train, 0
+        self.augment = train and augment
         table = pairs.to_pandas()
         self.groups = list(table.groupby("image", sort=False).indices.values())
         self.kinds = table["question_type"].to_numpy()
@@ -74,23 +77,29 @@ class ImagePairs(torch.utils.data.Dataset):
         share = {"Q1": 1e6, "Q2": 1 / max(1, (kinds == "Q2").sum()), "Q3": 3 / max(1, (kinds == "Q3").sum())}
         weight = np.array([share[kind] for kind in kinds])
         chosen = rows[np.argsort(-np.log(rng.random(len(rows))) / weight)[: self.questions]]
-        return {"image": self.images[int(rows[0])], "pairs": [self.text[r] for r in chosen], "augment": rng if self.train else None}
+        return {"image": self.images[int(rows[0])], "pairs": [self.text[r] for r in chosen], "augment": rng if self.augment else None}
 
 
 class Collator:
-    """Load, augment and stack images [I, 3, S, S]; tokenise the pairs [N, T]; `image_index` [N] says which image each asks about."""
+    """Load, augment and stack images [I, 3, S, S]; tokenise the pairs [N, T]; `image_index` [N] says which image each asks about.
 
-    def __init__(self, processor: InstructBlipProcessor) -> None:
-        self.processor = processor
+    Where `states` holds what a frozen vision encoder makes of each image, that is stacked instead: [I, 1 + patches, D_vision].
+    """
+
+    def __init__(self, processor: InstructBlipProcessor, states: Mapping[str, Tensor] | None = None) -> None:
+        self.processor, self.states = processor, states
 
     def __call__(self, items: Sequence[dict]) -> dict[str, Tensor]:
-        pictures = [load_image(item["image"]) for item in items]
-        pictures = [crop_and_flip(p, i["augment"]) if i["augment"] else p for p, i in zip(pictures, items, strict=True)]
-        pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        if self.states is None:
+            pictures = [load_image(item["image"]) for item in items]
+            pictures = [crop_and_flip(p, i["augment"]) if i["augment"] else p for p, i in zip(pictures, items, strict=True)]
+            seen = {"pixel_values": self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]}
+        else:
+            seen = {"vision_states": torch.stack([self.states[item["image"]] for item in items]).float()}
         pairs = [pair for item in items for pair in item["pairs"]]
         index = torch.tensor([k for k, item in enumerate(items) for _ in item["pairs"]])
         text = encode(self.processor, [q for q, _ in pairs], [a for _, a in pairs])
-        return {"pixel_values": pixels, "image_index": index, **text}
+        return {**seen, "image_index": index, **text}
 
 
 def crop_and_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -106,16 +115,9 @@ def crop_and_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
     """Loss of one batch of `Collator`: the vision encoder runs once an image, the rest once a question; in three groups by length."""
-    frozen = not model.vision_model.embeddings.patch_embedding.weight.requires_grad
-    if frozen:
-        with torch.no_grad():
-            hidden = model.vision_model.embeddings(batch["pixel_values"])
-            hidden = model.vision_model.encoder(inputs_embeds=hidden).last_hidden_state
-        embeds = model.vision_model.post_layernorm(hidden)
-    else:
-        embeds = encode_images(model, batch["pixel_values"])
-    embeds = embeds[batch["image_index"]]  # [N, P, D]
-    output = query_image(model, embeds, batch["qformer_input_ids"], batch["qformer_attention_mask"])
+    states = batch["vision_states"] if "vision_states" in batch else _vision_states(model, batch["pixel_values"])
+    embeds = model.vision_model.post_layernorm(states)  # [I, P, D]
+    output = query_image(model, embeds, batch["qformer_input_ids"], batch["qformer_attention_mask"], batch["image_index"])
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     total = output.new_zeros(())
     for rows in mask.sum(1).argsort(stable=True).tensor_split(min(3, len(mask))):  # short answers are not padded to the longest
@@ -123,6 +125,25 @@ def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict[str, Ten
         inputs = language_inputs(model, output[rows], ids[rows, :width], mask[rows, :width])
         total = total + answer_loss(model, inputs, labels[rows, :width], reduction="sum")
     return total / (labels != -100).sum()
+
+
+def _vision_states(model: InstructBlipForConditionalGeneration, pixel_values: Tensor) -> Tensor:
+    """What the vision encoder makes of images before its final norm: [I, 1 + patches, D_vision]; without gradients where it is frozen."""
+    vision = model.vision_model
+    trained = vision.embeddings.patch_embedding.weight.requires_grad and torch.is_grad_enabled()
+    with torch.set_grad_enabled(trained):
+        return vision.encoder(inputs_embeds=vision.embeddings(pixel_values)).last_hidden_state
+
+
+def _all_states(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, images: Sequence[str]) -> dict[str, Tensor]:
+    """`_vision_states` of all images, in float16: once for the whole training."""
+    states = {}
+    for k in tqdm(range(0, len(images), 128), desc="looking", unit="x128"):
+        paths = images[k : k + 128]
+        pixels = processor.image_processor([load_image(path) for path in paths], return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            states |= zip(paths, _vision_states(model, pixels.to(model.device)).half().cpu(), strict=True)
+    return states
 
 
 def freeze(model: InstructBlipForConditionalGeneration, variant: str) -> None:
@@ -226,16 +247,20 @@ def finetune(
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to=[],
     )
-    train = ImagePairs(pairs["train"], recipe.questions, recipe.seed)
+    train = ImagePairs(pairs["train"], recipe.questions, recipe.seed, augment=recipe.augment)
     if len(train) < recipe.images:
         raise SettingsError(f"{len(train)} training images are fewer than one batch of {recipe.images}; lower Recipe.images")
+    validation = ImagePairs(pairs["validation"], recipe.questions, recipe.seed, train=False)
+    states = None
+    if variant == "exp_vqa_fz" and not recipe.augment:
+        states = _all_states(model, processor, list(dict.fromkeys([*train.images, *validation.images])))
     trainer = _PairTrainer(
         recipe,
         model=model,
         args=arguments,
         train_dataset=train,
-        eval_dataset=ImagePairs(pairs["validation"], recipe.questions, recipe.seed, train=False),
-        data_collator=Collator(processor),
+        eval_dataset=validation,
+        data_collator=Collator(processor, states),
         callbacks=[_Epochs()],
     )
     trainer.train(resume_from_checkpoint=_last_checkpoint(work))

@@ -73,8 +73,8 @@ class Workspace:
             return load(BASE)
         folder = self.model_dir(name)
         if not folder.exists():
-            base = load(BASE)
-            finetune(base.model, base.processor, self.pairs(), folder, variant=name, recipe=getattr(self.profile, name))
+            start = self.model(self._start(name))
+            finetune(start.model, start.processor, self.pairs(), folder, variant=name, recipe=getattr(self.profile, name))
         return load(folder)
 
     def model_dir(self, name: str) -> Path:
@@ -178,8 +178,13 @@ class Workspace:
 
     def _model_fingerprint(self, name: str) -> str:
         """Changes with whatever the model is made from: data, base and recipe."""
-        recipe = vars(getattr(self.profile, name)) if name in VARIANTS else None
-        return fingerprint(self._fingerprint(), recipe, _fingerprint_of(BASE))
+        if name not in VARIANTS:
+            return fingerprint(self._fingerprint(), _fingerprint_of(BASE))
+        return fingerprint(self._model_fingerprint(self._start(name)), vars(getattr(self.profile, name)))
+
+    def _start(self, name: str) -> str:
+        """The model that a variant's training starts from."""
+        return self.profile.exp_vqa_start if name == "exp_vqa" else "base"
 
     def _kept(self, kind: str, model: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Read a model's predictions of a kind, or make and keep them."""

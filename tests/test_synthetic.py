@@ -110,33 +110,33 @@ def test_the_mask_of_an_absent_au_is_empty():
 @pytest.mark.parametrize(
     ("au", "landmark", "dx", "dy"),
     [
-        (1, "left brow inner", 0, -1),
-        (1, "right brow inner", 0, -1),
-        (2, "left brow outer", 0, -1),
-        (4, "left brow inner", 1, 1),
-        (4, "right brow inner", -1, 1),
-        (5, "left eye upper lid", 0, -1),
+        (1, "left inner eyebrow", 0, -1),
+        (1, "right inner eyebrow", 0, -1),
+        (2, "left outer eyebrow", 0, -1),
+        (4, "left inner eyebrow", 1, 1),
+        (4, "right inner eyebrow", -1, 1),
+        (5, "left upper lid", 0, -1),
         (6, "right cheek", 0, -1),
-        (7, "right eye lower lid", 0, -1),
+        (7, "right lower lid", 0, -1),
         (9, "left nose wing", -1, -1),
         (10, "upper lip top", 0, -1),
-        (12, "left mouth corner", -1, -1),
-        (12, "right mouth corner", 1, -1),
-        (14, "right mouth corner", 1, 0),
-        (15, "left mouth corner", 0, 1),
+        (12, "left lip corner", -1, -1),
+        (12, "right lip corner", 1, -1),
+        (14, "right lip corner", 1, 0),
+        (15, "left lip corner", 0, 1),
         (16, "lower lip bottom", 0, 1),
         (17, "chin", 0, -1),
-        (18, "left mouth corner", 1, 0),
-        (20, "left mouth corner", -1, 0),
+        (18, "left lip corner", 1, 0),
+        (20, "left lip corner", -1, 0),
         (22, "upper lip edge", 0, -1),
-        (23, "right mouth corner", -1, 0),
+        (23, "right lip corner", -1, 0),
         (24, "lower lip bottom", 0, -1),
         (25, "lower lip edge", 0, 1),
         (26, "chin", 0, 1),
         (27, "chin", 0, 1),
         (28, "lower lip bottom", 0, -1),
-        (43, "left eye upper lid", 0, 1),
-        (43, "right eye lower lid", 0, -1),
+        (43, "left upper lid", 0, 1),
+        (43, "right lower lid", 0, -1),
     ],
 )
 def test_landmarks_move_as_the_muscles_pull(au, landmark, dx, dy):
@@ -148,13 +148,13 @@ def test_landmarks_move_as_the_muscles_pull(au, landmark, dx, dy):
 def test_au43_closes_the_lids():
     landmarks = {name: render(Face(aus={43: 1.0})).landmarks[k] for k, name in enumerate(LANDMARKS)}
     for side in ("left", "right"):
-        assert abs(landmarks[f"{side} eye upper lid"] - landmarks[f"{side} eye lower lid"]).max() < 1.0
+        assert abs(landmarks[f"{side} upper lid"] - landmarks[f"{side} lower lid"]).max() < 1.0
 
 
 def test_a_stronger_au_moves_further_and_a_lateral_one_moves_one_side():
-    assert move({12: 0.4}, "left mouth corner")[1] > move({12: 0.9}, "left mouth corner")[1]
-    np.testing.assert_allclose(move({12: 1.0}, "right mouth corner", {12: -1.0}), 0, atol=1e-4)
-    np.testing.assert_allclose(move({12: 1.0}, "left mouth corner", {12: -1.0}), move({12: 1.0}, "left mouth corner"), atol=1e-4)
+    assert move({12: 0.4}, "left lip corner")[1] > move({12: 0.9}, "left lip corner")[1]
+    np.testing.assert_allclose(move({12: 1.0}, "right lip corner", {12: -1.0}), 0, atol=1e-4)
+    np.testing.assert_allclose(move({12: 1.0}, "left lip corner", {12: -1.0}), move({12: 1.0}, "left lip corner"), atol=1e-4)
 
 
 def test_landmarks_lie_inside_the_image():

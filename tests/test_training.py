@@ -120,6 +120,25 @@ def test_the_vision_encoder_moves_at_its_own_rate(model, processor, pairs, tmp_p
 # ----------------------------------------------------------------------------------------------------------- the batches
 
 
+def test_a_frozen_vision_encoder_looks_once_at_each_image_unless_images_change(model, processor, pairs, tmp_path, monkeypatch):
+    looked = []
+    original = training._vision_states
+    monkeypatch.setattr(training, "_vision_states", lambda model, pixels: looked.append(len(pixels)) or original(model, pixels))
+    finetune(model, processor, pairs, tmp_path / "fz", variant="exp_vqa_fz", recipe=replace(TOY, augment=False))
+    images = {image for split in ("train", "validation") for image in pairs[split]["image"]}
+    assert sum(looked) == len(images)
+
+
+@torch.no_grad()
+def test_kept_states_give_the_loss_of_looking_again(model, processor, pairs):
+    freeze(model, "exp_vqa_fz")
+    dataset = ImagePairs(pairs["train"], 3, seed=0, augment=False)
+    items = [dataset[k] for k in (0, 1, 20, 30)]
+    states = training._all_states(model, processor, [item["image"] for item in items])
+    kept, again = (batch_loss(model, Collator(processor, s)(items)) for s in (states, None))
+    torch.testing.assert_close(kept, again, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_shared_vision_pass_gives_the_loss_of_one_pass_a_question(model, batch, variant):
     freeze(model, variant)

@@ -27,10 +27,10 @@ from .faces import AUS, Face, Scene, random_identity, random_scene
 PRESENT = 0.35
 """Intensity from which an AU counts as present; below it a frame shows a trace and is labelled absent."""
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings draw other faces."""
 
-VIDEO_FRAMES, SAMPLED_EVERY = 120, 10
+VIDEO_FRAMES, SAMPLED_EVERY, ONSET = 120, 10, 5  # frames; an AU takes ONSET frames to its apex and as many back
 
 _CONFLICTS = (
     {
@@ -73,7 +73,7 @@ def random_expression(
         extra: chance of each further AU.
 
     Returns:
-        The emotion, AU intensities in [0.45, 1], and their sides (-1 to 1; contempt is one-sided).
+        The emotion, AU intensities in [0.6, 1], and their sides (-1 to 1; contempt is one-sided).
     """
     emotion = str(rng.choice(list(EMOTIONS)))
     is_mixed = rng.random() < mixed
@@ -87,7 +87,7 @@ def random_expression(
     aus: dict[int, float] = {}
     for au in wanted + added:
         if all(frozenset((au, other)) not in _CONFLICTS for other in aus):
-            aus[au] = float(rng.uniform(0.45, 1.0))
+            aus[au] = float(rng.uniform(0.6, 1.0))
     if {26, 27} & set(aus):
         aus.setdefault(25, 0.7)
     lateral = {au: float(np.clip(rng.normal(0, 0.15), -0.4, 0.4)) for au in aus}
@@ -115,7 +115,7 @@ def _video(rng: np.random.Generator, identity) -> list[tuple[int, Face]]:
         }
         aus, lateral = {}, {}
         for au, peak, side, onset, offset in programme:
-            ramp = min((t - onset) / 10, (offset - t) / 10, 1.0)
+            ramp = min((t - onset) / ONSET, (offset - t) / ONSET, 1.0)
             if ramp > 0.05:
                 aus[au], lateral[au] = round(peak * ramp, 3), side
         frames.append((t, Face(identity, Scene(**pose, **scenes, seed=int(rng.integers(2**31))), aus, lateral)))
@@ -125,7 +125,7 @@ def _video(rng: np.random.Generator, identity) -> list[tuple[int, Face]]:
 def _rows(job: tuple) -> list[dict]:
     """Draw one unit of a corpus (a lab subject, or one picture) into `folder`; return its rows of the face table."""
     corpus, split, number, sizes, folder = job
-    rng = np.random.default_rng([sizes["seed"], ("lab", "wild", "emotion").index(corpus), face_table.SPLITS.index(split), number])
+    rng = np.random.default_rng([VERSION, sizes["seed"], ("lab", "wild", "emotion").index(corpus), face_table.SPLITS.index(split), number])
     identity = random_identity(rng)
     subject = f"{split[:2]}{number:05d}"
     if corpus == "lab":
