@@ -187,3 +187,15 @@ def summary(au: pd.DataFrame, told: pd.DataFrame) -> str:
         rows = [table.loc[(model, dataset, metric)] for table, dataset, metric in cells]
         lines.append(f"| {NAMES[model]} | " + " | ".join(f"{r['value']:.1f} [{r['low']:.1f}, {r['high']:.1f}]" for r in rows) + " |")
     return "\n".join(lines)
+
+
+def verdict(au: pd.DataFrame, pointed: pd.DataFrame) -> str:
+    """The README's sentences on Exp-VQA's best and weakest AU and on its relevance maps, from `au_detection` and `pointing`."""
+    f1 = au[(au["model"] == MAIN) & (au["metric"] == "f1") & (au["target"] != "macro")].set_index("target")["value"]
+    points = pointed[(pointed["model"] == MAIN) & (pointed["target"] != "macro")].pivot(index="target", columns="metric", values="value")
+    above = int((points["pointing_accuracy"] > points["chance"]).sum())
+    return (
+        f"Exp-VQA's best action unit is {f1.idxmax()} (F1 {f1.max():.0f}), its weakest {f1.idxmin()} (F1 {f1.min():.0f}); "
+        f"{int((f1 < 65).sum())} of {len(f1)} are below 65. The peak of its relevance map lies on pixels that the action unit moved more "
+        f"often than chance for {above} of {len(points)}."
+    )

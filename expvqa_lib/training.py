@@ -36,12 +36,12 @@ class Recipe:
 
     steps: int = 1000
     images: int = 8  # small batches: at this size the number of updates counts
-    questions: int = 8
-    learning_rate: float = 1.5e-3  # of queries, Q-Former and projection
-    vision_learning_rate: float = 3e-4
+    questions: int = 6
+    learning_rate: float = 1e-3  # of queries, Q-Former and projection
+    vision_learning_rate: float = 1.5e-4
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of the steps
-    validate_every: int = 250  # steps
+    validate_every: int = 500  # steps
     augment: bool = True  # random crops and flips; without them a frozen vision encoder looks at each image only once
     seed: int = 42
 

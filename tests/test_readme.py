@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from expvqa_lib.evaluation import summary
+from expvqa_lib.evaluation import summary, verdict
 
 ROOT = Path(__file__).parent.parent
 
@@ -12,6 +12,11 @@ ROOT = Path(__file__).parent.parent
 def test_the_results_table_is_the_one_computed_from_the_committed_figures():
     au, told = (pd.read_csv(ROOT / "figures" / f"{name}.csv") for name in ("au_detection", "captions"))
     assert summary(au, told) in (ROOT / "README.md").read_text()
+
+
+def test_the_best_and_the_weakest_action_unit_are_those_of_the_committed_figures():
+    au, pointed = (pd.read_csv(ROOT / "figures" / f"{name}.csv") for name in ("au_detection", "attention"))
+    assert verdict(au, pointed) in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_every_figure_and_notebook_that_the_readme_shows_is_there():
