@@ -25,7 +25,7 @@ FEATURES = datasets.Features(
 
 
 def build(table: pd.DataFrame, seed: int = 42) -> datasets.DatasetDict:
-    """Make the pairs of a face table, a split each: Q1 and Q2 by the rules of `questions`, Q3 balanced an AU, data set and split."""
+    """Make the pairs of a face table, a split each: Q1 and Q2 by the rules of `questions`, Q3 by `balanced_q3`."""
     found = {}
     for split in SPLITS:
         rows: list[dict] = []

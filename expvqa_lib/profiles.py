@@ -15,8 +15,8 @@ class Profile:
 
     name: str
     corpora: CorpusSizes = field(default_factory=CorpusSizes)
-    exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=900, learning_rate=7e-4, augment=False))
-    exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=2300, learning_rate=1.2e-3, augment=False))
+    exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=850, learning_rate=7e-4, augment=False))
+    exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=2200, learning_rate=1.2e-3, augment=False))
     exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already
     explained: int = 40  # faces an AU in the attention measurements
     resamples: int = 1000  # of the bootstrap

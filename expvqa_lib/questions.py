@@ -38,6 +38,8 @@ Q3 = (
     "Is the {noun} active in this face?",
 )
 YES, NO = "yes", "no"
+NO_A_YES = 2
+"""How many Q3 questions are answered no for each that is answered yes."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,10 @@ def face_pairs(labels: Mapping[int, int], emotion: str | None, rng: np.random.Ge
 
 
 def balanced_q3(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Choose which AUs to ask: for each AU every face of its rarer answer and as many, drawn by chance, of the other.
+    """Choose which AUs to ask: for each AU as many faces as can be, drawn by chance, so that `NO_A_YES` answers are no for each yes.
 
-    So "yes" is the answer to half of the questions about every AU, and the words of a question tell nothing about its answer.
+    So every AU has the same share of "yes", and the words of a question tell nothing about its answer. Two to one, because AUs are rarer
+    still: a model trained on as many of both says yes too readily.
 
     Args:
         labels: float [faces, AUs]; 1 present, 0 absent, NaN unlabelled.
@@ -151,9 +154,9 @@ def balanced_q3(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     asked = np.zeros(labels.shape, bool)
     for k in range(labels.shape[1]):
         yes, no = np.flatnonzero(labels[:, k] == 1), np.flatnonzero(labels[:, k] == 0)
-        n = min(len(yes), len(no))
-        for rows in (yes, no):
-            asked[rng.choice(rows, n, replace=False) if n else [], k] = True
+        n = min(len(yes), len(no) // NO_A_YES)
+        for rows, wanted in ((yes, n), (no, NO_A_YES * n)):
+            asked[rng.choice(rows, wanted, replace=False) if wanted else [], k] = True
     return asked
 
 

@@ -57,10 +57,10 @@ def test_each_corpus_is_asked_only_what_it_has_labels_for(rows):
     assert set(emotion["question_type"]) == {"Q1"} and emotion["text_output"].str.startswith("The face shows").all()
 
 
-def test_yes_answers_half_of_the_questions_about_every_au(rows):
+def test_yes_answers_a_third_of_the_questions_about_every_au(rows):
     q3 = rows[rows["question_type"] == "Q3"]
     share = (q3["text_output"] == "yes").groupby([q3["split"], q3["dataset"], q3["au"]]).mean()
-    assert len(share) > 20 and (share == 0.5).all()
+    assert len(share) > 10 and ((share - 1 / 3).abs() < 1e-9).all()
     assert not q3.duplicated(["image", "au"]).any()
 
 

@@ -27,7 +27,7 @@ from .faces import AUS, Face, Scene, random_identity, random_scene
 PRESENT = 0.35
 """Intensity from which an AU counts as present; below it a frame shows a trace and is labelled absent."""
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same settings draw other faces."""
 
 VIDEO_FRAMES, SAMPLED_EVERY, ONSET = 120, 10, 5  # frames; an AU takes ONSET frames to its apex and as many back
@@ -53,10 +53,10 @@ class CorpusSizes:
     lab_validation: int = 4
     lab_test: int = 16
     videos: int = 4
-    wild_train: int = 3000
+    wild_train: int = 1800
     wild_validation: int = 80
     wild_test: int = 600
-    emotion_train: int = 3000
+    emotion_train: int = 1500
     emotion_validation: int = 80
     emotion_test: int = 600
     image: int = 96  # pixels
