@@ -123,6 +123,7 @@ def generate(
             max_new_tokens=max_new_tokens,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            suppress_tokens=[model.config.image_token_index],  # a placeholder, not a word
             **how,
         )
         told = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]

@@ -30,16 +30,18 @@ def pixels(processor, image) -> torch.Tensor:
 
 @torch.no_grad()
 def next_logits(model, processor, image, question: str, said: list[int] = ()) -> torch.Tensor:
-    """Logits [V] of the next token by transformers' own full forward pass: nothing padded, nothing cached."""
+    """Logits [V] of the next token by transformers' own full forward pass: nothing padded, nothing cached, `<image>` never said."""
     text = encode(processor, [question])
     ids = [model.config.image_token_index] * model.config.num_query_tokens + text["input_ids"][0].tolist() + list(said)
-    return model(
+    logits = model(
         pixel_values=pixels(processor, image),
         qformer_input_ids=text["qformer_input_ids"],
         qformer_attention_mask=text["qformer_attention_mask"],
         input_ids=torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long),
     ).logits[0, -1]
+    logits[model.config.image_token_index] = -torch.inf
+    return logits
 
 
 def greedy(model, processor, image, question: str, steps: int) -> str:
