@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from expvqa_lib.companion import load
-from expvqa_lib.model import query_image
+from expvqa_lib.forward import query_image
 from expvqa_lib.questions import ask_q3
 from expvqa_lib.text import encode
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 
 from . import questions
 from .errors import SettingsError
-from .model import encode_images, language_inputs, query_image
+from .forward import encode_images, language_inputs, next_logits, query_image
 from .photos import load_image
 from .text import encode
 
@@ -79,9 +80,7 @@ def score_yes_no(
     for k in tqdm(range(0, len(embeds) if len(aus) else 0, each), desc="scoring AUs", disable=not progress):
         some = embeds[k : k + each]
         inputs = _prompt(model, processor, some, asked * len(some))
-        last = model.language_model.model(**inputs).last_hidden_state[:, -1]  # [N, D]; prompts are padded on the left
-        logits = model.language_model.lm_head(last)[:, [yes, no]].float()
-        scores.append(logits.softmax(1)[:, 0].cpu())
+        scores.append(next_logits(model, inputs)[:, [yes, no]].softmax(1)[:, 0].cpu())
     values = torch.cat(scores).view(len(embeds), len(aus)).numpy() if scores else np.empty((0, len(aus)))
     return pd.DataFrame(values, columns=[f"AU{au}" for au in aus])
 
@@ -94,15 +93,21 @@ def generate(
     asked: Sequence[str],
     *,
     samples: int = 1,
-    beams: int = 1,
-    max_new_tokens: int = 80,
+    beams: int | None = None,
+    max_new_tokens: int | None = None,
+    repetition_penalty: float | None = None,
+    length_penalty: float | None = None,
     top_p: float = 0.9,
     seed: int = 0,
     batch: int = 64,
     embeds: Tensor | None = None,
     progress: bool = False,
 ) -> list[list[str]]:
-    """Answer one question an image in words: greedy or by beams, or `samples` > 1 answers by nucleus sampling with `top_p`.
+    """Answer one question an image in words: by beams (greedy with 1), or `samples` > 1 answers by nucleus sampling with `top_p`.
+
+    What is None comes from the model's own `generation_config`: a converted checkpoint answers as the reference does, with 5 beams (also
+    when it samples), repetition penalty 1.5 and 255 new tokens; without settings of its own a model answers greedily, with 80.
+    The penalty covers the answer alone, since the language model is given embeddings, as in the reference.
 
     Returns:
         For each image a list of `samples` answers.
@@ -110,22 +115,35 @@ def generate(
     if len(images if embeds is None else embeds) != len(asked):
         raise SettingsError(f"{len(asked)} questions for {len(images)} images; give one question an image")
     embeds = embed_images(model, processor, images, progress=progress) if embeds is None else embeds
-    how = {"do_sample": True, "top_p": top_p, "num_return_sequences": samples} if samples > 1 else {"do_sample": False, "num_beams": beams}
-    tokenizer = processor.tokenizer
+    own, tokenizer = model.generation_config, processor.tokenizer
+    beams = beams or own.num_beams or 1
+    if max_new_tokens is None:  # the reference counts the start token that it prepends
+        max_new_tokens = own.max_length - 1 if own.max_length and own.num_beams else 80
+    how = {"do_sample": False, "num_beams": beams}
     if samples > 1:
         set_seed(seed)
+        beams = max(beams, samples) if beams > 1 else 1
+        how = {"do_sample": True, "top_p": top_p, "num_return_sequences": samples, "num_beams": beams}
+    how |= {
+        "max_new_tokens": max_new_tokens,
+        "repetition_penalty": repetition_penalty or own.repetition_penalty or 1.0,
+        "length_penalty": (own.length_penalty or 1.0) if length_penalty is None else length_penalty,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "suppress_tokens": _no_words(model, tokenizer),
+    }
     answers: list[list[str]] = []
     for k in tqdm(range(0, len(asked), batch), desc="answering", disable=not progress):
         inputs = _prompt(model, processor, embeds[k : k + batch], asked[k : k + batch])
-        inputs.pop("position_ids")  # generate counts them from the mask itself
-        ids = model.language_model.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            suppress_tokens=[model.config.image_token_index],  # a placeholder, not a word
-            **how,
-        )
+        inputs.pop("position_ids", None)  # generate counts them from the mask itself
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Passing `repetition_penalty` with")  # that it covers the answer alone is what is wanted
+            ids = model.language_model.generate(**inputs, **how)
         told = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
         answers += [told[n : n + samples] for n in range(0, len(told), samples)]
     return answers
+
+
+def _no_words(model: InstructBlipForConditionalGeneration, tokenizer) -> list[int]:
+    """Tokens that stand for something else and must never be said: padding and the place of the image."""
+    return sorted({token for token in (tokenizer.pad_token_id, model.config.image_token_index) if token is not None})

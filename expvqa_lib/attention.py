@@ -14,7 +14,7 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 
 from . import questions
 from .errors import SettingsError
-from .model import cross_attention_weights, language_inputs, query_image
+from .forward import cross_attention_weights, language_inputs, next_logits, query_image
 from .photos import load_image
 from .text import encode
 
@@ -86,8 +86,7 @@ def _batch_relevance(model, processor, images, asked, targets, method) -> tuple[
         embeds = vision.post_layernorm(vision.encoder(inputs_embeds=patches).last_hidden_state)
         output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
         inputs = language_inputs(model, output, text["input_ids"], text["attention_mask"])
-        last = model.language_model.model(**inputs).last_hidden_state[:, -1]
-        logits = model.language_model.lm_head(last).float()  # [N, V]
+        logits = next_logits(model, inputs)  # [N, V]
         first = processor.tokenizer([questions.YES, questions.NO], add_special_tokens=False)["input_ids"]
         yes_no = [ids[0] for ids in first]
         if targets is None:

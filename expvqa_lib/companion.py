@@ -10,15 +10,14 @@ import pandas as pd
 import torch
 from PIL import Image
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
-from transformers.utils import logging
 
-from . import attention, questions
+from . import attention, model, questions
 from .answering import generate, score_yes_no
 from .corpora.faces import AUS
-from .errors import ModelError, SettingsError
+from .errors import SettingsError
+from .model import DRAWN
 from .photos import crop_face, load_image
 
-BASE = Path(__file__).parent / "data" / "base"
 QUICK = Path(__file__).parent / "data" / "quick"
 
 TINY = "This is the quick profile's tiny model: trained on drawn faces, so what it says of a photograph is an experiment, not a finding."
@@ -89,31 +88,22 @@ class ExpVQA:
         return found.image
 
 
-def load(source: str | Path | None = None, *, device: str | torch.device = "cpu") -> ExpVQA:
-    """Load a model: nothing for the quick profile's tiny Exp-VQA, a folder, or a name on the Hugging Face hub.
+def load(
+    source: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    bits: int | None = None,
+    quiet: bool = False,
+) -> ExpVQA:
+    """Load a model: nothing for the quick profile's tiny Exp-VQA, a folder, or a name on the Hugging Face hub. See `model.load`.
 
     Raises:
-        ModelError: there is no InstructBLIP model, or it cannot be read.
+        ModelError: there is no InstructBLIP model, it cannot be read, it does not fit in memory, or an extra is missing.
+        SettingsError: the device, dtype or bits are unknown.
     """
-    place = QUICK if source is None else source
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model, found = InstructBlipForConditionalGeneration.from_pretrained(
-            place, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-        processor = InstructBlipProcessor.from_pretrained(place, backend="pil")
-    except Exception as error:
-        raise ModelError(
-            f"{place}: no InstructBLIP model could be loaded ({error}); expected a folder of save_pretrained or a hub name"
-        ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    wrong = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
-    if wrong:  # transformers would fill them with random numbers and answer anyway
-        raise ModelError(f"{place}: {len(wrong)} weights are missing or of another shape, first {wrong[0]!r}; copy or save the model again")
-    return ExpVQA(model.to(device), processor, TINY if model.config.vision_config.hidden_size < 512 else None)
+    found = model.load(QUICK if source is None else source, device=device, dtype=dtype, bits=bits, quiet=quiet or source is None)
+    return ExpVQA(*found, TINY if getattr(found[0].config, "trained_on", None) == DRAWN else None)
 
 
 def _is_list(images) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Missing parent folders are made. On an exception the temporary file or folder is removed and `path` stays as it was.
 
     Raises:
-        ExpVQAError: the folder cannot be written to.
+        ExpVQAError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
     try:
@@ -36,6 +37,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         if temporary.is_dir() and path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
+    except Exception as error:  # safetensors tells of a full disk in words of its own
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise ExpVQAError(f"{path}: the disk is full; nothing was left behind, make room and start again") from error
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

@@ -1,26 +1,29 @@
-"""InstructBLIP at any size: build, initialise, load, save, and the three steps of its forward pass.
-
-The classes are transformers' own. `encode_images`, `query_image` and `language_inputs` are the paper's figure as functions: vision
-encoder, instruction-aware Q-Former, and the sequence that the frozen language model reads.
-"""
+"""InstructBLIP at any size: build, initialise, load. The classes are transformers' own; what they compute is in `forward`."""
 
 from __future__ import annotations
 
-import contextlib
+import importlib.util
 import math
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
+    BitsAndBytesConfig,
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
     InstructBlipQFormerConfig,
     InstructBlipVisionConfig,
     LlamaConfig,
 )
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.utils import logging
+
+from .errors import ModelError, SettingsError
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class Size:
 
 TINY = Size()
 """The quick profile's model."""
+
+DRAWN = "drawn faces"
+"""`config.trained_on` of the tiny models: what they say of a photograph is an experiment."""
 
 
 def build(size: Size = TINY, seed: int = 0) -> InstructBlipForConditionalGeneration:
@@ -127,93 +133,139 @@ def _sine_cosine(patches: int, width: int) -> Tensor:
     return torch.cat([torch.zeros(1, width), grid.reshape(patches, width)])[None]
 
 
-def encode_images(model: InstructBlipForConditionalGeneration, pixel_values: Tensor) -> Tensor:
-    """Vision encoder and its final norm: pixels [I, 3, S, S] to image embeddings [I, 1 + patches, D_vision]."""
-    return model.vision_model(pixel_values).last_hidden_state
+# --------------------------------------------------------------------------------------------------------------- loading
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def query_image(
-    model: InstructBlipForConditionalGeneration,
-    image_embeds: Tensor,
-    qformer_ids: Tensor,
-    qformer_mask: Tensor,
-    image_index: Tensor | None = None,
-) -> Tensor:
-    """Q-Former reading each question, with what depends on the image alone computed once an image.
-
-    The layers are transformers' own, and so is the result; but the cross-attention's keys and values are shared by all questions about an
-    image, and the last layer's words, which nobody reads, are left out.
+def load(
+    source: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    bits: int | None = None,
+    quiet: bool = False,
+) -> tuple[InstructBlipForConditionalGeneration, InstructBlipProcessor]:
+    """Load any InstructBLIP that transformers knows, and its processor; first say on stderr how much memory it takes.
 
     Args:
-        image_embeds: [I, P, D_vision], from `encode_images`.
-        qformer_ids: questions [N, T]; `qformer_mask` alike, 1 at a word and 0 at padding.
-        image_index: [N], which image each question is about; question k is about image k where None.
+        source: a folder of `save_pretrained` or `expvqa convert`, or a name on the Hugging Face hub.
+        device: `cpu`, `cuda`, `mps`, ...; where None, an accelerator for models of a billion parameters and more, if any, else the CPU.
+        dtype: `float32`, `bfloat16`, `float16`; where None, float32 on the CPU and for small models, else bfloat16 (float16 on MPS).
+        bits: 8 or 4 hold the language model's linear layers in so many bits (bitsandbytes, the extra `quantization`).
+        quiet: no line on stderr.
 
-    Returns:
-        Query outputs [N, Q, D_qformer].
+    Raises:
+        ModelError: there is no InstructBLIP model, it cannot be read or is incomplete, it does not fit in memory, the extra is missing.
+        SettingsError: the device, dtype or bits are unknown.
     """
-    n, q = len(qformer_ids), model.query_tokens.shape[1]
-    index = torch.arange(n, device=qformer_ids.device) if image_index is None else image_index
-    hidden = model.qformer.embeddings(input_ids=qformer_ids, query_embeds=model.query_tokens.expand(n, -1, -1))  # [N, Q + T, D]
-    mask = torch.cat([qformer_mask.new_ones(n, q), qformer_mask], 1)
-    mask = create_bidirectional_mask(config=model.qformer.config, inputs_embeds=hidden, attention_mask=mask)
-    slot = _slots(index)
-    layers = model.qformer.encoder.layer
-    for layer in layers:
-        attended = layer.attention(hidden, attention_mask=mask)
-        queries = attended[:, :q]
-        if layer.has_cross_attention:
-            by_image = queries.new_zeros(len(image_embeds), int(slot.max()) + 1, *queries.shape[1:])
-            by_image[index, slot] = queries  # [I, questions, Q, D]
-            seen = layer.crossattention(by_image.flatten(1, 2), encoder_hidden_states=image_embeds)
-            queries = seen.view_as(by_image)[index, slot]
-        queries = layer.feed_forward_chunk_query(queries)
-        if layer is not layers[-1]:
-            hidden = torch.cat([queries, layer.feed_forward_chunk(attended[:, q:])], 1)
-    return queries
-
-
-@contextlib.contextmanager
-def cross_attention_weights(qformer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the weights of each cross-attention that runs inside: [I, heads, questions * Q, P] a layer, of `query_image`'s inputs."""
-    weights: list[Tensor] = []
-    before = qformer.config._attn_implementation
-    qformer.set_attn_implementation("eager")  # the only implementation that gives weights
-    layers = [layer.crossattention.attention for layer in qformer.encoder.layer if layer.has_cross_attention]
-    hooks = [layer.register_forward_hook(lambda module, given, result: weights.append(result[1])) for layer in layers]
+    config = read_config(source)
+    with torch.device("meta"):
+        skeleton = InstructBlipForConditionalGeneration(config)
+    place, kind = _choose(device, dtype, skeleton.num_parameters())
+    options = {"dtype": kind}
+    if bits is not None:
+        options |= {"quantization_config": _quantization(source, bits, kind), "device_map": {"": place}}
+    _check_memory(source, skeleton, place, kind, bits, quiet)
+    bars = logging.is_progress_bar_enabled()
+    if skeleton.num_parameters() < LARGE:
+        logging.disable_progress_bar()
     try:
-        yield weights
+        model, found = InstructBlipForConditionalGeneration.from_pretrained(
+            source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+        processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
+    except Exception as error:
+        raise ModelError(
+            f"{source}: no InstructBLIP model could be loaded ({error}); expected a folder of save_pretrained or a hub name"
+        ) from error
     finally:
-        for hook in hooks:
-            hook.remove()
-        qformer.set_attn_implementation(before)
+        if bars:
+            logging.enable_progress_bar()
+    wrong = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if wrong:  # transformers would fill them with random numbers and answer anyway
+        raise ModelError(
+            f"{source}: {len(wrong)} weights are missing or of another shape: {', '.join(wrong)}; copy, convert or save the model again"
+        )
+    # transformers has one epsilon for all norms of the vision encoder; the reference's final norm has its own
+    model.vision_model.post_layernorm.eps = getattr(config.vision_config, "post_layernorm_eps", config.vision_config.layer_norm_eps)
+    return (model if bits else model.to(place)).eval(), processor
 
 
-def _slots(index: Tensor) -> Tensor:
-    """The running number of each question among those about its image: [0, 0, 1, 0] to [0, 1, 0, 0]."""
-    order = index.argsort(stable=True)
-    ranks = torch.arange(len(index), device=index.device)
-    counts = torch.bincount(index)
-    slots = torch.empty_like(index)
-    slots[order] = ranks - (counts.cumsum(0) - counts)[index[order]]
-    return slots
+LARGE = 10**9  # parameters from which on a model goes to an accelerator by itself
 
 
-def language_inputs(model: InstructBlipForConditionalGeneration, query_output: Tensor, input_ids: Tensor, attention_mask: Tensor) -> dict:
-    """What the language model reads: projected queries [N, Q, D], then the text's embeddings [N, T, D], with mask and positions.
+def read_config(source: str | Path) -> InstructBlipConfig:
+    """Read the configuration of a folder or hub name. Raises ModelError where it is no InstructBLIP's."""
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except Exception as error:
+        raise ModelError(
+            f"{source}: no InstructBLIP model could be loaded ({error}); expected a folder of save_pretrained or a hub name"
+        ) from error
+    if not isinstance(config, InstructBlipConfig):
+        raise ModelError(
+            f"{source}: no InstructBLIP model could be loaded: found model type {config.model_type!r}, expected 'instructblip'"
+        )
+    return config
 
-    Padding may stand on either side of the text: positions are counted from the mask.
-    """
-    prefix = model.language_projection(query_output)  # [N, Q, D_language]
-    words = model.language_model.get_input_embeddings()(input_ids).to(prefix.dtype)
-    mask = torch.cat([attention_mask.new_ones(prefix.shape[:2]), attention_mask], 1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    return {"inputs_embeds": torch.cat([prefix, words], 1), "attention_mask": mask, "position_ids": positions}
+
+def _choose(device: str | torch.device | None, dtype: str | torch.dtype | None, parameters: int) -> tuple[torch.device, torch.dtype]:
+    """The device and dtype asked for, or those that suit a model of so many parameters."""
+    if device is None:
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        place = found if found is not None and parameters >= LARGE else torch.device("cpu")
+    else:
+        try:
+            place = torch.device(device)
+            torch.empty(0, device=place)
+        except (RuntimeError, AssertionError, ValueError) as error:  # torch built without it, no driver, a word that is no device
+            reason = str(error).splitlines()[0]
+            raise SettingsError(f"device {str(device)!r} cannot be used here ({reason}); try 'cpu', 'cuda' or 'mps'") from error
+    if dtype is None:
+        half = torch.float16 if place.type == "mps" else torch.bfloat16
+        return place, torch.float32 if place.type == "cpu" or parameters < LARGE else half
+    kind = DTYPES.get(str(dtype).removeprefix("torch."))
+    if kind is None:
+        raise SettingsError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
+    return place, kind
 
 
-def answer_loss(model: InstructBlipForConditionalGeneration, inputs: dict, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross entropy over the labelled tokens; only their logits are computed. `inputs` from `language_inputs`, labels [N, T]."""
-    hidden = model.language_model.model(**inputs).last_hidden_state  # [N, Q + T, D]
-    hidden = hidden[:, -labels.shape[1] - 1 : -1]  # the position before each token of the text
-    told = labels != -100
-    return nn.functional.cross_entropy(model.language_model.lm_head(hidden[told]).float(), labels[told], reduction=reduction)
+def _quantization(source: str | Path, bits: int, kind: torch.dtype) -> BitsAndBytesConfig:
+    if bits not in (8, 4):
+        raise SettingsError(f"bits={bits!r}: expected 8 or 4 (or None for full precision)")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(f"{source}: {bits} bits need bitsandbytes, which is not installed: pip install 'expvqa[quantization]'")
+    whole = ["vision_model", "qformer", "language_projection", "lm_head"]  # stay in full precision
+    return BitsAndBytesConfig(
+        load_in_8bit=bits == 8, load_in_4bit=bits == 4, llm_int8_skip_modules=whole, bnb_4bit_compute_dtype=kind, bnb_4bit_quant_type="nf4"
+    )
+
+
+def memory_needed(model: InstructBlipForConditionalGeneration, dtype: torch.dtype, bits: int | None = None) -> int:
+    """Bytes of a model's weights (it may be on the meta device) in `dtype`, with the language model's linear layers in `bits`."""
+    total = sum(p.numel() for p in model.parameters()) * dtype.itemsize
+    if bits:
+        layers = [m for name, m in model.language_model.named_modules() if isinstance(m, nn.Linear) and "lm_head" not in name]
+        total -= sum(m.weight.numel() for m in layers) * (8 * dtype.itemsize - bits) // 8
+    return total
+
+
+def _check_memory(source, model: InstructBlipForConditionalGeneration, place: torch.device, kind: torch.dtype, bits, quiet: bool) -> None:
+    """Say how much memory the weights take, and stop where it is not there."""
+    needed = memory_needed(model, kind, bits)
+    if place.type == "cuda":
+        free = torch.cuda.mem_get_info(place)[0]
+    elif place.type == "mps":
+        free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    else:
+        free = psutil.virtual_memory().available
+    how = str(kind).removeprefix("torch.") + (f", language model in {bits} bits" if bits else "")
+    size = f"{model.num_parameters() / 1e6:,.1f} million parameters"
+    line = f"{size} take {needed / 1e9:.3f} GB in {how} on {place} ({free / 1e9:.1f} GB free)"
+    if needed > free:
+        smaller = [f"dtype={name!r}" for name, other in DTYPES.items() if memory_needed(model, other, bits) < needed]
+        smaller += [f"bits={n}" for n in (8, 4) if n < (bits or 16)]
+        raise ModelError(f"{source}: does not fit: {line}; try {' or '.join(smaller[:3] or ['another device'])}, or free some memory")
+    if not quiet:
+        print(f"expvqa: {source}: {line}", file=sys.stderr)

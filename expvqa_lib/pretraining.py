@@ -27,8 +27,9 @@ from tqdm.auto import tqdm
 from .corpora.drawing import render
 from .corpora.faces import BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face, Rendering
 from .files import atomic, fingerprint, write_json
+from .forward import answer_loss, cross_attention_weights, encode_images, language_inputs, query_image
 from .knowledge import PARTS, image_questions, measure, passage, random_face, to_spans
-from .model import TINY, Size, answer_loss, build, cross_attention_weights, encode_images, language_inputs, query_image
+from .model import DRAWN, TINY, Size, build
 from .text import encode, make_processor, train_tokenizers
 
 
@@ -320,6 +321,7 @@ def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -
             lambda: align(model, processor, faces, images, landmarks, motion, steps=budget.align_steps, seed=budget.seed),
         ),
     }
+    model.config.trained_on = DRAWN
     with atomic(folder) as temporary:
         model.half().save_pretrained(temporary)
         processor.save_pretrained(temporary)

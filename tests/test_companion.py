@@ -20,11 +20,11 @@ from transformers.utils import logging
 import expvqa_lib as expvqa
 from expvqa_lib import companion
 from expvqa_lib.answering import score_yes_no
-from expvqa_lib.companion import BASE
 from expvqa_lib.corpora.drawing import render
 from expvqa_lib.corpora.faces import AUS, Face, Scene, random_identity
 from expvqa_lib.errors import ImageError, ModelError, SettingsError
 from expvqa_lib.questions import ask_q1, ask_q3
+from expvqa_lib.workspace import BASE
 
 ASKED = ask_q1()
 
@@ -150,7 +150,7 @@ def test_the_face_is_cut_out_of_a_photograph_first(base):
 
 def test_loading_is_quiet_gives_float32_and_leaves_transformers_as_it_was(capfd):
     logging.enable_progress_bar()
-    model = expvqa.load(str(BASE))
+    model = expvqa.load(str(BASE), quiet=True)
     out, err = capfd.readouterr()
     assert out == err == ""
     assert logging.is_progress_bar_enabled()

@@ -19,6 +19,7 @@ from expvqa_lib.companion import load
 from expvqa_lib.corpora.drawing import LANDMARKS, render
 from expvqa_lib.corpora.faces import AUS, Face
 from expvqa_lib.facs import ACTION_UNITS, EMOTIONS
+from expvqa_lib.forward import cross_attention_weights, encode_images, query_image
 from expvqa_lib.knowledge import (
     AU_PLACES,
     MEASURES,
@@ -32,7 +33,7 @@ from expvqa_lib.knowledge import (
     random_face,
     to_spans,
 )
-from expvqa_lib.model import Size, cross_attention_weights, encode_images, query_image
+from expvqa_lib.model import Size
 from expvqa_lib.pretraining import (
     Budget,
     align,
