@@ -19,3 +19,7 @@ class SettingsError(ExpVQAError):
 
 class ModelError(ExpVQAError):
     """A model folder or checkpoint is missing, incomplete or does not fit."""
+
+
+class TrainingError(ExpVQAError):
+    """Training cannot go on: the loss is not a number."""

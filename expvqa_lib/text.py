@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -68,6 +69,13 @@ def make_processor(language: PreTrainedTokenizerBase, qformer: PreTrainedTokeniz
     """Put an image processor (squash to `image` pixels, CLIP's mean and deviation) and both tokenizers together."""
     pixels = BlipImageProcessorPil(size={"height": image, "width": image})
     return InstructBlipProcessor(image_processor=pixels, tokenizer=language, qformer_tokenizer=qformer, num_query_tokens=queries)
+
+
+def reference_text(text: str, max_words: int = 50) -> str:
+    """A training text as the reference prepares it, questions and answers alike: lower case, each of ! " ( ) * # : ; ~ a space, white space
+    collapsed, cut to its first `max_words` words. Questions of users are not prepared (released `blip_processors.py`).
+    """
+    return " ".join(re.sub(r"[!\"()*#:;~]", " ", text.lower()).split()[:max_words])
 
 
 def encode(processor: InstructBlipProcessor, questions: Sequence[str], answers: Sequence[str] | None = None) -> dict[str, Tensor]:

@@ -1,149 +1,57 @@
-"""Fine-tuning on question-answer pairs with transformers' `Trainer`, both variants of the paper.
+"""Fine-tuning on question-answer pairs with transformers' `Trainer`, both variants of the paper, on one process or many.
 
 Exp-VQA trains the vision encoder, its final norm, the Q-Former, the queries and the projection; Exp-VQA(fz) keeps the vision encoder
 frozen (its final norm still trains). The language model is frozen in both. All questions about one image in a batch share one pass of
-the vision encoder.
+the vision encoder; of a frozen one that sees the same images again, the results are kept on disk.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor, Trainer, TrainerCallback, TrainingArguments
 
-from .errors import SettingsError, TableError
+from .batches import Collator, ImagePairs
+from .errors import ModelError, SettingsError, TrainingError
+from .features import Features, encoder_key
 from .files import atomic, fingerprint
-from .model import answer_loss, language_inputs, query_image
+from .forward import answer_loss, language_inputs, query_image
+from .model import DTYPES
 from .photos import load_image
-from .text import encode
+from .recipe import VARIANTS, Recipe, learning_rate
 
-VARIANTS = ("exp_vqa", "exp_vqa_fz")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to fine-tune. One step sees `images` pictures with `questions` pairs each."""
-
-    steps: int = 1000
-    images: int = 8  # small batches: at this size the number of updates counts
-    questions: int = 6
-    learning_rate: float = 1e-3  # of queries, Q-Former and projection
-    vision_learning_rate: float = 1.5e-4
-    weight_decay: float = 0.05
-    warmup: float = 0.05  # share of the steps
-    validate_every: int = 500  # steps
-    augment: bool = True  # random crops and flips; without them a frozen vision encoder looks at each image only once
-    seed: int = 42
+TINY = Recipe()
 
 
-class ImagePairs(torch.utils.data.Dataset):
-    """Pairs grouped by image: item k is one image with `questions` of its pairs, chosen anew in every epoch.
-
-    Q1 is chosen whenever there is one, then Q2 and Q3 by chance, Q3 three times out of four.
-    """
-
-    def __init__(self, pairs: datasets.Dataset, questions: int, seed: int, *, train: bool = True, augment: bool = True) -> None:
-        if not len(pairs):
-            raise TableError("no pairs to train on: the split is empty")
-        self.questions, self.seed, self.train, self.epoch = questions, seed, train, 0
-        self.augment = train and augment
-        table = pairs.to_pandas()
-        self.groups = list(table.groupby("image", sort=False).indices.values())
-        self.kinds = table["question_type"].to_numpy()
-        self.text = list(zip(table["text_input"], table["text_output"], strict=True))
-        self.images = table["image"].to_numpy()
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choices depend on the epoch, not on what this process has read, so that a run that goes on sees what it would have seen."""
-        self.epoch = epoch if self.train else 0
-
-    def __getitem__(self, k: int) -> dict:
-        rows = self.groups[k]
-        rng = np.random.default_rng([self.seed, k, self.epoch])
-        kinds = self.kinds[rows]
-        share = {"Q1": 1e6, "Q2": 1 / max(1, (kinds == "Q2").sum()), "Q3": 3 / max(1, (kinds == "Q3").sum())}
-        weight = np.array([share[kind] for kind in kinds])
-        chosen = rows[np.argsort(-np.log(rng.random(len(rows))) / weight)[: self.questions]]
-        return {"image": self.images[int(rows[0])], "pairs": [self.text[r] for r in chosen], "augment": rng if self.augment else None}
-
-
-class Collator:
-    """Load, augment and stack images [I, 3, S, S]; tokenise the pairs [N, T]; `image_index` [N] says which image each asks about.
-
-    Where `states` holds what a frozen vision encoder makes of each image, that is stacked instead: [I, 1 + patches, D_vision].
-    """
-
-    def __init__(self, processor: InstructBlipProcessor, states: Mapping[str, Tensor] | None = None) -> None:
-        self.processor, self.states = processor, states
-
-    def __call__(self, items: Sequence[dict]) -> dict[str, Tensor]:
-        if self.states is None:
-            pictures = [load_image(item["image"]) for item in items]
-            pictures = [crop_and_flip(p, i["augment"]) if i["augment"] else p for p, i in zip(pictures, items, strict=True)]
-            seen = {"pixel_values": self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]}
-        else:
-            seen = {"vision_states": torch.stack([self.states[item["image"]] for item in items]).float()}
-        pairs = [pair for item in items for pair in item["pairs"]]
-        index = torch.tensor([k for k, item in enumerate(items) for _ in item["pairs"]])
-        text = encode(self.processor, [q for q, _ in pairs], [a for _, a in pairs])
-        return {**seen, "image_index": index, **text}
-
-
-def crop_and_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The recipe's geometry: a random crop of 0.8 to 1.0 of the area (aspect 3/4 to 4/3) at the same size, flipped half of the time."""
-    width, height = image.size
-    area = rng.uniform(0.8, 1.0) * width * height
-    aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-    w, h = min(width, (area * aspect) ** 0.5), min(height, (area / aspect) ** 0.5)
-    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    image = image.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
-
-
-def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
-    """Loss of one batch of `Collator`: the vision encoder runs once an image, the rest once a question; in three groups by length."""
+def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict, reduction: str = "mean") -> Tensor:
+    """Loss of one batch of `Collator`: the vision encoder runs once an image, the rest once a question; in two groups by length."""
     states = batch["vision_states"] if "vision_states" in batch else _vision_states(model, batch["pixel_values"])
-    embeds = model.vision_model.post_layernorm(states)  # [I, P, D]
+    norm = model.vision_model.post_layernorm
+    embeds = norm(states.to(norm.weight.dtype))  # [I, P, D]
     output = query_image(model, embeds, batch["qformer_input_ids"], batch["qformer_attention_mask"], batch["image_index"])
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
-    total = output.new_zeros(())
-    for rows in mask.sum(1).argsort(stable=True).tensor_split(min(3, len(mask))):  # short answers are not padded to the longest
+    total = output.new_zeros((), dtype=torch.float32)
+    for rows in mask.sum(1).argsort(stable=True).tensor_split(min(2, len(mask))):  # short answers are not padded to the longest
         width = int(mask[rows].sum(1).max())
         inputs = language_inputs(model, output[rows], ids[rows, :width], mask[rows, :width])
         total = total + answer_loss(model, inputs, labels[rows, :width], reduction="sum")
-    return total / (labels != -100).sum()
+    return total if reduction == "sum" else total / (labels != -100).sum()
 
 
 def _vision_states(model: InstructBlipForConditionalGeneration, pixel_values: Tensor) -> Tensor:
     """What the vision encoder makes of images before its final norm: [I, 1 + patches, D_vision]; without gradients where it is frozen."""
     vision = model.vision_model
-    trained = vision.embeddings.patch_embedding.weight.requires_grad and torch.is_grad_enabled()
-    with torch.set_grad_enabled(trained):
-        return vision.encoder(inputs_embeds=vision.embeddings(pixel_values)).last_hidden_state
-
-
-def _all_states(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, images: Sequence[str]) -> dict[str, Tensor]:
-    """`_vision_states` of all images, in float16: once for the whole training."""
-    states = {}
-    for k in tqdm(range(0, len(images), 128), desc="looking", unit="x128"):
-        paths = images[k : k + 128]
-        pixels = processor.image_processor([load_image(path) for path in paths], return_tensors="pt")["pixel_values"]
-        with torch.no_grad():
-            states |= zip(paths, _vision_states(model, pixels.to(model.device)).half().cpu(), strict=True)
-    return states
+    weight = vision.embeddings.patch_embedding.weight
+    with torch.set_grad_enabled(weight.requires_grad and torch.is_grad_enabled()):
+        return vision.encoder(inputs_embeds=vision.embeddings(pixel_values.to(weight.dtype))).last_hidden_state
 
 
 def freeze(model: InstructBlipForConditionalGeneration, variant: str) -> None:
@@ -161,6 +69,16 @@ def freeze(model: InstructBlipForConditionalGeneration, variant: str) -> None:
         model.vision_model.post_layernorm.requires_grad_(True)
 
 
+class _Trained(InstructBlipForConditionalGeneration):
+    """The model as `Trainer` calls it: a batch in, its loss out; so that autocast, DDP and FSDP, which wrap `forward`, see all of it."""
+
+    def forward(self, num_items_in_batch: Tensor | None = None, **batch) -> dict[str, Tensor]:
+        """The mean over the labelled tokens of this batch, or its sum over `num_items_in_batch`: those of all processes' batches."""
+        if num_items_in_batch is None:
+            return {"loss": batch_loss(self, batch)}
+        return {"loss": batch_loss(self, batch, "sum") / num_items_in_batch}
+
+
 class _Epochs(TrainerCallback):
     """Tells the training images their epoch; the data loader forgets to in the epoch in which a run goes on."""
 
@@ -169,27 +87,38 @@ class _Epochs(TrainerCallback):
 
 
 class _PairTrainer(Trainer):
-    """`Trainer` whose loss is `batch_loss`."""
+    """`Trainer` with the recipe's optimiser and schedule, checkpoints that are whole or absent, and a loss that must be a number."""
 
     def __init__(self, recipe: Recipe, **kwargs) -> None:
         self.recipe = recipe
         super().__init__(**kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss = batch_loss(model, inputs)
-        return (loss, {}) if return_outputs else loss
+        images = inputs.pop("images")
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: loss {float(loss)} with the images {', '.join(images)}; the last checkpoint stays. "
+                "Look at these images and answers, lower the learning rate, or train in bfloat16 or float32"
+            )
+        return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model=None):
-        """AdamW; the vision encoder, which was pretrained longest, moves at its own rate."""
-        model = model or self.model
-        vision = {id(p) for p in model.vision_model.parameters()}
-        trained = [p for p in model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if id(p) not in vision], "lr": self.recipe.learning_rate},
-            {"params": [p for p in trained if id(p) in vision], "lr": self.recipe.vision_learning_rate},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.recipe.weight_decay)
+        """AdamW; the vision encoder may move at its own rate."""
+        model, recipe = model or self.model, self.recipe
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        vision = [p for name, p in trained.items() if "vision_model." in name]
+        other = [p for name, p in trained.items() if "vision_model." not in name]
+        own = recipe.learning_rate if recipe.vision_learning_rate is None else recipe.vision_learning_rate
+        groups = [{"params": other, "lr": recipe.learning_rate}, {"params": vision, "lr": own}]
+        self.optimizer = torch.optim.AdamW(groups, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer, lambda step: learning_rate(self.recipe, step, num_training_steps)
+        )
+        return self.lr_scheduler
 
     def get_eval_dataloader(self, eval_dataset=None):
         """All validation images; of the training images an incomplete last batch is left out."""
@@ -197,7 +126,26 @@ class _PairTrainer(Trainer):
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         with torch.no_grad():
-            return batch_loss(model, self._prepare_inputs(inputs)), None, None
+            return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
+
+    def _save_checkpoint(self, model, trial):
+        """Write beside the checkpoints, rename when all processes are done, and only then remove the older ones."""
+        final = self.args.output_dir
+        self.args.output_dir = str(Path(final) / ".partial")
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            partial, self.args.output_dir = Path(self.args.output_dir), final
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            (written,) = partial.glob("checkpoint-*")
+            older = _checkpoints(Path(final))
+            shutil.rmtree(Path(final) / written.name, ignore_errors=True)  # of a run that ended at this very step
+            written.rename(Path(final) / written.name)
+            for path in older:
+                if path.name != written.name:
+                    shutil.rmtree(path, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
 
 
 def finetune(
@@ -207,75 +155,142 @@ def finetune(
     folder: str | Path,
     *,
     variant: str = "exp_vqa",
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = TINY,
+    features: str | Path | None = None,
 ) -> pd.DataFrame:
     """Fine-tune a model in place and save it; a run that was cut off goes on from its last checkpoint.
 
+    Under `accelerate launch` or `torchrun` all processes call it; one of them writes. The loss is the mean over the labelled tokens of all
+    processes' batches, so it does not depend on how many share the work.
+
     Args:
         model: to train; changed in place.
-        pairs: splits `train` and `validation` of the pairs' table (`questions`).
+        pairs: splits `train` and, to be measured on, `validation` of the pairs' table (`pairs`).
         folder: of the finished model, its processor and `log.csv`; checkpoints stand in a hidden folder beside it while training.
         variant: one of `VARIANTS`.
+        features: folder that keeps a frozen vision encoder's results (default: `features` beside `folder`); it may be deleted at any time.
 
     Returns:
         The log: columns `step`, `loss` (training), `eval_loss` (validation), `learning_rate`, missing where not measured.
+
+    Raises:
+        SettingsError: the variant is unknown, `folder` is another kind of folder, there are too few images, the precision needs a GPU.
+        ModelError: the language model is an encoder-decoder or quantised.
+        TrainingError: the loss is not a number; it names the step and the images.
     """
     folder = Path(folder)
     freeze(model, variant)
+    if not model.config.use_decoder_only_language_model or getattr(model, "is_quantized", False):
+        raise ModelError("only models with a decoder-only language model (Vicuna) in full precision can be trained")
     if folder.exists() and not (folder / "config.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"{folder}: not a model folder, and training would replace it; choose a new or an empty folder")
-    work = folder.parent / f".{folder.name}-checkpoints-{fingerprint(variant, asdict(recipe), pairs.num_rows)}"
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.images,
-        per_device_eval_batch_size=recipe.images,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=max(1, round(recipe.warmup * recipe.steps)),
-        lr_scheduler_type="cosine",
-        max_grad_norm=1.0,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        logging_steps=max(1, recipe.steps // 100),
-        eval_strategy="steps",
-        eval_steps=recipe.validate_every,
-        save_strategy="steps",
-        save_steps=recipe.validate_every,
-        save_total_limit=1,
-        remove_unused_columns=False,
-        dataloader_drop_last=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        report_to=[],
-    )
-    train = ImagePairs(pairs["train"], recipe.questions, recipe.seed, augment=recipe.augment)
+    train = ImagePairs(pairs["train"], recipe)
     if len(train) < recipe.images:
         raise SettingsError(f"{len(train)} training images are fewer than one batch of {recipe.images}; lower Recipe.images")
-    validation = ImagePairs(pairs["validation"], recipe.questions, recipe.seed, train=False)
-    states = None
-    if variant == "exp_vqa_fz" and not recipe.augment:
-        states = _all_states(model, processor, list(dict.fromkeys([*train.images, *validation.images])))
+    validation = ImagePairs(pairs["validation"], recipe, train=False) if "validation" in pairs else None
+    trained = [model.query_tokens, model.qformer, model.vision_model, model.language_projection]
+    start = encoder_key([m for m in trained if isinstance(m, torch.nn.Module)])
+    work = folder.parent / f".{folder.name}-checkpoints-{fingerprint(variant, asdict(recipe), start, _contents(train))}"
+    _hold_frozen_parts(model, variant, recipe)
+    arguments = _arguments(work, recipe, validation is not None)
+    caller = copy.copy(model)  # shares all weights
+    caller.__class__ = _Trained
     trainer = _PairTrainer(
         recipe,
-        model=model,
+        model=caller,
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,
-        data_collator=Collator(processor, states),
+        data_collator=Collator(processor, recipe),
         callbacks=[_Epochs()],
     )
-    trainer.train(resume_from_checkpoint=_last_checkpoint(work))
-    log = pd.DataFrame(trainer.state.log_history)
-    log = log.reindex(columns=["step", "loss", "eval_loss", "learning_rate"]).dropna(subset=["loss", "eval_loss"], how="all")
+    torch.manual_seed(recipe.seed + arguments.process_index)
+    if variant == "exp_vqa_fz" and not recipe.augment:
+        images = list(dict.fromkeys([*train.images, *(validation.images if validation else [])]))
+        trainer.data_collator.states = _kept_states(model, processor, images, features or folder.parent / "features", trainer.accelerator)
+    if arguments.should_save:
+        shutil.rmtree(work / ".partial", ignore_errors=True)
+    last = _checkpoints(work)
+    trainer.train(resume_from_checkpoint=str(last[-1]) if last else None)
+    log = pd.DataFrame(trainer.state.log_history).reindex(columns=["step", "loss", "eval_loss", "learning_rate"])
+    log = log.dropna(subset=["loss", "eval_loss"], how="all")
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers what is spread over processes
     model.requires_grad_(True).eval()
-    with atomic(folder) as temporary:
-        model.save_pretrained(temporary)
-        processor.save_pretrained(temporary)
-        log.to_csv(temporary / "log.csv", index=False)
-    shutil.rmtree(work, ignore_errors=True)
+    if arguments.should_save:
+        with atomic(folder) as temporary:
+            model.save_pretrained(temporary, state_dict=state)
+            processor.save_pretrained(temporary)
+            log.to_csv(temporary / "log.csv", index=False)
+        shutil.rmtree(work, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     return log
 
 
-def _last_checkpoint(work: Path) -> str | None:
-    """The last checkpoint that was written to its end; its state comes last."""
-    whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+def _arguments(work: Path, recipe: Recipe, validate: bool) -> TrainingArguments:
+    if recipe.precision == "float16" and not torch.cuda.is_available():
+        raise SettingsError("Recipe.precision='float16' needs a CUDA GPU; use 'bfloat16' or 'float32' here")
+    return TrainingArguments(
+        output_dir=str(work),
+        max_steps=recipe.steps or -1,
+        num_train_epochs=recipe.epochs or 1,
+        per_device_train_batch_size=recipe.images,
+        per_device_eval_batch_size=recipe.images,
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=recipe.learning_rate,
+        max_grad_norm=recipe.clip,
+        bf16=recipe.precision == "bfloat16",
+        fp16=recipe.precision == "float16",
+        activation_checkpointing=recipe.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        logging_steps=max(1, recipe.steps // 100) if recipe.steps else 10,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if validate else "no",
+        eval_steps=recipe.validate_every,
+        save_strategy="steps",
+        save_steps=recipe.validate_every,
+        remove_unused_columns=False,
+        dataloader_drop_last=True,
+        dataloader_num_workers=recipe.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to=[],
+    )
+
+
+def _hold_frozen_parts(model: InstructBlipForConditionalGeneration, variant: str, recipe: Recipe) -> None:
+    """Hold what is frozen in the recipe's precision, as the reference does, and what trains in float32 (in place)."""
+    kind = DTYPES[recipe.precision]
+    for part in (model.vision_model, model.qformer, model.language_projection):
+        part.float()
+    model.query_tokens.data = model.query_tokens.data.float()
+    model.language_model.to(kind)
+    if variant == "exp_vqa_fz":
+        model.vision_model.embeddings.to(kind)
+        model.vision_model.encoder.to(kind)
+
+
+def _kept_states(model, processor: InstructBlipProcessor, images: Sequence[str], folder: Path, accelerator) -> Features:
+    """`_vision_states` of all images, each process computing its share of what is not on disk yet."""
+    vision = model.vision_model
+    kept = Features(folder, encoder_key([vision.embeddings, vision.encoder], processor.image_processor.to_dict()))
+
+    def encode(paths: Sequence[str]) -> Tensor:
+        pixels = processor.image_processor([load_image(path) for path in paths], return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            parts = [_vision_states(model, some.to(accelerator.device)).cpu() for some in pixels.split(64)]
+        return torch.cat(parts)
+
+    kept.fill(images, encode, accelerator.process_index, accelerator.num_processes)
+    accelerator.wait_for_everyone()
+    kept.scan()
+    return kept
+
+
+def _contents(train: ImagePairs) -> str:
+    return fingerprint([*train.images, *(part for pair in train.text for part in pair)])
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    """The whole checkpoints, oldest first: one gets its name when it is written to its end."""
+    return sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
-from transformers import InstructBlipForConditionalGeneration
+from transformers import InstructBlipForConditionalGeneration, Trainer
 
-from expvqa_lib import training
-from expvqa_lib.companion import load
-from expvqa_lib.errors import SettingsError, TableError
-from expvqa_lib.training import VARIANTS, Collator, ImagePairs, Recipe, batch_loss, crop_and_flip, finetune, freeze
+from expvqa_lib import batches, training
+from expvqa_lib.batches import Collator, ImagePairs
+from expvqa_lib.companion import ExpVQA, load
+from expvqa_lib.errors import ModelError, SettingsError, TableError, TrainingError
+from expvqa_lib.recipe import PAPER, VARIANTS, Recipe
+from expvqa_lib.text import encode
+from expvqa_lib.training import batch_loss, finetune, freeze
 
 TOY = Recipe(steps=4, images=4, questions=3, validate_every=2, seed=3)
+THREE = Recipe(questions=3, seed=0)
+TOKENS = ("input_ids", "attention_mask", "labels", "qformer_input_ids", "qformer_attention_mask")
 
 
 @pytest.fixture
 def batch(pairs, processor):
     """Four images, two of the emotion corpus (one question) and two of the lab corpus (three)."""
-    dataset = ImagePairs(pairs["train"], 3, seed=0)
-    return Collator(processor)([dataset[k] for k in (0, 1, 20, 30)])
+    dataset = ImagePairs(pairs["train"], THREE)
+    return Collator(processor, THREE)([dataset[k] for k in (0, 1, 20, 30)])
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -95,11 +107,11 @@ def test_fine_tuning_lowers_the_validation_loss_and_the_folder_answers(model, pr
 
 
 def test_every_validation_image_counts_even_where_they_do_not_fill_a_batch(model, processor, pairs, tmp_path):
-    few = ImagePairs(pairs["validation"], 3, seed=TOY.seed, train=False)
+    few = ImagePairs(pairs["validation"], TOY, train=False)
     log = finetune(model, processor, pairs, tmp_path / "model", recipe=replace(TOY, images=len(few) + 1, steps=2))
     freeze(model, "exp_vqa")
     with torch.no_grad():
-        expected = batch_loss(model, Collator(processor)([few[k] for k in range(len(few))]))
+        expected = batch_loss(model, Collator(processor, TOY)([few[k] for k in range(len(few))]))
     assert log["eval_loss"].dropna().tolist() == [pytest.approx(float(expected), rel=1e-4)]
 
 
@@ -130,13 +142,25 @@ def test_a_frozen_vision_encoder_looks_once_at_each_image_unless_images_change(m
 
 
 @torch.no_grad()
-def test_kept_states_give_the_loss_of_looking_again(model, processor, pairs):
+def test_kept_states_give_the_loss_of_looking_again(model, processor, pairs, tmp_path):
     freeze(model, "exp_vqa_fz")
-    dataset = ImagePairs(pairs["train"], 3, seed=0, augment=False)
+    dataset = ImagePairs(pairs["train"], replace(THREE, augment=False))
     items = [dataset[k] for k in (0, 1, 20, 30)]
-    states = training._all_states(model, processor, [item["image"] for item in items])
-    kept, again = (batch_loss(model, Collator(processor, s)(items)) for s in (states, None))
-    torch.testing.assert_close(kept, again, rtol=1e-3, atol=1e-3)
+    images = [item["image"] for item in items]
+    states = training._kept_states(model, processor, images, tmp_path / "kept", Accelerator())
+    kept, again = (batch_loss(model, Collator(processor, THREE, s)(items)) for s in (states, None))
+    torch.testing.assert_close(kept, again, rtol=1e-6, atol=1e-6)
+
+
+def test_kept_states_serve_the_next_training_and_give_the_same_model(model, processor, pairs, tmp_path, monkeypatch):
+    recipe, looked = replace(TOY, augment=False), []
+    original = training._vision_states
+    monkeypatch.setattr(training, "_vision_states", lambda model, pixels: looked.append(len(pixels)) or original(model, pixels))
+    for name in ("first", "second"):
+        finetune(copy.deepcopy(model), processor, pairs, tmp_path / name, variant="exp_vqa_fz", recipe=recipe)
+    images = {image for split in ("train", "validation") for image in pairs[split]["image"]}
+    assert sum(looked) == len(images)
+    assert not changed(weights(tmp_path / "first"), weights(tmp_path / "second"))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -151,7 +175,7 @@ def test_a_shared_vision_pass_gives_the_loss_of_one_pass_a_question(model, batch
     handle.remove()
     apart, tokens = [], []
     for k in range(count):
-        one = {key: value[[k]] for key, value in batch.items() if key not in ("pixel_values", "image_index")}
+        one = {key: batch[key][[k]] for key in TOKENS}
         one |= {"pixel_values": batch["pixel_values"][batch["image_index"][[k]]], "image_index": torch.tensor([0])}
         apart.append(batch_loss(model, one))
         tokens.append(int((one["labels"] != -100).sum()))
@@ -160,9 +184,10 @@ def test_a_shared_vision_pass_gives_the_loss_of_one_pass_a_question(model, batch
 
 
 def test_a_batch_pairs_each_question_with_its_own_image(pairs, processor):
-    dataset = ImagePairs(pairs["validation"], 3, seed=0, train=False)
+    dataset = ImagePairs(pairs["validation"], THREE, train=False)
     items = [dataset[k] for k in (0, 12, 14)]
-    batch = Collator(processor)(items)
+    batch = Collator(processor, THREE)(items)
+    assert batch["images"] == [item["image"] for item in items]
     assert batch["image_index"].tolist() == [k for k, item in enumerate(items) for _ in item["pairs"]]
     questions = [q for item in items for q, _ in item["pairs"]]
     for question, ids, mask in zip(questions, batch["input_ids"], batch["attention_mask"], strict=True):
@@ -171,22 +196,24 @@ def test_a_batch_pairs_each_question_with_its_own_image(pairs, processor):
     assert torch.equal(batch["pixel_values"], alone)  # validation images are not augmented
 
 
-def test_items_choose_their_own_images_pairs_q1_first(pairs):
+def test_items_choose_their_own_images_pairs(pairs):
     table = pairs["train"].to_pandas()
-    dataset = ImagePairs(pairs["train"], 3, seed=0)
+    dataset = ImagePairs(pairs["train"], THREE)
     assert len(dataset) == table["image"].nunique()
+    kinds = []
     for k in range(len(dataset)):
         item = dataset[k]
         own = table[table["image"] == item["image"]]
-        known = set(zip(own["text_input"], own["text_output"], strict=True))
-        assert set(item["pairs"]) <= known and len(set(item["pairs"])) == min(3, len(own))
-        q1 = own[own["question_type"] == "Q1"]
-        if len(q1):
-            assert item["pairs"][0] == (q1["text_input"].iat[0], q1["text_output"].iat[0])
+        known = {(q, a): kind for q, a, kind in zip(own["text_input"], own["text_output"], own["question_type"], strict=True)}
+        assert set(item["pairs"]) <= set(known) and len(set(item["pairs"])) == min(3, len(own))
+        if own["question_type"].nunique() == 3:
+            kinds += [known[pair] for pair in item["pairs"]]
+    share = pd.Series(kinds).value_counts(normalize=True)
+    assert len(kinds) > 60 and share["Q3"] > share["Q2"] and share["Q3"] > share["Q1"] and share.min() > 0.05
 
 
 def test_pairs_are_chosen_anew_each_epoch_and_the_same_for_validation(pairs):
-    train, validation = (ImagePairs(pairs[split], 2, 0, train=split == "train") for split in ("train", "validation"))
+    train, validation = (ImagePairs(pairs[split], replace(THREE, questions=2), train=split == "train") for split in ("train", "validation"))
     fixed = [validation[k]["pairs"] for k in range(len(validation))]
     first = [train[k]["pairs"] for k in range(len(train))]
     for dataset in (train, validation):
@@ -197,16 +224,120 @@ def test_pairs_are_chosen_anew_each_epoch_and_the_same_for_validation(pairs):
     assert [train[k]["pairs"] for k in range(len(train))] == first
 
 
-def test_crop_and_flip_keeps_the_size_and_most_of_the_face():
-    pixels = np.zeros((96, 96, 3), np.uint8)
-    pixels[:, :48] = 255
-    rng = np.random.default_rng(0)
-    found = [np.asarray(crop_and_flip(Image.fromarray(pixels), rng)) for _ in range(60)]
-    assert {f.shape for f in found} == {(96, 96, 3)}
-    flipped = [f[:, -1].mean() > f[:, 0].mean() for f in found]
-    assert 10 < sum(flipped) < 50
-    edges = [(f[..., 0] > 127).mean() for f in found]
-    assert all(0.3 < e < 0.7 for e in edges) and np.std(edges) > 0.01
+@pytest.mark.parametrize("questions", [1, 4])
+def test_a_recipe_of_epochs_shows_each_pair_once_an_epoch(pairs, questions):
+    table = pairs["train"].to_pandas()
+    dataset = ImagePairs(pairs["train"], replace(PAPER, questions=questions, reference_text=False))
+    orders = []
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        items = [dataset[k] for k in range(len(dataset))]
+        assert all(1 <= len(item["pairs"]) <= questions for item in items)
+        orders.append([(item["image"], *pair) for item in items for pair in item["pairs"]])
+        assert sorted(orders[-1]) == sorted(zip(table["image"], table["text_input"], table["text_output"], strict=True))
+    assert orders[0] != orders[1]
+    if questions == 1:
+        assert len(dataset) == len(table)
+
+
+def test_the_papers_recipe_prepares_texts_as_the_reference_does(pairs):
+    long = pairs["train"].select([0]).map(lambda row: {"text_input": 'Is "AU12" (smile) there?', "text_output": "Yes: " + "very " * 60})
+    assert ImagePairs(long, PAPER)[0]["pairs"] == [("is au12 smile there?", " ".join(["yes"] + ["very"] * 49))]
+    assert len(ImagePairs(long, replace(PAPER, max_words=200))[0]["pairs"][0][1].split()) == 61
+    assert ImagePairs(long, TOY)[0]["pairs"][0][0] == 'Is "AU12" (smile) there?'
+
+
+def test_augmented_images_change_with_the_epoch_and_validation_images_do_not(pairs, processor):
+    recipe = replace(THREE, augment=True, randaugment=(2, 5))
+    train, validation = (ImagePairs(pairs["train"], recipe, train=flag) for flag in (True, False))
+    looks = []
+    for epoch in (0, 1, 0):
+        for dataset in (train, validation):
+            dataset.set_epoch(epoch)
+        looks.append([Collator(processor, recipe)([dataset[0], dataset[5]])["pixel_values"] for dataset in (train, validation)])
+    assert torch.equal(looks[0][0], looks[2][0]) and not torch.equal(looks[0][0], looks[1][0])
+    assert torch.equal(looks[0][1], looks[1][1])
+
+
+def test_pairs_without_a_column_or_a_row_are_refused(pairs):
+    with pytest.raises(TableError, match="no pairs to train on"):
+        ImagePairs(pairs["train"].select([]), TOY)
+    with pytest.raises(TableError, match="no column text_output; found image"):
+        ImagePairs(pairs["train"].remove_columns("text_output"), TOY)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_shortcut_together_gives_the_loss_of_the_plain_path(model, processor, pairs, tmp_path, variant):
+    """Plain: transformers' own forward pass, one question at a time, its image looked at anew, padded to the longest."""
+    freeze(model, variant)
+    recipe = Recipe(images=3, questions=8, augment=False)
+    dataset = ImagePairs(pairs["train"], recipe)
+    items = [dataset[k] for k in (20, 30, 0)]
+    states = None
+    if variant == "exp_vqa_fz":
+        states = training._kept_states(model, processor, [item["image"] for item in items], tmp_path / "kept", Accelerator())
+    batch = Collator(processor, recipe, states)(items)
+    asked = [(item["image"], *pair) for item in items for pair in item["pairs"]]
+    text = encode(processor, [q for _, q, _ in asked], [a for _, _, a in asked])
+    pixels = processor.image_processor([Image.open(image) for image, _, _ in asked], return_tensors="pt")["pixel_values"]
+    queries = torch.full((len(asked), model.config.num_query_tokens), model.config.image_token_index)
+    logits = model(
+        pixel_values=pixels,
+        qformer_input_ids=text["qformer_input_ids"],
+        qformer_attention_mask=text["qformer_attention_mask"],
+        input_ids=torch.cat([queries, text["input_ids"]], 1),
+        attention_mask=torch.cat([torch.ones_like(queries), text["attention_mask"]], 1),
+    ).logits[:, queries.shape[1] - 1 : -1]
+    logits[..., model.config.image_token_index] = -torch.inf
+    plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), text["labels"].flatten())
+    assert len(asked) > 12
+    torch.testing.assert_close(batch_loss(model, batch), plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradient_checkpointing_and_bfloat16_train_too(model, processor, pairs, tmp_path, variant):
+    plain, saving, half = (
+        finetune(copy.deepcopy(model), processor, pairs, tmp_path / name, variant=variant, recipe=replace(TOY, **changes))["loss"].dropna()
+        for name, changes in (("plain", {}), ("saving", {"gradient_checkpointing": True}), ("half", {"precision": "bfloat16"}))
+    )
+    np.testing.assert_allclose(saving, plain, rtol=1e-5)
+    np.testing.assert_allclose(half, plain, rtol=0.03)
+    assert not np.allclose(half, plain, rtol=1e-6)
+    mine = load(tmp_path / "half", quiet=True).model.state_dict()
+    assert all(torch.isfinite(value).all() for value in mine.values())
+
+
+def test_a_recipe_of_epochs_trains_by_the_references_schedule(model, processor, pairs, tmp_path):
+    recipe = replace(PAPER, epochs=3, images=40, questions=2, precision="float32", warmup_steps=2, workers=0, validate_every=1000)
+    few = datasets.DatasetDict(train=pairs["train"].select(range(200)))  # no validation split, as in the paper
+    log = finetune(model, processor, few, tmp_path / "model", recipe=recipe)
+    assert log["eval_loss"].isna().all() and len(log) >= 1
+    loaded = load(tmp_path / "model", quiet=True)
+    assert isinstance(loaded.ask(pairs["test"]["image"][0], "Why?"), str)
+
+
+# ---------------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def test_a_loss_that_is_no_number_stops_and_names_step_and_images(model, processor, pairs, tmp_path):
+    with torch.no_grad():
+        model.language_projection.bias[0] = torch.nan
+    with pytest.raises(TrainingError, match=r"step 1: loss nan with the images .*\.png, .*\.png.* lower the learning rate"):
+        finetune(model, processor, pairs, tmp_path / "model", recipe=TOY)
+    assert not (tmp_path / "model").exists()
+
+
+def test_float16_needs_a_gpu(model, processor, pairs, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    with pytest.raises(SettingsError, match="precision='float16' needs a CUDA GPU; use 'bfloat16' or 'float32' here"):
+        finetune(model, processor, pairs, tmp_path / "model", recipe=replace(TOY, precision="float16"))
+
+
+def test_an_encoder_decoder_language_model_cannot_be_trained(model, processor, pairs, tmp_path):
+    model.config.use_decoder_only_language_model = False
+    with pytest.raises(ModelError, match="only models with a decoder-only language model"):
+        finetune(model, processor, pairs, tmp_path / "model", recipe=TOY)
 
 
 # -------------------------------------------------------------------------------------------------------- cut off, again
@@ -221,14 +352,14 @@ def cut_off(monkeypatch):
     """Make reading images fail from the n-th on, once."""
 
     def arrange(n: int) -> None:
-        read, left = training.load_image, iter(range(n))
+        read, left = batches.load_image, iter(range(n))
 
         def load_image(source):
             if next(left, None) is None:
                 raise Cut
             return read(source)
 
-        monkeypatch.setattr(training, "load_image", load_image)
+        monkeypatch.setattr(batches, "load_image", load_image)
 
     yield arrange
 
@@ -239,7 +370,7 @@ def start(model, processor, pairs, folder, **options) -> pd.DataFrame:
 
 def cut_after_a_checkpoint(model, processor, pairs, folder, monkeypatch, cut_off, **options) -> Path:
     """Start a run that is cut off between step 12 and 18; return the folder of its checkpoint."""
-    faces = len(ImagePairs(pairs["validation"], 3, 0))
+    faces = len(ImagePairs(pairs["validation"], TOY))
     with monkeypatch.context():
         cut_off(14 * 8 + 2 * faces)
         with pytest.raises(Cut):
@@ -255,27 +386,126 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_as_if_it_had_not_been(model, pr
     folder = tmp_path / "cut" / "model"
     cut_after_a_checkpoint(model, processor, pairs, folder, monkeypatch, cut_off)
     read = []
-    original = training.load_image
-    monkeypatch.setattr(training, "load_image", lambda source: read.append(source) or original(source))
+    original = batches.load_image
+    monkeypatch.setattr(batches, "load_image", lambda source: read.append(source) or original(source))
     log = start(model, processor, pairs, folder)
-    assert len(read) < 9 * 8 + len(ImagePairs(pairs["validation"], 3, 0))  # the last steps only, not all 18 again
+    assert len(read) < 9 * 8 + len(ImagePairs(pairs["validation"], TOY))  # the last steps only, not all 18 again
     whole = start(model, processor, pairs, tmp_path / "whole")
     assert os.listdir(folder.parent) == ["model"]
     for column in ("step", "loss", "eval_loss", "learning_rate"):
-        np.testing.assert_allclose(log[column], whole[column], rtol=1e-5, err_msg=column)
-    mine, theirs = weights(folder), weights(tmp_path / "whole")
-    for name in mine:
-        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-4, atol=1e-6, msg=name)
+        np.testing.assert_array_equal(log[column], whole[column], err_msg=column)
+    assert not changed(weights(folder), weights(tmp_path / "whole"))  # bit by bit
 
 
 def test_a_half_written_checkpoint_is_passed_over(model, processor, pairs, tmp_path, monkeypatch, cut_off):
     checkpoint = cut_after_a_checkpoint(model, processor, pairs, tmp_path / "model", monkeypatch, cut_off)
-    half = checkpoint.with_name("checkpoint-13")
+    half = checkpoint.parent / ".partial" / "checkpoint-13"  # where checkpoints are written before they get their place
     shutil.copytree(checkpoint, half)
-    (half / "trainer_state.json").unlink()  # the file that is written last
     (half / "optimizer.pt").write_bytes(b"half")
     log = start(model, processor, pairs, tmp_path / "model")
     assert log["step"].max() == 18 and os.listdir(tmp_path) == ["model"]
+
+
+def test_the_last_good_checkpoint_stays_until_the_next_is_whole(model, processor, pairs, tmp_path, monkeypatch):
+    there = []
+    original = Trainer._save_checkpoint
+
+    def save(self, *arguments):
+        original(self, *arguments)  # all is written, but not in its place yet
+        there.append(sorted(path.name for path in Path(self.args.output_dir).parent.glob("checkpoint-*")))
+        if len(there) == 3:
+            raise Cut
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save)
+    with pytest.raises(Cut):
+        start(model, processor, pairs, tmp_path / "model")
+    assert there == [[], ["checkpoint-6"], ["checkpoint-12"]]
+    monkeypatch.undo()
+    assert start(model, processor, pairs, tmp_path / "model")["step"].max() == 18
+
+
+KILLED = """
+import sys, datasets, torch
+torch.set_num_threads(1)
+from dataclasses import replace
+from expvqa_lib.model import load
+from expvqa_lib.recipe import Recipe
+from expvqa_lib.training import finetune
+model, processor = load(sys.argv[1], quiet=True)
+recipe = Recipe(steps=30, images=4, questions=3, validate_every=3, seed=3, workers=int(sys.argv[4]))
+finetune(model, processor, datasets.load_from_disk(sys.argv[2]), sys.argv[3], recipe=recipe)
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_killed_process_goes_on_and_ends_with_the_same_bits(model, processor, pairs, tmp_path, workers):
+    """SIGKILL at three moments that chance chooses, then to the end; against a run that nobody disturbed."""
+    ExpVQA(model, processor).save(tmp_path / "start")
+    pairs.save_to_disk(tmp_path / "pairs")
+
+    def run(name: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", KILLED, tmp_path / "start", tmp_path / "pairs", tmp_path / name / "model", str(workers)]
+        return subprocess.Popen(
+            list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    killed, rng = 0, np.random.default_rng(workers)
+    for _ in range(3):
+        process = run("killed")
+        work = tmp_path / "killed"
+        until = time.monotonic() + 120
+        before = {path.name for path in work.glob(".model-checkpoints-*/checkpoint-*")}
+        while process.poll() is None and time.monotonic() < until:
+            if {path.name for path in work.glob(".model-checkpoints-*/checkpoint-*")} - before:  # it has come further
+                time.sleep(rng.uniform(0, 0.4))
+                break
+            time.sleep(0.01)
+        killed += process.poll() is None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert killed >= 1
+    for name in ("killed", "whole"):
+        process = run(name)
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+    assert not changed(weights(tmp_path / "killed" / "model"), weights(tmp_path / "whole" / "model"))
+    logs = [pd.read_csv(tmp_path / name / "model" / "log.csv") for name in ("killed", "whole")]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+    assert os.listdir(tmp_path / "killed") == ["model"]
+
+
+DISTRIBUTED = """
+import sys, datasets, torch
+torch.set_num_threads(1)
+from expvqa_lib.model import load
+from expvqa_lib.recipe import Recipe
+from expvqa_lib.training import finetune
+start, pairs, folder, variant, images = sys.argv[1:]
+model, processor = load(start, quiet=True)
+recipe = Recipe(steps=6, images=int(images), questions=3, validate_every=3, seed=3, augment=variant == "exp_vqa")
+finetune(model, processor, datasets.load_from_disk(pairs), folder, variant=variant, recipe=recipe)
+"""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_processes_give_the_loss_curve_of_one_with_the_same_global_batch(model, processor, pairs, tmp_path, variant):
+    ExpVQA(model, processor).save(tmp_path / "start")
+    pairs.save_to_disk(tmp_path / "pairs")
+    (tmp_path / "train.py").write_text(DISTRIBUTED)
+    for processes, images in ((1, 8), (2, 4)):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), tmp_path / "train.py"]
+        command += [tmp_path / "start", tmp_path / "pairs", tmp_path / f"by{processes}" / "model", variant, str(images)]
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (pd.read_csv(tmp_path / f"by{n}" / "model" / "log.csv") for n in (1, 2))
+    np.testing.assert_allclose(two["loss"].dropna(), one["loss"].dropna(), rtol=1e-4)
+    assert len(one["loss"].dropna()) == 6 and one["loss"].dropna().nunique() == 6
+    mine, theirs = weights(tmp_path / "by2" / "model"), weights(tmp_path / "by1" / "model")
+    for name in mine:
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=2e-4, msg=name)
 
 
 @pytest.mark.parametrize("other", [{"variant": "exp_vqa_fz"}, {"recipe": replace(TOY, steps=4, seed=9)}])
