@@ -8,7 +8,7 @@ Usage: ./run_all.sh [options]
 
 Set up an environment (once), run the numbered notebooks in order and write runs/PROFILE/report.html and the figures.
 
-  --profile NAME    quick (default: drawn faces, minutes on a CPU); paper stops with a message, it cannot run yet
+  --profile NAME    quick (default: drawn faces, minutes on a CPU); paper stops with a message: its data cannot be read yet
   --data-root DIR   folder that holds the licensed data sets (for the paper profile)
   --from NN         resume with notebook NN (for example 04), keeping the ones before it
   --output DIR      folder for runs (default: runs, beside this script)

@@ -1,4 +1,4 @@
-"""The command `expvqa`: ask, pairs, train, evaluate, reproduce."""
+"""The command `expvqa`: ask, pairs, train, evaluate, convert, reproduce."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ExpVQAError, ImageError, SettingsError
+from .recipe import VARIANTS
 
 if TYPE_CHECKING:
     from .workspace import Workspace
-
-VARIANTS = ("exp_vqa", "exp_vqa_fz")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,11 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     ask.add_argument("images", nargs="+", metavar="IMAGE", help="image file with one face")
     ask.add_argument("question", metavar="QUESTION", help="the question, in quotes; it comes last")
-    ask.add_argument("--model", metavar="DIR", help="model folder or hub name (default: the tiny model of the quick profile)")
+    _model(ask, "the tiny model of the quick profile")
     ask.add_argument("--samples", type=_positive, default=1, metavar="N", help="sample N answers (default: 1, the best one)")
     ask.add_argument("--no-crop", action="store_true", help="take the whole image instead of the face found in it")
     ask.add_argument("--seed", type=int, default=0, metavar="N", help="seed for sampled answers (default: 0)")
-    ask.add_argument("--device", metavar="D", help="cpu, cuda, mps ... (default: the library's choice)")
 
     pairs = command("pairs", _pairs, "synthesize the question and answer pairs of a profile", "expvqa pairs --profile quick --output pairs")
     _profile(pairs)
@@ -76,17 +74,44 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", default="pairs", metavar="DIR", help="new folder for the pairs, a Hugging Face data set (default: pairs)"
     )
 
-    train = command("train", _train, "fine-tune a model", "expvqa train --profile quick --variant exp_vqa_fz --output runs/mine")
+    train = command(
+        "train",
+        _train,
+        "fine-tune a model",
+        "expvqa train --profile quick --variant exp_vqa_fz --output runs/mine\n"
+        "  accelerate launch --config_file expvqa_lib/data/accelerate/fsdp.yaml -m expvqa_lib train --profile paper "
+        "--pairs pairs --model instructblip --output mine",
+    )
     _profile(train)
     train.add_argument(
         "--variant", choices=VARIANTS, default="exp_vqa", help="exp_vqa trains the vision encoder, exp_vqa_fz keeps it frozen"
     )
-    train.add_argument("--output", metavar="DIR", help="folder of the run; the model stays there (default: runs/PROFILE)")
+    train.add_argument("--pairs", metavar="DIR", help="pairs of your own, a folder of `expvqa pairs` (default: the profile's)")
+    train.add_argument("--model", metavar="DIR", help="with --pairs: model folder or hub name to start from")
+    train.add_argument("--max-words", type=_positive, metavar="N", help="with --profile paper: cut texts to N words (default: 50)")
+    train.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/PROFILE); with --pairs: new folder of the model")
 
     evaluate = command("evaluate", _evaluate, "measure AU detection and print the table", "expvqa evaluate --profile quick")
     _profile(evaluate)
-    evaluate.add_argument("--model", metavar="NAME", help="only the rows of this model, for example exp_vqa (default: all)")
+    _model(evaluate, "all models of the run; exp_vqa, say, for the rows of one of them")
     evaluate.add_argument("--output", metavar="DIR", help="folder of the run with the trained models (default: runs/PROFILE)")
+
+    convert = command(
+        "convert",
+        _convert,
+        "convert the authors' LAVIS-format checkpoint to a transformers folder, or back",
+        "expvqa convert exp_vqa.pth --language-model vicuna-7b --qformer-tokenizer bert-base-uncased --output exp-vqa\n"
+        "  expvqa convert exp-vqa --to-lavis --output exp_vqa.pth",
+    )
+    convert.add_argument("checkpoint", metavar="CHECKPOINT", help="LAVIS-format .pth; with --to-lavis a transformers folder")
+    convert.add_argument("--language-model", metavar="DIR", help="folder of the language model (Vicuna-7B) with its tokenizer")
+    convert.add_argument("--qformer-tokenizer", metavar="DIR", help="folder of the Q-Former's tokenizer (bert-base-uncased)")
+    convert.add_argument("--output", required=True, metavar="DIR", help="new folder; with --to-lavis a new .pth")
+    convert.add_argument("--base", metavar="PTH", help="for Exp-VQA(fz): InstructBLIP's .pth or the EVA ViT's, for the vision encoder")
+    convert.add_argument("--vision-heads", type=_positive, metavar="N", help="attention heads of the vision encoder (default: 16)")
+    convert.add_argument("--qformer-heads", type=_positive, metavar="N", help="attention heads of the Q-Former (default: 12)")
+    convert.add_argument("--patch-size", type=_positive, metavar="N", help="pixels; read from the tensors, given to be checked")
+    convert.add_argument("--to-lavis", action="store_true", help="the other way: write a trimmed .pth for the authors' code")
 
     reproduce = command(
         "reproduce", _reproduce, "run the numbered notebooks and write the report", "expvqa reproduce --profile quick --from 04"
@@ -99,8 +124,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _model(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--model", metavar="DIR", help=f"model folder or hub name (default: {default})")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, mps (default: an accelerator for large models, else the CPU)")
+    parser.add_argument("--dtype", metavar="T", help="float32, bfloat16 or float16 (default: what suits the device)")
+    parser.add_argument("--bits", type=int, choices=(8, 4), help="hold the language model in so many bits (needs bitsandbytes)")
+
+
 def _profile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", default="quick", metavar="NAME", help="quick (default); paper cannot run yet")
+    parser.add_argument("--profile", default="quick", metavar="NAME", help="quick (default); paper: the paper's recipe, train only")
     parser.add_argument("--data-root", metavar="DIR", help="folder that holds the licensed data sets (the paper profile)")
 
 
@@ -115,10 +147,7 @@ def _ask(options: argparse.Namespace) -> None:
     for image in options.images:  # before the model loads, which takes seconds
         if not Path(image).is_file():
             raise ImageError(f"{image}: no such image file; give image files first and the question last, in quotes")
-    import expvqa_lib as expvqa
-
-    where = {"device": options.device} if options.device else {}
-    model = expvqa.load(options.model, **where) if options.model else expvqa.load(**where)
+    model = _load(options)
     if notice := getattr(model, "notice", None):
         print(f"expvqa: {notice}", file=sys.stderr)
     warnings.showwarning = lambda message, *_: print(f"expvqa: {message}", file=sys.stderr)
@@ -153,19 +182,76 @@ def _pairs(options: argparse.Namespace) -> None:
     print(f"{output}: read it with datasets.load_from_disk")
 
 
+def _load(options: argparse.Namespace):
+    import expvqa_lib as expvqa
+
+    return expvqa.load(options.model, device=options.device, dtype=options.dtype, bits=options.bits)
+
+
 def _train(options: argparse.Namespace) -> None:
-    _workspace(options, options.output).model(options.variant)
-    print(f"{options.variant} is trained; its run folder is {options.output or Path('runs') / options.profile}")
+    from accelerate import PartialState
+
+    if options.pairs:
+        _train_on(options)
+        return
+    if options.model or options.max_words:
+        raise SettingsError("--model and --max-words go with --pairs; without, a profile trains its own model on its own pairs")
+    workspace = _workspace(options, options.output)
+    with PartialState().main_process_first():  # one of several processes draws the faces
+        workspace.pairs()
+    workspace.model(options.variant)
+    PartialState().print(f"{options.variant} is trained; its run folder is {options.output or Path('runs') / options.profile}")
+
+
+def _train_on(options: argparse.Namespace) -> None:
+    """Fine-tune a model of one's own on pairs of one's own by a profile's recipe."""
+    from dataclasses import replace
+
+    import datasets
+    from accelerate import PartialState
+
+    from . import profiles
+    from .model import load
+    from .training import finetune
+
+    recipe = getattr(profiles.get(options.profile), options.variant)
+    if options.max_words:
+        recipe = replace(recipe, max_words=options.max_words)
+    if not options.model or not options.output:
+        raise SettingsError("--pairs needs --model, what to start from, and --output, the new folder")
+    try:
+        pairs = datasets.load_from_disk(options.pairs)
+    except Exception as error:
+        raise SettingsError(f"{options.pairs}: no pairs could be read ({error}); expected a folder of `expvqa pairs`") from error
+    model, processor = load(options.model, device="cpu", dtype="float32")
+    finetune(model, processor, pairs, options.output, variant=options.variant, recipe=recipe)
+    PartialState().print(f"{options.output}: the fine-tuned model")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    table = _workspace(options, options.output).au_detection()
-    if options.model:
-        known = sorted(table["model"].unique())
-        if options.model not in known:
-            raise SettingsError(f"model {options.model!r} is not in the table; known are {', '.join(known)}")
+    workspace, known = _workspace(options, options.output), ("base", *VARIANTS)
+    if options.model in known:
+        table = workspace.au_detection()
         table = table[table["model"] == options.model]
+    elif options.model:
+        table = workspace.au_detection(_load(options), Path(options.model).name)
+    else:
+        table = workspace.au_detection()
     print(table.to_string(index=False))
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from . import lavis
+
+    if options.to_lavis:
+        print(f"{lavis.export(options.checkpoint, options.output)}: a LAVIS-format checkpoint without the language model")
+        return
+    for option in ("language_model", "qformer_tokenizer"):
+        if not getattr(options, option):
+            raise SettingsError(f"--{option.replace('_', '-')} is missing: the checkpoint does not hold it")
+    names = ("language_model", "qformer_tokenizer", "base", "vision_heads", "qformer_heads", "patch_size")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    print(f"{lavis.convert(options.checkpoint, options.output, **given)}: a transformers folder; try expvqa ask --model {options.output}")
 
 
 def _reproduce(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,6 @@ from .metrics.emotion import emotion_table
 from .metrics.intervals import bootstrap, group_codes
 
 MAIN = "exp_vqa"
-SHUFFLED = "exp_vqa_shuffled_images"
 
 
 def au_columns(faces: pd.DataFrame) -> list[str]:
@@ -27,13 +27,13 @@ def au_columns(faces: pd.DataFrame) -> list[str]:
     return [ACTION_UNITS[n].name for n in labelled_aus(faces)]
 
 
-def with_controls(predictions: Mapping[str, pd.DataFrame], faces: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame]:
-    """Add the shuffled-image control: every face keeps its labels and gets Exp-VQA's prediction for a face of somebody else.
+def with_controls(predictions: Mapping[str, pd.DataFrame], faces: pd.DataFrame, seed: int, main: str = MAIN) -> dict[str, pd.DataFrame]:
+    """Add the shuffled-image control: every face keeps its labels and gets the `main` model's prediction for a face of somebody else.
 
     The question is the same for all faces, so this equals asking the model about the exchanged image.
     """
     other = derange(faces["subject"], seed)
-    return dict(predictions) | {SHUFFLED: predictions[MAIN].iloc[other].reset_index(drop=True)}
+    return dict(predictions) | {f"{main}_shuffled_images": predictions[main].iloc[other].reset_index(drop=True)}
 
 
 def derange(groups: pd.Series, seed: int) -> np.ndarray:
@@ -58,9 +58,14 @@ def derange(groups: pd.Series, seed: int) -> np.ndarray:
 
 
 def au_detection(
-    faces: pd.DataFrame, train: pd.DataFrame, scores: Mapping[str, pd.DataFrame], resamples: int = 1000, seed: int = 0
+    faces: pd.DataFrame,
+    train: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    resamples: int = 1000,
+    seed: int = 0,
+    main: str = MAIN,
 ) -> pd.DataFrame:
-    """Per-AU detection (Q3) of every model, of the label prior, and of Exp-VQA on shuffled images.
+    """Per-AU detection (Q3) of every model, of the label prior, and of the `main` model on shuffled images.
 
     Args:
         faces: test faces with labels and subjects (intervals come from drawing subjects).
@@ -72,7 +77,7 @@ def au_detection(
     """
     columns = au_columns(faces)
     labels = faces[columns]
-    rows = {"prior": prior_scores(train[columns], labels.index), **with_controls(scores, faces, seed)}
+    rows = {"prior": prior_scores(train[columns], labels.index), **with_controls(scores, faces, seed, main)}
     common = {
         "dataset": faces["dataset"].iat[0],
         "split": "test",
@@ -135,6 +140,12 @@ def pointing_cases(faces: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(cases, columns=["row", "au"])
 
 
+@lru_cache(4096)
+def _region(face: str, au: int) -> np.ndarray:
+    """The pixels that an AU changed, drawn once however many models and methods are measured against them."""
+    return au_mask(Face.from_json(face), au)
+
+
 def pointing(
     model, processor, faces: pd.DataFrame, each: int, method: str = attention.METHODS[0], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -151,7 +162,7 @@ def pointing(
     images = [faces["image"].iat[r] for r in cases["row"]]
     asked = [questions.ask_q3(au) for au in cases["au"]]
     heat, _, _ = attention.relevance(model, processor, images, asked, targets=[questions.YES] * len(asked), method=method)
-    regions = np.stack([au_mask(Face.from_json(faces["face"].iat[r]), au) for r, au in zip(cases["row"], cases["au"], strict=True)])
+    regions = np.stack([_region(faces["face"].iat[r], au) for r, au in zip(cases["row"], cases["au"], strict=True)])
     maps = attention.upsample(heat, regions.shape[1]).reshape(len(cases), -1)
     flat = regions.reshape(len(cases), -1)
     hit = flat[np.arange(len(cases)), maps.argmax(1)].astype(float)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from .corpora.synthetic import CorpusSizes
 from .errors import SettingsError
-from .training import Recipe
+from .recipe import PAPER, Recipe
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Profile:
     """Settings of one run from faces to figures."""
 
     name: str
-    corpora: CorpusSizes = field(default_factory=CorpusSizes)
+    corpora: CorpusSizes | None = field(default_factory=CorpusSizes)  # None: real data
     exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=850, learning_rate=7e-4, augment=False))
     exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=2200, learning_rate=1.2e-3, augment=False))
     exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already
@@ -45,20 +45,23 @@ PROFILES = {
         explained=2,
         resamples=50,
     ),
+    "paper": Profile("paper", corpora=None, exp_vqa=PAPER, exp_vqa_fz=PAPER),
 }
-"""`quick` regenerates the committed figures; `smoke` runs the same code on a miniature in the tests and learns nothing."""
+"""`quick` regenerates the committed figures; `smoke` runs the same code on a miniature in the tests and learns nothing; `paper` is the
+paper's own scale, for `expvqa train` on pairs and a model of one's own."""
 
 
-def get(name: str) -> Profile:
-    """Return a profile by its name.
+def get(name: str, *, faces: bool = False) -> Profile:
+    """Return a profile by its name; with `faces`, one whose faces can be had, which the notebooks need.
 
     Raises:
-        SettingsError: there is none of that name; or it is `paper`, which cannot run yet.
+        SettingsError: there is none of that name, or its faces cannot be read yet.
     """
-    if name == "paper":
-        raise SettingsError(
-            "profile 'paper' cannot run yet: readers of the licensed data sets and the 7B recipe are missing in this version; use 'quick'"
-        )
     if name not in PROFILES:
         raise SettingsError(f"profile {name!r} is unknown; known are {', '.join(PROFILES)}")
+    if faces and PROFILES[name].corpora is None:
+        raise SettingsError(
+            f"profile {name!r} cannot run the notebooks yet: readers of the licensed data sets are missing in this version; its recipe "
+            f"runs with expvqa train --profile {name} --pairs DIR --model DIR"
+        )
     return PROFILES[name]

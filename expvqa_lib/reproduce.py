@@ -65,7 +65,7 @@ def reproduce(
     from . import profiles
     from .report import write_report
 
-    profiles.get(profile)
+    profiles.get(profile, faces=True)
     folder = Path(notebooks).resolve() if notebooks else repository_root() / "notebooks"
     known = find_notebooks(folder)
     chosen = _choose(known, start, only)

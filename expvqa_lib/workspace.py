@@ -1,4 +1,7 @@
-"""One run on disk: faces, pairs, models, predictions and tables, each made when first asked for and read back afterwards."""
+"""One run on disk: faces, pairs, models, predictions and tables, each made when first asked for and read back afterwards.
+
+What takes seconds to import (torch, transformers, datasets) is imported where it is needed: notebooks that draw faces start at once.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,26 @@ import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
 import pandas as pd
-import torch
 
-from . import attention, evaluation, pairs, profiles
-from .answering import embed_images, generate, score_yes_no
-from .companion import BASE, ExpVQA, load
+from . import profiles
 from .corpora import synthetic
 from .corpora.table import labelled_aus
 from .errors import SettingsError
 from .facs import ACTION_UNITS
 from .files import atomic, fingerprint, write_json
 from .questions import ask_q1, ask_q2
-from .training import VARIANTS, finetune
+from .recipe import VARIANTS
+
+if TYPE_CHECKING:
+    import datasets
+
+    from .companion import ExpVQA
 
 MODELS = ("base", *VARIANTS)
+BASE = Path(__file__).parent / "data" / "base"
 
 
 def repository_root(start: Path | None = None) -> Path:
@@ -37,12 +43,11 @@ class Workspace:
     def __init__(
         self, profile: str = "quick", run_dir: str | Path = "", figures_dir: str | Path = "", data_root: str | None = None
     ) -> None:
-        self.profile = profiles.get(profile)
+        self.profile = profiles.get(profile, faces=True)
         self.run_dir = repository_root() / (run_dir or Path("runs") / profile)
         self.figures_dir = repository_root() / (figures_dir or "figures")
         if data_root:
             raise SettingsError(f"data_root={data_root!r}: profile {profile!r} draws its own faces; real data sets cannot be read yet")
-        torch.set_num_threads(min(torch.get_num_threads(), 8))
 
     # ------------------------------------------------------------------------------------------------ faces and pairs
 
@@ -57,6 +62,10 @@ class Workspace:
 
     def pairs(self) -> datasets.DatasetDict:
         """Question-answer pairs of all corpora, by split."""
+        import datasets
+
+        from . import pairs
+
         folder = self.run_dir / f"pairs-{fingerprint(self._fingerprint(), str(self.run_dir))}"  # image paths are absolute
         if not folder.exists():
             with atomic(folder) as temporary:
@@ -69,13 +78,27 @@ class Workspace:
         """`base`, `exp_vqa` or `exp_vqa_fz`; a variant is fine-tuned first if it is not there (a killed training goes on)."""
         if name not in MODELS:
             raise SettingsError(f"model {name!r} is unknown; known are {', '.join(MODELS)}")
+        import torch
+
+        from .companion import load
+        from .training import finetune
+
+        torch.set_num_threads(min(torch.get_num_threads(), 8))
         if name == "base":
-            return load(BASE)
+            return load(BASE, quiet=True)
         folder = self.model_dir(name)
         if not folder.exists():
             start = self.model(self._start(name))
-            finetune(start.model, start.processor, self.pairs(), folder, variant=name, recipe=getattr(self.profile, name))
-        return load(folder)
+            finetune(
+                start.model,
+                start.processor,
+                self.pairs(),
+                folder,
+                variant=name,
+                recipe=getattr(self.profile, name),
+                features=self.run_dir / "features",
+            )
+        return load(folder, quiet=True)
 
     def model_dir(self, name: str) -> Path:
         """Where a fine-tuned variant is kept."""
@@ -92,6 +115,8 @@ class Workspace:
         """P(yes) of the lab corpus's AUs for its test faces, by one model."""
 
         def make() -> pd.DataFrame:
+            from .answering import score_yes_no
+
             faces, model = self.test_faces("synth_lab"), self.model(name)
             return score_yes_no(model.model, model.processor, faces["image"].tolist(), labelled_aus(faces), progress=True)
 
@@ -104,6 +129,8 @@ class Workspace:
         """
 
         def make() -> pd.DataFrame:
+            from .answering import embed_images, generate
+
             faces = self.test_faces("synth_emotion" if kind == "Q1" else "synth_lab")
             areas = [None] if kind == "Q1" else list(dict.fromkeys(ACTION_UNITS[au].area for au in labelled_aus(faces)))
             model = self.model(name)
@@ -119,15 +146,26 @@ class Workspace:
 
     # --------------------------------------------------------------------------------------------------------- tables
 
-    def au_detection(self) -> pd.DataFrame:
-        """Per-AU detection on unseen identities: prior, base, both variants, and Exp-VQA on shuffled images."""
-        faces = self.faces()
+    def au_detection(self, model: ExpVQA | None = None, name: str = "exp_vqa") -> pd.DataFrame:
+        """Per-AU detection on unseen identities: prior, base, both variants, and Exp-VQA on shuffled images.
+
+        With a `model` of one's own, called `name`: the prior, this model, and this model on shuffled images.
+        """
+        from . import evaluation
+        from .answering import score_yes_no
+
+        faces, test = self.faces(), self.test_faces("synth_lab")
         train = faces[(faces["dataset"] == "synth_lab") & (faces["split"] == "train")]
-        scores = {name: self.scores(name) for name in MODELS}
-        return evaluation.au_detection(self.test_faces("synth_lab"), train, scores, self.profile.resamples, self.profile.seed)
+        if model is None:
+            scores = {known: self.scores(known) for known in MODELS}
+        else:
+            scores = {name: score_yes_no(model.model, model.processor, test["image"].tolist(), labelled_aus(test), progress=True)}
+        return evaluation.au_detection(test, train, scores, self.profile.resamples, self.profile.seed, name)
 
     def captions(self) -> pd.DataFrame:
         """Emotions read out of Q1 answers and AUs read out of Q2 answers, with the same controls."""
+        from . import evaluation
+
         faces = self.faces()
         emotion_train = faces[(faces["dataset"] == "synth_emotion") & (faces["split"] == "train")]
         return evaluation.captions(
@@ -140,8 +178,10 @@ class Workspace:
             self.profile.seed,
         )
 
-    def attention(self, method: str = attention.METHODS[0]) -> pd.DataFrame:
-        """Pointing accuracy an AU on the lab corpus's test faces, and what chance would give."""
+    def attention(self, method: str = "gradient_cross_attention") -> pd.DataFrame:
+        """Pointing accuracy an AU on the lab corpus's test faces by a method of `attention.METHODS`, and what chance would give."""
+        from . import evaluation
+
         model, faces = self.model("exp_vqa"), self.test_faces("synth_lab")
         return evaluation.pointing(
             model.model, model.processor, faces, self.profile.explained, method, self.profile.resamples, self.profile.seed
@@ -157,6 +197,7 @@ class Workspace:
 
     def identity(self) -> dict:
         """What made the results: profile, seed, code, versions, hardware and data."""
+        import torch
         import transformers
 
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()

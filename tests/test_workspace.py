@@ -143,8 +143,8 @@ def test_relative_places_hang_from_the_repository_wherever_one_stands(monkeypatc
     ("options", "message"),
     [
         ({"profile": "fast"}, "profile 'fast' is unknown; known are quick, smoke"),
-        ({"profile": "paper"}, "profile 'paper' cannot run yet: readers of the licensed data sets and the 7B recipe are missing"),
-        ({"profile": "paper", "data_root": "/data"}, "profile 'paper' cannot run yet"),
+        ({"profile": "paper"}, "profile 'paper' cannot run the notebooks yet: readers of the licensed data sets are missing"),
+        ({"profile": "paper", "data_root": "/data"}, "profile 'paper' cannot run the notebooks yet"),
         ({"profile": "quick", "data_root": "/data"}, "data_root='/data': profile 'quick' draws its own faces"),
     ],
 )
