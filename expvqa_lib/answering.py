@@ -54,7 +54,7 @@ def score_yes_no(
     images: Sequence,
     aus: Sequence[int],
     *,
-    wording: int = 0,
+    wordings: Sequence[int] = (0,),
     batch: int = 256,
     embeds: Tensor | None = None,
     progress: bool = False,
@@ -66,7 +66,7 @@ def score_yes_no(
 
     Args:
         aus: AU numbers to ask about.
-        wording: which of the Q3 wordings.
+        wordings: which of the Q3 wordings; of several, the mean probability.
         batch: questions a forward pass.
         embeds: from `embed_images`, to save a second look.
 
@@ -74,14 +74,14 @@ def score_yes_no(
         One row an image, one column an AU (`AU12`), values in [0, 1].
     """
     embeds = embed_images(model, processor, images, progress=progress) if embeds is None else embeds
-    asked = [questions.ask_q3(au, wording) for au in aus]
+    asked = [questions.ask_q3(au, wording) for wording in wordings for au in aus]
     yes, no = (processor.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in (questions.YES, questions.NO))
-    scores, each = [], max(1, batch // max(1, len(aus)))  # images a pass
-    for k in tqdm(range(0, len(embeds) if len(aus) else 0, each), desc="scoring AUs", disable=not progress):
+    scores, each = [], max(1, batch // max(1, len(asked)))  # images a pass
+    for k in tqdm(range(0, len(embeds) if asked else 0, each), desc="scoring AUs", disable=not progress):
         some = embeds[k : k + each]
         inputs = _prompt(model, processor, some, asked * len(some))
         scores.append(next_logits(model, inputs)[:, [yes, no]].softmax(1)[:, 0].cpu())
-    values = torch.cat(scores).view(len(embeds), len(aus)).numpy() if scores else np.empty((0, len(aus)))
+    values = torch.cat(scores).view(len(embeds), len(wordings), len(aus)).mean(1).numpy() if scores else np.empty((0, len(aus)))
     return pd.DataFrame(values, columns=[f"AU{au}" for au in aus])
 
 

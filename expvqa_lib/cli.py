@@ -223,7 +223,7 @@ def _train_on(options: argparse.Namespace) -> None:
         pairs = datasets.load_from_disk(options.pairs)
     except Exception as error:
         raise SettingsError(f"{options.pairs}: no pairs could be read ({error}); expected a folder of `expvqa pairs`") from error
-    model, processor = load(options.model, device="cpu", dtype="float32")
+    model, processor = load(options.model, device="cpu", dtype="float32", language_dtype=recipe.precision)
     finetune(model, processor, pairs, options.output, variant=options.variant, recipe=recipe)
     PartialState().print(f"{options.output}: the fine-tuned model")
 

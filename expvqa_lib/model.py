@@ -144,6 +144,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     bits: int | None = None,
+    language_dtype: str | None = None,
     quiet: bool = False,
 ) -> tuple[InstructBlipForConditionalGeneration, InstructBlipProcessor]:
     """Load any InstructBLIP that transformers knows, and its processor; first say on stderr how much memory it takes.
@@ -153,6 +154,7 @@ def load(
         device: `cpu`, `cuda`, `mps`, ...; where None, an accelerator for models of a billion parameters and more, if any, else the CPU.
         dtype: `float32`, `bfloat16`, `float16`; where None, float32 on the CPU and for small models, else bfloat16 (float16 on MPS).
         bits: 8 or 4 hold the language model's linear layers in so many bits (bitsandbytes, the extra `quantization`).
+        language_dtype: of the language model alone, where it is to differ.
         quiet: no line on stderr.
 
     Raises:
@@ -163,7 +165,7 @@ def load(
     with torch.device("meta"):
         skeleton = InstructBlipForConditionalGeneration(config)
     place, kind = _choose(device, dtype, skeleton.num_parameters())
-    options = {"dtype": kind}
+    options = {"dtype": {"": kind, "text_config": DTYPES[language_dtype]} if language_dtype else kind}
     if bits is not None:
         options |= {"quantization_config": _quantization(source, bits, kind), "device_map": {"": place}}
     _check_memory(source, skeleton, place, kind, bits, quiet)

@@ -15,8 +15,8 @@ class Profile:
 
     name: str
     corpora: CorpusSizes | None = field(default_factory=CorpusSizes)  # None: real data
-    exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=850, learning_rate=7e-4, augment=False))
-    exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=2200, learning_rate=1.2e-3, augment=False))
+    exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=1000, learning_rate=8e-4, crop=(1.0, 1.0)))  # flips alone
+    exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=950, learning_rate=1.5e-3, augment=False))
     exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already
     explained: int = 40  # faces an AU in the attention measurements
     resamples: int = 1000  # of the bootstrap

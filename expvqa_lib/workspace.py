@@ -19,7 +19,7 @@ from .corpora.table import labelled_aus
 from .errors import SettingsError
 from .facs import ACTION_UNITS
 from .files import atomic, fingerprint, write_json
-from .questions import ask_q1, ask_q2
+from .questions import Q3, ask_q1, ask_q2
 from .recipe import VARIANTS
 
 if TYPE_CHECKING:
@@ -112,15 +112,16 @@ class Workspace:
     # ---------------------------------------------------------------------------------------------------- predictions
 
     def scores(self, name: str) -> pd.DataFrame:
-        """P(yes) of the lab corpus's AUs for its test faces, by one model."""
+        """P(yes) of the lab corpus's AUs for its test faces, by one model of the run."""
+        return self._kept("q3_scores", name, lambda: self._scores(self.model(name)))
 
-        def make() -> pd.DataFrame:
-            from .answering import score_yes_no
+    def _scores(self, model: ExpVQA) -> pd.DataFrame:
+        """P(yes), the mean over the three wordings of Q3."""
+        from .answering import score_yes_no
 
-            faces, model = self.test_faces("synth_lab"), self.model(name)
-            return score_yes_no(model.model, model.processor, faces["image"].tolist(), labelled_aus(faces), progress=True)
-
-        return self._kept("au_scores", name, make)
+        faces = self.test_faces("synth_lab")
+        images, aus = faces["image"].tolist(), labelled_aus(faces)
+        return score_yes_no(model.model, model.processor, images, aus, wordings=range(len(Q3)), progress=True)
 
     def answers(self, name: str, kind: str) -> pd.DataFrame:
         """Answers in words: `Q1` for the emotion corpus's test faces, `Q2` for every labelled area of the lab corpus's test faces.
@@ -152,14 +153,10 @@ class Workspace:
         With a `model` of one's own, called `name`: the prior, this model, and this model on shuffled images.
         """
         from . import evaluation
-        from .answering import score_yes_no
 
         faces, test = self.faces(), self.test_faces("synth_lab")
         train = faces[(faces["dataset"] == "synth_lab") & (faces["split"] == "train")]
-        if model is None:
-            scores = {known: self.scores(known) for known in MODELS}
-        else:
-            scores = {name: score_yes_no(model.model, model.processor, test["image"].tolist(), labelled_aus(test), progress=True)}
+        scores = {known: self.scores(known) for known in MODELS} if model is None else {name: self._scores(model)}
         return evaluation.au_detection(test, train, scores, self.profile.resamples, self.profile.seed, name)
 
     def captions(self) -> pd.DataFrame:

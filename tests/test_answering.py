@@ -57,7 +57,7 @@ def greedy(model, processor, image, question: str, steps: int) -> str:
 
 @pytest.mark.parametrize("wording", [0, 1, 2])
 def test_p_yes_is_the_softmax_over_yes_and_no_of_the_full_forward_pass(model, processor, images, wording):
-    scores = score_yes_no(model, processor, images, AUS, wording=wording)
+    scores = score_yes_no(model, processor, images, AUS, wordings=[wording])
     assert list(scores.columns) == ["AU1", "AU12", "AU25"] and len(scores) == len(images)
     words = [processor.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in ("yes", "no")]
     for row, image in enumerate(images):
@@ -65,6 +65,12 @@ def test_p_yes_is_the_softmax_over_yes_and_no_of_the_full_forward_pass(model, pr
             expected = next_logits(model, processor, image, ask_q3(au, wording))[words].softmax(0)[0]
             assert scores.at[row, f"AU{au}"] == pytest.approx(float(expected), abs=1e-5)
     assert scores.to_numpy().std() > 1e-4  # a test on equal numbers would show nothing
+
+
+def test_several_wordings_are_averaged(model, processor, images):
+    alone = [score_yes_no(model, processor, images, AUS, wordings=[wording]) for wording in range(3)]
+    np.testing.assert_allclose(score_yes_no(model, processor, images, AUS, wordings=range(3), batch=7), sum(alone) / 3, atol=1e-5)
+    assert np.abs(alone[0] - alone[1]).to_numpy().max() > 1e-4
 
 
 def test_scores_do_not_depend_on_the_batch(model, processor, images):
@@ -155,7 +161,7 @@ def test_wrong_requests_are_refused(model, processor, images):
     with pytest.raises(SettingsError, match="AU 3 is unknown"):
         score_yes_no(model, processor, images, [12, 3])
     with pytest.raises(SettingsError, match="wording 7 is unknown"):
-        score_yes_no(model, processor, images, [12], wording=7)
+        score_yes_no(model, processor, images, [12], wordings=[7])
     with pytest.raises(ImageError, match=r"nobody\.png: no such file"):
         score_yes_no(model, processor, [images[0], "nobody.png"], AUS)
 

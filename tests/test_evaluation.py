@@ -12,9 +12,11 @@ from expvqa_lib.corpora.drawing import au_mask
 from expvqa_lib.corpora.faces import Face
 from expvqa_lib.corpora.table import au_labels, labelled_aus
 from expvqa_lib.errors import TableError
-from expvqa_lib.evaluation import MAIN, SHUFFLED, au_columns, captions, derange, pointing, pointing_cases, with_controls
+from expvqa_lib.evaluation import MAIN, au_columns, captions, derange, pointing, pointing_cases, with_controls
 from expvqa_lib.facs import ACTION_UNITS, AREAS, BP4D_AUS
 from expvqa_lib.questions import answer_q1, answer_q2
+
+SHUFFLED = f"{MAIN}_shuffled_images"
 
 COLUMNS = ["model", "dataset", "split", "target", "metric", "value", "low", "high", "support"]
 

@@ -62,7 +62,7 @@ def stamps(folder: Path) -> dict[Path, int]:
 def test_the_first_table_makes_everything_it_needs(detection, place):
     assert set(detection["model"]) == {"prior", *MODELS, "exp_vqa_shuffled_images"}
     assert sorted(path.name.split("-")[0] for path in (place["run_dir"] / "models").iterdir()) == ["exp_vqa", "exp_vqa_fz"]
-    assert len(list((place["run_dir"] / "predictions").glob("au_scores-*.parquet"))) == 3
+    assert len(list((place["run_dir"] / "predictions").glob("q3_scores-*.parquet"))) == 3
     assert not list(place["run_dir"].rglob(".*"))  # no checkpoint and nothing half-written is left
 
 

@@ -49,14 +49,14 @@ _CONFLICTS = (
 class CorpusSizes:
     """Subjects of the lab corpus (each with `videos` videos of 12 sampled frames) and pictures of the others, a split each."""
 
-    lab_train: int = 110
-    lab_validation: int = 4
-    lab_test: int = 16
-    videos: int = 4
-    wild_train: int = 1800
+    lab_train: int = 220
+    lab_validation: int = 8
+    lab_test: int = 24
+    videos: int = 2
+    wild_train: int = 1200
     wild_validation: int = 80
-    wild_test: int = 600
-    emotion_train: int = 1500
+    wild_test: int = 60
+    emotion_train: int = 900
     emotion_validation: int = 80
     emotion_test: int = 600
     image: int = 96  # pixels
