@@ -41,7 +41,7 @@ def embed_images(
 
 def _prompt(model, processor, embeds: Tensor, asked: Sequence[str]) -> dict:
     """Language model inputs of questions about images; as many about each, one image's after the other's."""
-    text = {k: v.to(model.device) for k, v in encode(processor, asked).items()}
+    text = {k: v.to(model.device) for k, v in encode(processor, asked, left=model.config.use_decoder_only_language_model).items()}
     index = torch.arange(len(embeds), device=model.device).repeat_interleave(len(asked) // len(embeds))
     output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"], index)
     return language_inputs(model, output, text["input_ids"], text["attention_mask"])

@@ -79,7 +79,7 @@ def relevance(
 
 def _batch_relevance(model, processor, images, asked, targets, method) -> tuple[np.ndarray, np.ndarray, list[str]]:
     pixels = processor.image_processor([load_image(i) for i in images], return_tensors="pt")["pixel_values"]
-    text = {k: v.to(model.device) for k, v in encode(processor, asked).items()}
+    text = {k: v.to(model.device) for k, v in encode(processor, asked, left=model.config.use_decoder_only_language_model).items()}
     vision = model.vision_model
     with torch.enable_grad(), cross_attention_weights(model.qformer) as attentions:
         patches = vision.embeddings(pixels.to(model.device, model.dtype)).detach().requires_grad_()  # [N, P, D]

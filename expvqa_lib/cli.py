@@ -189,6 +189,7 @@ def _load(options: argparse.Namespace):
 
 
 def _train(options: argparse.Namespace) -> None:
+    import torch
     from accelerate import PartialState
 
     if options.pairs:
@@ -197,7 +198,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.model or options.max_words:
         raise SettingsError("--model and --max-words go with --pairs; without, a profile trains its own model on its own pairs")
     workspace = _workspace(options, options.output)
-    with PartialState().main_process_first():  # one of several processes draws the faces
+    with PartialState(cpu=not torch.accelerator.is_available()).main_process_first():  # one of several processes draws the faces
         workspace.pairs()
     workspace.model(options.variant)
     PartialState().print(f"{options.variant} is trained; its run folder is {options.output or Path('runs') / options.profile}")
@@ -223,7 +224,7 @@ def _train_on(options: argparse.Namespace) -> None:
         pairs = datasets.load_from_disk(options.pairs)
     except Exception as error:
         raise SettingsError(f"{options.pairs}: no pairs could be read ({error}); expected a folder of `expvqa pairs`") from error
-    model, processor = load(options.model, device="cpu", dtype="float32", language_dtype=recipe.precision)
+    model, processor = load(options.model, device="cpu", language_dtype=recipe.precision)
     finetune(model, processor, pairs, options.output, variant=options.variant, recipe=recipe)
     PartialState().print(f"{options.output}: the fine-tuned model")
 

@@ -154,7 +154,7 @@ def load(
         device: `cpu`, `cuda`, `mps`, ...; where None, an accelerator for models of a billion parameters and more, if any, else the CPU.
         dtype: `float32`, `bfloat16`, `float16`; where None, float32 on the CPU and for small models, else bfloat16 (float16 on MPS).
         bits: 8 or 4 hold the language model's linear layers in so many bits (bitsandbytes, the extra `quantization`).
-        language_dtype: of the language model alone, where it is to differ.
+        language_dtype: of the language model, which in training is half of the rest's float32; `dtype` is left out then.
         quiet: no line on stderr.
 
     Raises:
@@ -165,7 +165,7 @@ def load(
     with torch.device("meta"):
         skeleton = InstructBlipForConditionalGeneration(config)
     place, kind = _choose(device, dtype, skeleton.num_parameters())
-    options = {"dtype": {"": kind, "text_config": DTYPES[language_dtype]} if language_dtype else kind}
+    options = {"dtype": DTYPES[language_dtype] if language_dtype else kind}
     if bits is not None:
         options |= {"quantization_config": _quantization(source, bits, kind), "device_map": {"": place}}
     _check_memory(source, skeleton, place, kind, bits, quiet)
@@ -173,7 +173,7 @@ def load(
     if skeleton.num_parameters() < LARGE:
         logging.disable_progress_bar()
     try:
-        model, found = InstructBlipForConditionalGeneration.from_pretrained(
+        model, found = (_HalfLanguage if language_dtype else InstructBlipForConditionalGeneration).from_pretrained(
             source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
         processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
@@ -191,7 +191,16 @@ def load(
         )
     # transformers has one epsilon for all norms of the vision encoder; the reference's final norm has its own
     model.vision_model.post_layernorm.eps = getattr(config.vision_config, "post_layernorm_eps", config.vision_config.layer_norm_eps)
-    return (model if bits else model.to(place)).eval(), processor
+    model.__class__ = InstructBlipForConditionalGeneration
+    if not bits:
+        model.to(place, None if language_dtype else kind)
+    return model.eval(), processor
+
+
+class _HalfLanguage(InstructBlipForConditionalGeneration):
+    """Read with the language model in half precision and all that trains in float32, without a whole copy in float32 between."""
+
+    _keep_in_fp32_modules_strict = ["query_tokens", "vision_model", "qformer", "language_projection"]
 
 
 LARGE = 10**9  # parameters from which on a model goes to an accelerator by itself

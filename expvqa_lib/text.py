@@ -78,11 +78,14 @@ def reference_text(text: str, max_words: int = 50) -> str:
     return " ".join(re.sub(r"[!\"()*#:;~]", " ", text.lower()).split()[:max_words])
 
 
-def encode(processor: InstructBlipProcessor, questions: Sequence[str], answers: Sequence[str] | None = None) -> dict[str, Tensor]:
+def encode(
+    processor: InstructBlipProcessor, questions: Sequence[str], answers: Sequence[str] | None = None, *, left: bool = True
+) -> dict[str, Tensor]:
     """Tokenise questions, with answers for training or without for generation.
 
     Training pads on the right: `</s>` question, answer, `</s>`; labels cover the answer and its end (-100 elsewhere). Generation pads on
-    the left. Long questions are cut to 128 tokens (the language model keeps their end, the Q-Former their start), answers to 256.
+    the left, or with `left` false on the right, for encoders. Long questions are cut to 128 tokens (the language model keeps their end, the
+    Q-Former their start), answers to 256.
 
     Returns:
         `input_ids`, `attention_mask` [N, T], `qformer_input_ids`, `qformer_attention_mask` [N, U], and with answers `labels` [N, T].
@@ -90,7 +93,7 @@ def encode(processor: InstructBlipProcessor, questions: Sequence[str], answers: 
     tokenizer = processor.tokenizer
     asked = [ids[:1] + ids[1:][-(MAX_QUESTION - 1) :] for ids in tokenizer(list(questions))["input_ids"]]
     if answers is None:
-        rows, marks, left = asked, asked, True
+        rows, marks = asked, asked
     else:
         told = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         told = [ids[: MAX_ANSWER - 1] + [tokenizer.eos_token_id] for ids in told]

@@ -8,6 +8,7 @@ the vision encoder; of a frozen one that sees the same images again, the results
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -185,14 +186,17 @@ def finetune(
     if folder.exists() and not (folder / "config.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"{folder}: not a model folder, and training would replace it; choose a new or an empty folder")
     train = ImagePairs(pairs["train"], recipe)
-    if len(train) < recipe.images:
-        raise SettingsError(f"{len(train)} training images are fewer than one batch of {recipe.images}; lower Recipe.images")
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    batch = recipe.images * processes * recipe.accumulate
+    if len(train) < batch:
+        raise SettingsError(f"{len(train)} training images are fewer than one batch of {batch}; lower Recipe.images")
+    steps = recipe.steps or recipe.epochs * (len(train) // batch)
     validation = ImagePairs(pairs["validation"], recipe, train=False) if "validation" in pairs else None
     trained = [model.query_tokens, model.qformer, model.vision_model, model.language_projection]
     start = encoder_key([m for m in trained if isinstance(m, torch.nn.Module)])
     work = folder.parent / f".{folder.name}-checkpoints-{fingerprint(variant, asdict(recipe), start, _contents(train))}"
     _hold_frozen_parts(model, variant, recipe)
-    arguments = _arguments(work, recipe, validation is not None)
+    arguments = _arguments(work, recipe, steps, validation is not None)
     caller = copy.copy(model)  # shares all weights
     caller.__class__ = _Trained
     trainer = _PairTrainer(
@@ -226,13 +230,13 @@ def finetune(
     return log
 
 
-def _arguments(work: Path, recipe: Recipe, validate: bool) -> TrainingArguments:
+def _arguments(work: Path, recipe: Recipe, steps: int, validate: bool) -> TrainingArguments:
     if recipe.precision == "float16" and not torch.cuda.is_available():
         raise SettingsError("Recipe.precision='float16' needs a CUDA GPU; use 'bfloat16' or 'float32' here")
     return TrainingArguments(
         output_dir=str(work),
-        max_steps=recipe.steps or -1,
-        num_train_epochs=recipe.epochs or 1,
+        max_steps=steps,
+        use_cpu=not torch.accelerator.is_available(),
         per_device_train_batch_size=recipe.images,
         per_device_eval_batch_size=recipe.images,
         gradient_accumulation_steps=recipe.accumulate,
@@ -244,7 +248,7 @@ def _arguments(work: Path, recipe: Recipe, validate: bool) -> TrainingArguments:
         activation_checkpointing_kwargs={"use_reentrant": False},
         seed=recipe.seed,
         data_seed=recipe.seed,
-        logging_steps=max(1, recipe.steps // 100) if recipe.steps else 10,
+        logging_steps=max(1, steps // 100),
         logging_nan_inf_filter=False,
         eval_strategy="steps" if validate else "no",
         eval_steps=recipe.validate_every,
@@ -253,6 +257,7 @@ def _arguments(work: Path, recipe: Recipe, validate: bool) -> TrainingArguments:
         remove_unused_columns=False,
         dataloader_drop_last=True,
         dataloader_num_workers=recipe.workers,
+        ddp_find_unused_parameters=True,  # the last Q-Former layer's words lead nowhere
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to=[],
     )

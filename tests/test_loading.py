@@ -93,9 +93,11 @@ def test_large_models_go_to_an_accelerator_in_half_precision_and_small_ones_stay
 
 
 def test_the_language_model_can_be_held_in_half_precision_alone(folder):
-    model = load(folder, quiet=True, language_dtype="bfloat16")[0]
-    assert {p.dtype for p in model.language_model.parameters()} == {torch.bfloat16}
-    assert {p.dtype for p in model.qformer.parameters()} == {p.dtype for p in model.vision_model.parameters()} == {torch.float32}
+    for name in ("bfloat16", "float16"):
+        model = load(folder, quiet=True, language_dtype=name)[0]
+        assert {p.dtype for p in model.language_model.parameters()} == {getattr(torch, name)}
+        assert {p.dtype for name, p in model.named_parameters() if not name.startswith("language_model.")} == {torch.float32}
+        assert type(model) is InstructBlipForConditionalGeneration
 
 
 def test_an_encoder_decoder_language_model_answers_scores_and_explains_but_does_not_train(model, processor, image, pairs, tmp_path):
@@ -137,7 +139,7 @@ def test_an_encoder_decoder_language_model_answers_scores_and_explains_but_does_
 
 def test_another_kind_of_model_is_refused(tmp_path):
     T5Config().save_pretrained(tmp_path / "t5")
-    with pytest.raises(ModelError, match="found type 't5', expected 'instructblip'"):
+    with pytest.raises(ModelError, match="found model type 't5', expected 'instructblip'"):
         load(tmp_path / "t5")
     with pytest.raises(ModelError, match="no InstructBLIP model could be loaded"):
         load(tmp_path / "nothing")

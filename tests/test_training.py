@@ -540,7 +540,7 @@ def test_fewer_images_than_a_batch_are_refused(model, processor, pairs, tmp_path
 
 def test_an_empty_split_is_refused(pairs):
     with pytest.raises(TableError, match="the split is empty"):
-        ImagePairs(pairs["train"].select([]), 3, 0)
+        ImagePairs(pairs["train"].select([]), TOY)
 
 
 def test_a_folder_of_something_else_is_never_replaced(model, processor, pairs, tmp_path):
