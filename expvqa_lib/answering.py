@@ -133,6 +133,7 @@ def generate(
         "suppress_tokens": _no_words(model, tokenizer),
     }
     answers: list[list[str]] = []
+    batch = max(1, batch // max(beams, samples))  # each beam and each sample is a sequence of its own
     for k in tqdm(range(0, len(asked), batch), desc="answering", disable=not progress):
         inputs = _prompt(model, processor, embeds[k : k + batch], asked[k : k + batch])
         inputs.pop("position_ids", None)  # generate counts them from the mask itself

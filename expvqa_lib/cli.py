@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ExpVQAError, ImageError, SettingsError
-from .recipe import VARIANTS
+from .recipe import PRECISIONS, VARIANTS
 
 if TYPE_CHECKING:
     from .workspace import Workspace
@@ -88,7 +88,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--pairs", metavar="DIR", help="pairs of your own, a folder of `expvqa pairs` (default: the profile's)")
     train.add_argument("--model", metavar="DIR", help="with --pairs: model folder or hub name to start from")
-    train.add_argument("--max-words", type=_positive, metavar="N", help="with --profile paper: cut texts to N words (default: 50)")
+    own = train.add_argument_group("with --pairs, in place of the profile's recipe")
+    own.add_argument("--precision", choices=PRECISIONS, help="of the arithmetic and of frozen parts (paper: float16)")
+    own.add_argument("--images", type=_positive, metavar="N", help="images a step and process (paper: 30)")
+    own.add_argument("--questions", type=_positive, metavar="N", help="pairs an image, which share its pass (paper: 1)")
+    own.add_argument("--accumulate", type=_positive, metavar="N", help="batches a step (paper: 1)")
+    own.add_argument("--epochs", type=_positive, metavar="N", help="(paper: 6)")
+    own.add_argument("--max-words", type=_positive, metavar="N", help="cut texts to N words (paper: 50)")
+    own.add_argument("--no-augment", action="store_true", help="images as they are; a frozen encoder then sees each once only")
     train.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/PROFILE); with --pairs: new folder of the model")
 
     evaluate = command("evaluate", _evaluate, "measure AU detection and print the table", "expvqa evaluate --profile quick")
@@ -195,13 +202,21 @@ def _train(options: argparse.Namespace) -> None:
     if options.pairs:
         _train_on(options)
         return
-    if options.model or options.max_words:
-        raise SettingsError("--model and --max-words go with --pairs; without, a profile trains its own model on its own pairs")
+    if options.model or _own_recipe(options):
+        raise SettingsError("--model and changes of the recipe go with --pairs; without, a profile trains its own model on its own pairs")
     workspace = _workspace(options, options.output)
     with PartialState(cpu=not torch.accelerator.is_available()).main_process_first():  # one of several processes draws the faces
         workspace.pairs()
     workspace.model(options.variant)
     PartialState().print(f"{options.variant} is trained; its run folder is {options.output or Path('runs') / options.profile}")
+
+
+def _own_recipe(options: argparse.Namespace) -> dict:
+    """The fields of the recipe that were given on the command line."""
+    names = ("precision", "images", "questions", "accumulate", "epochs", "max_words")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given |= {"steps": None} if options.epochs else {}
+    return given | ({"augment": False} if options.no_augment else {})
 
 
 def _train_on(options: argparse.Namespace) -> None:
@@ -215,9 +230,7 @@ def _train_on(options: argparse.Namespace) -> None:
     from .model import load
     from .training import finetune
 
-    recipe = getattr(profiles.get(options.profile), options.variant)
-    if options.max_words:
-        recipe = replace(recipe, max_words=options.max_words)
+    recipe = replace(getattr(profiles.get(options.profile), options.variant), **_own_recipe(options))
     if not options.model or not options.output:
         raise SettingsError("--pairs needs --model, what to start from, and --output, the new folder")
     try:

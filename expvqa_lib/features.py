@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -46,8 +46,10 @@ class Features:
             if image not in self._digests:
                 self._digests[image] = _digest(image)
         self.scan()
-        todo = {digest: image for image, digest in self._digests.items() if digest not in self._places}
-        chunks = [list(todo.items())[k : k + CHUNK] for k in range(0, len(todo), CHUNK)][rank::processes]
+        different = {digest: image for image, digest in self._digests.items()}
+        share = list(different.items())[rank::processes]  # before looking what is there, which others may be changing
+        todo = [(digest, image) for digest, image in share if digest not in self._places]
+        chunks = [todo[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
         for chunk in tqdm(chunks, desc="looking", unit=f"x{CHUNK}", disable=not chunks):
             digests = [digest for digest, _ in chunk]
             states = encode([image for _, image in chunk]).detach().cpu().contiguous()
@@ -64,8 +66,8 @@ class Features:
                 file = safe_open(path, "pt")
                 digests = json.loads(file.metadata()["images"])
                 self._open[path.name] = file.get_slice("states")
-            except Exception:  # damaged by whatever befell the disk
-                path.unlink()
+            except (SafetensorError, KeyError, TypeError, ValueError):  # damaged by whatever befell the disk
+                path.unlink(missing_ok=True)
                 continue
             self._places |= {digest: (path.name, row) for row, digest in enumerate(digests)}
 

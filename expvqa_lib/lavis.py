@@ -88,6 +88,8 @@ def read_checkpoint(path: str | Path) -> State:
     if not isinstance(state, Mapping) or not state or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
         kind = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise ModelError(f"{path}: found {kind}; expected tensors by name, under 'model' or at the top")
+    if odd := [name for name, value in state.items() if not value.is_floating_point() and not _DROPPED.search(name)]:
+        raise ModelError(f"{path}: {len(odd)} tensors do not hold floating-point numbers: {', '.join(odd)}")
     if "patch_embed.proj.weight" in state:
         state = {f"visual_encoder.{name}": value for name, value in state.items() if not _surplus_of_eva(name, state)}
     return dict(state)
@@ -212,12 +214,14 @@ def configure(
             f"{where}: llm_proj gives {shape['projection'][0]} values, but the language model is {language.hidden_size} wide; "
             "give the one that it was trained with"
         )
-    cross = sorted(_numbers(state, r"Qformer\.bert\.encoder\.layer\.(\d+)\.crossattention\."))
+    vision_layers = _layers(state, "visual_encoder.blocks.", where)
+    qformer_layers = _layers(state, "Qformer.bert.encoder.layer.", where)
+    cross = [k for k in range(qformer_layers) if f"Qformer.bert.encoder.layer.{k}.crossattention.self.query.weight" in state]
     return InstructBlipConfig(
         vision_config=InstructBlipVisionConfig(
             hidden_size=width,
             intermediate_size=shape["mlp"][0],
-            num_hidden_layers=1 + max(_numbers(state, r"visual_encoder\.blocks\.(\d+)\.")),
+            num_hidden_layers=vision_layers,
             num_attention_heads=vision_heads,
             image_size=side * patch,
             patch_size=patch,
@@ -227,11 +231,11 @@ def configure(
         qformer_config=InstructBlipQFormerConfig(
             vocab_size=shape["words"][0],
             hidden_size=qwidth,
-            num_hidden_layers=1 + max(_numbers(state, r"Qformer\.bert\.encoder\.layer\.(\d+)\.")),
+            num_hidden_layers=qformer_layers,
             num_attention_heads=qformer_heads,
             intermediate_size=shape["inner"][0],
             max_position_embeddings=shape["positions"][0],
-            cross_attention_frequency=cross[1] - cross[0] if len(cross) > 1 else 2,
+            cross_attention_frequency=cross[1] - cross[0] if len(cross) > 1 else qformer_layers,
             encoder_hidden_size=width,
         ).to_dict(),
         text_config=language.to_dict(),
@@ -239,8 +243,12 @@ def configure(
     )
 
 
-def _numbers(state: State, pattern: str) -> set[int]:
-    return {int(found[1]) for name in state if (found := re.match(pattern, name))}
+def _layers(state: State, prefix: str, where: str | Path) -> int:
+    """How many layers there are, numbered from 0 without a gap."""
+    numbers = {int(found[1]) for name in state if (found := re.match(re.escape(prefix) + r"(\d+)\.", name))}
+    if missing := sorted(set(range(min(len(numbers), max(numbers, default=0) + 1))) - numbers):
+        raise ModelError(f"{where}: layers are missing: {', '.join(f'{prefix}{k}' for k in missing)} (found {len(numbers)})")
+    return len(numbers)
 
 
 def check(state: State, config: InstructBlipConfig, where: str | Path = "checkpoint") -> None:

@@ -165,10 +165,13 @@ def load(
     with torch.device("meta"):
         skeleton = InstructBlipForConditionalGeneration(config)
     place, kind = _choose(device, dtype, skeleton.num_parameters())
-    options = {"dtype": DTYPES[language_dtype] if language_dtype else kind}
+    half = DTYPES[language_dtype] if language_dtype else kind
+    options = {"dtype": half}
+    if place.type != "cpu":
+        options["device_map"] = {"": place}  # straight there, not by way of a whole copy in main memory
     if bits is not None:
         options |= {"quantization_config": _quantization(source, bits, kind), "device_map": {"": place}}
-    _check_memory(source, skeleton, place, kind, bits, quiet)
+    _check_memory(source, skeleton, place, kind, half, bits, quiet)
     bars = logging.is_progress_bar_enabled()
     if skeleton.num_parameters() < LARGE:
         logging.disable_progress_bar()
@@ -193,7 +196,7 @@ def load(
     model.vision_model.post_layernorm.eps = getattr(config.vision_config, "post_layernorm_eps", config.vision_config.layer_norm_eps)
     model.__class__ = InstructBlipForConditionalGeneration
     if not bits:
-        model.to(place, None if language_dtype else kind)
+        model.query_tokens.data = model.query_tokens.data.to(kind)  # transformers holds them in float32
     return model.eval(), processor
 
 
@@ -253,29 +256,36 @@ def _quantization(source: str | Path, bits: int, kind: torch.dtype) -> BitsAndBy
     )
 
 
-def memory_needed(model: InstructBlipForConditionalGeneration, dtype: torch.dtype, bits: int | None = None) -> int:
-    """Bytes of a model's weights (it may be on the meta device) in `dtype`, with the language model's linear layers in `bits`."""
-    total = sum(p.numel() for p in model.parameters()) * dtype.itemsize
+def memory_needed(
+    model: InstructBlipForConditionalGeneration, dtype: torch.dtype, language: torch.dtype | None = None, bits: int | None = None
+) -> int:
+    """Bytes of a model's weights (it may be on the meta device) in `dtype`, the language model's in `language` or, if linear, in `bits`."""
+    words = sum(p.numel() for p in model.language_model.parameters())
+    total = (sum(p.numel() for p in model.parameters()) - words) * dtype.itemsize + words * (language or dtype).itemsize
     if bits:
         layers = [m for name, m in model.language_model.named_modules() if isinstance(m, nn.Linear) and "lm_head" not in name]
         total -= sum(m.weight.numel() for m in layers) * (8 * dtype.itemsize - bits) // 8
     return total
 
 
-def _check_memory(source, model: InstructBlipForConditionalGeneration, place: torch.device, kind: torch.dtype, bits, quiet: bool) -> None:
+def _check_memory(
+    source, model: InstructBlipForConditionalGeneration, place: torch.device, kind: torch.dtype, half, bits, quiet: bool
+) -> None:
     """Say how much memory the weights take, and stop where it is not there."""
-    needed = memory_needed(model, kind, bits)
+    needed = memory_needed(model, kind, half, bits)
     if place.type == "cuda":
         free = torch.cuda.mem_get_info(place)[0]
     elif place.type == "mps":
         free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     else:
         free = psutil.virtual_memory().available
-    how = str(kind).removeprefix("torch.") + (f", language model in {bits} bits" if bits else "")
+    how = str(kind).removeprefix("torch.")
+    if bits or half != kind:
+        how += f", the language model in {f'{bits} bits' if bits else str(half).removeprefix('torch.')},"
     size = f"{model.num_parameters() / 1e6:,.1f} million parameters"
     line = f"{size} take {needed / 1e9:.3f} GB in {how} on {place} ({free / 1e9:.1f} GB free)"
     if needed > free:
-        smaller = [f"dtype={name!r}" for name, other in DTYPES.items() if memory_needed(model, other, bits) < needed]
+        smaller = [f"dtype={name!r}" for name, other in DTYPES.items() if memory_needed(model, other, bits=bits) < needed]
         smaller += [f"bits={n}" for n in (8, 4) if n < (bits or 16)]
         raise ModelError(f"{source}: does not fit: {line}; try {' or '.join(smaller[:3] or ['another device'])}, or free some memory")
     if not quiet:

@@ -8,6 +8,7 @@ the vision encoder; of a frozen one that sees the same images again, the results
 from __future__ import annotations
 
 import copy
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -80,11 +81,25 @@ class _Trained(InstructBlipForConditionalGeneration):
         return {"loss": batch_loss(self, batch, "sum") / num_items_in_batch}
 
 
-class _Epochs(TrainerCallback):
-    """Tells the training images their epoch; the data loader forgets to in the epoch in which a run goes on."""
+class _Steps(TrainerCallback):
+    """What hangs on the step or the epoch, where `Trainer` alone would do something else."""
+
+    def __init__(self, recipe: Recipe, steps: int) -> None:
+        self.recipe, self.steps = recipe, steps
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        """Tell the training images their epoch; the data loader forgets to in the epoch in which a run goes on."""
         train_dataloader.dataset.set_epoch(int(state.epoch))
+
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+        """Set the learning rate by the step; a step that the gradient scaler skips would hold the schedule up for good."""
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * learning_rate(self.recipe, state.global_step, self.steps)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """No checkpoint at the very end, from which a killed run would go one step too far: the model itself is saved next."""
+        if state.global_step >= self.steps:
+            control.should_save = False
 
 
 class _PairTrainer(Trainer):
@@ -96,7 +111,8 @@ class _PairTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         images = inputs.pop("images")
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        count = None if num_items_in_batch is None else int(num_items_in_batch)  # as a tensor, FSDP would cast it to half precision
+        loss, outputs = super().compute_loss(model, inputs, True, count)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"step {self.state.global_step + 1}: loss {float(loss)} with the images {', '.join(images)}; the last checkpoint stays. "
@@ -121,16 +137,27 @@ class _PairTrainer(Trainer):
         )
         return self.lr_scheduler
 
-    def get_eval_dataloader(self, eval_dataset=None):
-        """All validation images; of the training images an incomplete last batch is left out."""
-        return torch.utils.data.DataLoader(self.eval_dataset, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        with torch.no_grad():
-            return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """The mean loss over the labelled tokens of all validation images; every process computes all of it."""
+        loader = torch.utils.data.DataLoader(self.eval_dataset, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
+        total, count = 0.0, 0
+        self.model_wrapped.eval()
+        for batch in loader:
+            tokens = int((batch["labels"] != -100).sum())
+            with torch.no_grad():
+                batch.pop("images")
+                total += tokens * float(self.model_wrapped(**self._prepare_inputs(batch))["loss"])
+            count += tokens
+        metrics = {f"{metric_key_prefix}_loss": total / count}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def _save_checkpoint(self, model, trial):
         """Write beside the checkpoints, rename when all processes are done, and only then remove the older ones."""
+        for name, value in self.model.named_parameters():
+            if value.requires_grad and not torch.isfinite(value).all():
+                raise TrainingError(f"step {self.state.global_step}: {name} is no longer finite; the last checkpoint stays")
         final = self.args.output_dir
         self.args.output_dir = str(Path(final) / ".partial")
         try:
@@ -180,21 +207,21 @@ def finetune(
         TrainingError: the loss is not a number; it names the step and the images.
     """
     folder = Path(folder)
-    freeze(model, variant)
     if not model.config.use_decoder_only_language_model or getattr(model, "is_quantized", False):
         raise ModelError("only models with a decoder-only language model (Vicuna) in full precision can be trained")
+    if recipe.precision == "float16" and not torch.cuda.is_available():
+        raise SettingsError("Recipe.precision='float16' needs a CUDA GPU; use 'bfloat16' or 'float32' here")
+    freeze(model, variant)
     if folder.exists() and not (folder / "config.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"{folder}: not a model folder, and training would replace it; choose a new or an empty folder")
     train = ImagePairs(pairs["train"], recipe)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    batch = recipe.images * processes * recipe.accumulate
+    batch = recipe.images * int(os.environ.get("WORLD_SIZE", 1))  # of all processes
     if len(train) < batch:
         raise SettingsError(f"{len(train)} training images are fewer than one batch of {batch}; lower Recipe.images")
-    steps = recipe.steps or recipe.epochs * (len(train) // batch)
+    steps = recipe.steps or recipe.epochs * math.ceil(len(train) // batch / recipe.accumulate)
     validation = ImagePairs(pairs["validation"], recipe, train=False) if "validation" in pairs else None
-    trained = [model.query_tokens, model.qformer, model.vision_model, model.language_projection]
-    start = encoder_key([m for m in trained if isinstance(m, torch.nn.Module)])
-    work = folder.parent / f".{folder.name}-checkpoints-{fingerprint(variant, asdict(recipe), start, _contents(train))}"
+    told = [_contents(split) for split in (train, validation) if split]
+    work = folder.parent / f".{folder.name}-checkpoints-{fingerprint(variant, asdict(recipe), batch, encoder_key([model]), told)}"
     _hold_frozen_parts(model, variant, recipe)
     arguments = _arguments(work, recipe, steps, validation is not None)
     caller = copy.copy(model)  # shares all weights
@@ -206,14 +233,15 @@ def finetune(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=Collator(processor, recipe),
-        callbacks=[_Epochs()],
+        callbacks=[_Steps(recipe, steps)],
     )
     torch.manual_seed(recipe.seed + arguments.process_index)
     if variant == "exp_vqa_fz" and not recipe.augment:
         images = list(dict.fromkeys([*train.images, *(validation.images if validation else [])]))
         trainer.data_collator.states = _kept_states(model, processor, images, features or folder.parent / "features", trainer.accelerator)
-    if arguments.should_save:
-        shutil.rmtree(work / ".partial", ignore_errors=True)
+    if arguments.should_save:  # what a killed run left half-written
+        for half in (work / ".partial", *folder.parent.glob(f".{folder.stem}-????????{folder.suffix}")):
+            shutil.rmtree(half, ignore_errors=True)
     last = _checkpoints(work)
     trainer.train(resume_from_checkpoint=str(last[-1]) if last else None)
     log = pd.DataFrame(trainer.state.log_history).reindex(columns=["step", "loss", "eval_loss", "learning_rate"])
@@ -231,9 +259,7 @@ def finetune(
 
 
 def _arguments(work: Path, recipe: Recipe, steps: int, validate: bool) -> TrainingArguments:
-    if recipe.precision == "float16" and not torch.cuda.is_available():
-        raise SettingsError("Recipe.precision='float16' needs a CUDA GPU; use 'bfloat16' or 'float32' here")
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=steps,
         use_cpu=not torch.accelerator.is_available(),
@@ -261,6 +287,8 @@ def _arguments(work: Path, recipe: Recipe, steps: int, validate: bool) -> Traini
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to=[],
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs in one process would be torch's DataParallel, which cuts batches apart
+    return arguments
 
 
 def _hold_frozen_parts(model: InstructBlipForConditionalGeneration, variant: str, recipe: Recipe) -> None:
@@ -277,7 +305,7 @@ def _hold_frozen_parts(model: InstructBlipForConditionalGeneration, variant: str
 
 def _kept_states(model, processor: InstructBlipProcessor, images: Sequence[str], folder: Path, accelerator) -> Features:
     """`_vision_states` of all images, each process computing its share of what is not on disk yet."""
-    vision = model.vision_model
+    vision = model.vision_model.to(accelerator.device)  # where sharded training has left it on the CPU
     kept = Features(folder, encoder_key([vision.embeddings, vision.encoder], processor.image_processor.to_dict()))
 
     def encode(paths: Sequence[str]) -> Tensor:

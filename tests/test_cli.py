@@ -40,6 +40,24 @@ def test_usage_errors_exit_with_2(arguments, capsys):
     assert "usage: expvqa" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("variant", ["exp_vqa", "exp_vqa_fz"])
+def test_the_papers_recipe_trains_a_model_of_ones_own_on_pairs_of_ones_own(model, processor, pairs, tmp_path, capsys, variant):
+    from expvqa_lib.companion import ExpVQA, load
+
+    ExpVQA(model, processor).save(tmp_path / "start")
+    pairs.save_to_disk(tmp_path / "pairs")
+    given = ["--profile", "paper", "--variant", variant, "--pairs", str(tmp_path / "pairs"), "--model", str(tmp_path / "start")]
+    own = ["--precision", "bfloat16", "--images", "20", "--questions", "4", "--epochs", "1", "--no-augment", "--max-words", "200"]
+    assert main(["train", *given, *own, "--output", str(tmp_path / "mine")]) == 0
+    assert f"{tmp_path / 'mine'}: the fine-tuned model" in capsys.readouterr().out
+    mine, start = (load(tmp_path / name, quiet=True).aus(pairs["test"]["image"][0], aus=[1, 12]) for name in ("mine", "start"))
+    assert (mine != start).any()
+    assert main(["train", *given[:-2]]) == 1 and "--pairs needs --model" in capsys.readouterr().err
+    assert main(["train", "--images", "3"]) == 1 and "changes of the recipe go with --pairs" in capsys.readouterr().err
+    assert main(["train", *given[:5], str(tmp_path), *given[6:], "--output", str(tmp_path / "x")]) == 1
+    assert "no pairs could be read" in capsys.readouterr().err
+
+
 def test_a_missing_image_is_one_line_on_standard_error():
     done = expvqa("ask", "no-such-face.jpg", "How does this person feel?")
     assert done.returncode == 1

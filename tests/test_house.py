@@ -44,6 +44,20 @@ def test_constraints_pin_every_dependency_within_its_range():
     assert not outside, f"constraints.txt has no pin for, or one out of range of: {outside}"
 
 
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "deepspeed"])
+def test_the_shipped_launch_configurations_are_read_by_accelerate(name):
+    from accelerate.commands.config.config_args import load_config_from_file
+    from transformers import LlamaForCausalLM
+    from transformers.models.instructblip import modeling_instructblip
+
+    config = load_config_from_file(str(ROOT / "expvqa_lib" / "data" / "accelerate" / f"{name}.yaml"))
+    assert config.num_processes == 4 and config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "deepspeed": "DEEPSPEED"}[name]
+    if name == "fsdp":
+        wrapped = set(config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(","))
+        assert hasattr(modeling_instructblip, "InstructBlipEncoderLayer") and "LlamaDecoderLayer" in LlamaForCausalLM._no_split_modules
+        assert wrapped == {"InstructBlipEncoderLayer", "LlamaDecoderLayer"}
+
+
 def test_ci_runs_what_a_user_runs():
     assert "./run_all.sh --tests" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111

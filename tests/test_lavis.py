@@ -19,8 +19,9 @@ from expvqa_lib.cli import main
 from expvqa_lib.errors import ExpVQAError, ModelError, SettingsError
 from expvqa_lib.forward import answer_loss, encode_images, language_inputs, query_image
 from expvqa_lib.model import load
+from expvqa_lib.recipe import Recipe
 from expvqa_lib.text import encode
-from expvqa_lib.training import batch_loss, freeze
+from expvqa_lib.training import batch_loss, finetune, freeze
 
 GOLDEN = Path(__file__).parent / "golden"
 HEADS = {"vision_heads": 4, "qformer_heads": 4}
@@ -37,6 +38,13 @@ def golden() -> dict:
 @pytest.fixture(scope="module")
 def pairs() -> list[list[str]]:
     return json.loads((GOLDEN / "golden.json").read_text())["qa"]
+
+
+@pytest.fixture(scope="module")
+def corpus_pairs(faces):
+    from expvqa_lib.pairs import build
+
+    return build(faces, seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -342,10 +350,7 @@ def test_the_full_size_is_the_published_one():
     """On the meta device: 39 layers of 1408 and 6144 with 16 heads; 12 layers of 768; 32 queries."""
     sizes = {"image": 224, "patch": 14, "width": 1408, "layers": 39, "mlp": 6144, "q": 768, "q_layers": 12, "every": 2, "q_mlp": 3072}
     sizes |= {"queries": 32, "language": 4096, "positions": 512}
-    with torch.device("meta"):
-        toy = lavis_state(other_sizes()).keys()
-    assert len(toy) > 100
-    state = {name: torch.empty(value.shape, device="meta") for name, value in meta_state(sizes).items()}
+    state = meta_state(sizes)
     state["Qformer.bert.embeddings.word_embeddings.weight"] = torch.empty(30523, 768, device="meta")
     language = LlamaConfig(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
     config = lavis.configure(state, language)
@@ -385,6 +390,18 @@ def test_a_converted_folder_answers_scores_explains_and_is_a_plain_transformers_
     settings = InstructBlipForConditionalGeneration.from_pretrained(folder).generation_config
     assert (settings.num_beams, settings.max_length, settings.repetition_penalty, settings.length_penalty) == (5, 256, 1.5, 1.0)
     assert model.processor.tokenizer.pad_token_id == 420 and model.model.config.image_token_index == 421
+
+
+def test_a_converted_folder_is_fine_tuned_and_goes_back_to_the_authors_format(folder, tmp_path, corpus_pairs):
+    model, processor = load(folder, quiet=True)
+    recipe = Recipe(steps=2, images=3, questions=3, validate_every=2)
+    log = finetune(model, processor, corpus_pairs, tmp_path / "tuned", recipe=recipe)
+    assert log["loss"].dropna().between(0, 20).all()
+    lavis.export(tmp_path / "tuned", tmp_path / "tuned.pth")
+    again = lavis.convert(tmp_path / "tuned.pth", tmp_path / "again", **OPTIONS)
+    image = corpus_pairs["test"]["image"][0]
+    scores = [expvqa.load(place, quiet=True).aus(image, aus=[1, 12, 25]) for place in (tmp_path / "tuned", again, folder)]
+    assert (scores[0] - scores[1]).abs().max() < 1e-4 < (scores[0] - scores[2]).abs().max()
 
 
 def test_a_qformer_tokenizer_that_has_dec_already_gives_the_same_folder(folder, tmp_path):
@@ -493,6 +510,17 @@ def test_missing_surplus_and_wrongly_shaped_tensors_are_all_named(tmp_path):
     refused(r"wrongly shaped: query_tokens \[6\]", tmp_path / "odd.pth", tmp_path)
     torch.save({"model": state | {"visual_encoder.pos_embed": torch.zeros(1, 16, 48)}}, tmp_path / "odd.pth")
     refused("16 positions; expected a class token and a square of patches", tmp_path / "odd.pth", tmp_path)
+
+
+def test_layers_with_a_gap_and_numbers_that_are_no_weights_are_refused(tmp_path):
+    state = torch.load(GOLDEN / "exp_vqa_trimmed.pth", weights_only=True)["model"]
+    path = tmp_path / "odd.pth"
+    torch.save({"model": state | {"visual_encoder.blocks.50000000.norm1.weight": torch.zeros(48)}}, path)
+    refused(r"layers are missing: visual_encoder\.blocks\.3 \(found 4\)", path, tmp_path)
+    torch.save({"model": {k: v for k, v in state.items() if ".layer.1." not in k}}, path)
+    refused(r"layers are missing: Qformer\.bert\.encoder\.layer\.1 ", path, tmp_path)
+    torch.save({"model": state | {"llm_proj.bias": torch.zeros(48, dtype=torch.int64)}}, path)
+    refused("1 tensors do not hold floating-point numbers: llm_proj.bias", path, tmp_path)
 
 
 def test_fz_needs_a_base_and_a_complete_checkpoint_none(tmp_path):

@@ -53,6 +53,8 @@ def test_memory_is_counted_by_precision_and_bits(model):
     assert memory_needed(model, torch.float32) == 4 * everything
     assert memory_needed(model, torch.float16, bits=4) == 2 * everything - 2 * linear + linear // 2
     assert memory_needed(model, torch.float16, bits=8) == 2 * everything - linear
+    words = sum(p.numel() for p in model.language_model.parameters())
+    assert memory_needed(model, torch.float32, torch.float16) == 4 * everything - 2 * words
 
 
 def test_what_does_not_fit_is_refused_before_it_is_read(folder, monkeypatch):

@@ -19,6 +19,12 @@ def test_the_best_and_the_weakest_action_unit_are_those_of_the_committed_figures
     assert verdict(au, pointed) in " ".join((ROOT / "README.md").read_text().split())
 
 
+def test_the_quick_models_card_tells_the_committed_figures():
+    au = pd.read_csv(ROOT / "figures" / "au_detection.csv").set_index(["model", "target", "metric"])["value"]
+    card = (ROOT / "expvqa_lib" / "data" / "quick" / "README.md").read_text()
+    assert f"macro F1 {au['exp_vqa', 'macro', 'f1']:.1f}, AUC {au['exp_vqa', 'macro', 'auc']:.1f}" in " ".join(card.split())
+
+
 def test_every_figure_and_notebook_that_the_readme_shows_is_there():
     text = (ROOT / "README.md").read_text()
     places = [part.split(")")[0] for part in text.split("](")[1:]]

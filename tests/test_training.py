@@ -26,7 +26,7 @@ from expvqa_lib import batches, training
 from expvqa_lib.batches import Collator, ImagePairs
 from expvqa_lib.companion import ExpVQA, load
 from expvqa_lib.errors import ModelError, SettingsError, TableError, TrainingError
-from expvqa_lib.recipe import PAPER, VARIANTS, Recipe
+from expvqa_lib.recipe import PAPER, VARIANTS, Recipe, learning_rate
 from expvqa_lib.text import encode
 from expvqa_lib.training import batch_loss, finetune, freeze
 
@@ -108,7 +108,8 @@ def test_fine_tuning_lowers_the_validation_loss_and_the_folder_answers(model, pr
 
 def test_every_validation_image_counts_even_where_they_do_not_fill_a_batch(model, processor, pairs, tmp_path):
     few = ImagePairs(pairs["validation"], TOY, train=False)
-    log = finetune(model, processor, pairs, tmp_path / "model", recipe=replace(TOY, images=len(few) + 1, steps=2))
+    log = finetune(model, processor, pairs, tmp_path / "model", recipe=replace(TOY, images=4, steps=2))
+    assert len(few) % 4
     freeze(model, "exp_vqa")
     with torch.no_grad():
         expected = batch_loss(model, Collator(processor, TOY)([few[k] for k in range(len(few))]))
@@ -296,10 +297,18 @@ def test_every_shortcut_together_gives_the_loss_of_the_plain_path(model, process
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradient_checkpointing_and_bfloat16_train_too(model, processor, pairs, tmp_path, variant):
-    plain, saving, half = (
-        finetune(copy.deepcopy(model), processor, pairs, tmp_path / name, variant=variant, recipe=replace(TOY, **changes))["loss"].dropna()
-        for name, changes in (("plain", {}), ("saving", {"gradient_checkpointing": True}), ("half", {"precision": "bfloat16"}))
-    )
+    passes = []
+    model.language_model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+    counts = []
+
+    def losses(name: str, **changes) -> pd.Series:
+        passes.clear()
+        log = finetune(copy.deepcopy(model), processor, pairs, tmp_path / name, variant=variant, recipe=replace(TOY, **changes))
+        counts.append(sum(passes))
+        return log["loss"].dropna()
+
+    plain, saving, half = losses("plain"), losses("saving", gradient_checkpointing=True), losses("half", precision="bfloat16")
+    assert counts == [8, 16, 8]  # two groups by length in each of four steps; what was not kept is computed again
     np.testing.assert_allclose(saving, plain, rtol=1e-5)
     np.testing.assert_allclose(half, plain, rtol=0.03)
     assert not np.allclose(half, plain, rtol=1e-6)
@@ -311,7 +320,12 @@ def test_a_recipe_of_epochs_trains_by_the_references_schedule(model, processor, 
     recipe = replace(PAPER, epochs=3, images=40, questions=2, precision="float32", warmup_steps=2, workers=0, validate_every=1000)
     few = datasets.DatasetDict(train=pairs["train"].select(range(200)))  # no validation split, as in the paper
     log = finetune(model, processor, few, tmp_path / "model", recipe=recipe)
-    assert log["eval_loss"].isna().all() and len(log) >= 1
+    assert log["eval_loss"].isna().all()
+    steps = 3 * (len(ImagePairs(few["train"], recipe)) // 40)
+    assert log["step"].tolist() == list(range(1, steps + 1)) and steps >= 6
+    expected = [recipe.learning_rate * learning_rate(recipe, step, steps) for step in range(steps)]
+    np.testing.assert_allclose(log["learning_rate"], expected)
+    assert len(set(np.round(expected, 12))) >= 4  # a warm-up and three epochs
     loaded = load(tmp_path / "model", quiet=True)
     assert isinstance(loaded.ask(pairs["test"]["image"][0], "Why?"), str)
 
@@ -325,6 +339,21 @@ def test_a_loss_that_is_no_number_stops_and_names_step_and_images(model, process
     with pytest.raises(TrainingError, match=r"step 1: loss nan with the images .*\.png, .*\.png.* lower the learning rate"):
         finetune(model, processor, pairs, tmp_path / "model", recipe=TOY)
     assert not (tmp_path / "model").exists()
+
+
+def test_weights_that_are_no_longer_finite_are_not_saved_over_the_last_checkpoint(model, processor, pairs, tmp_path, monkeypatch):
+    original = training._PairTrainer._save_checkpoint
+
+    def spoil(self, *arguments):
+        if self.state.global_step == 4:
+            with torch.no_grad():
+                self.model.query_tokens[0, 0, 0] = torch.inf
+        original(self, *arguments)
+
+    monkeypatch.setattr(training._PairTrainer, "_save_checkpoint", spoil)
+    with pytest.raises(TrainingError, match="step 4: query_tokens is no longer finite; the last checkpoint stays"):
+        finetune(model, processor, pairs, tmp_path / "model", recipe=replace(TOY, steps=6))
+    assert [path.name for path in tmp_path.rglob("checkpoint-*")] == ["checkpoint-2"]
 
 
 def test_float16_needs_a_gpu(model, processor, pairs, tmp_path):
@@ -413,13 +442,13 @@ def test_the_last_good_checkpoint_stays_until_the_next_is_whole(model, processor
     def save(self, *arguments):
         original(self, *arguments)  # all is written, but not in its place yet
         there.append(sorted(path.name for path in Path(self.args.output_dir).parent.glob("checkpoint-*")))
-        if len(there) == 3:
+        if len(there) == 2:
             raise Cut
 
     monkeypatch.setattr(Trainer, "_save_checkpoint", save)
     with pytest.raises(Cut):
         start(model, processor, pairs, tmp_path / "model")
-    assert there == [[], ["checkpoint-6"], ["checkpoint-12"]]
+    assert there == [[], ["checkpoint-6"]]
     monkeypatch.undo()
     assert start(model, processor, pairs, tmp_path / "model")["step"].max() == 18
 
@@ -501,7 +530,8 @@ def test_two_processes_give_the_loss_curve_of_one_with_the_same_global_batch(mod
         )
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (pd.read_csv(tmp_path / f"by{n}" / "model" / "log.csv") for n in (1, 2))
-    np.testing.assert_allclose(two["loss"].dropna(), one["loss"].dropna(), rtol=1e-4)
+    for column in ("loss", "eval_loss"):
+        np.testing.assert_allclose(two[column].dropna(), one[column].dropna(), rtol=1e-4, err_msg=column)
     assert len(one["loss"].dropna()) == 6 and one["loss"].dropna().nunique() == 6
     mine, theirs = weights(tmp_path / "by2" / "model"), weights(tmp_path / "by1" / "model")
     for name in mine:

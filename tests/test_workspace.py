@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 from expvqa_lib import profiles
+from expvqa_lib.companion import load
 from expvqa_lib.corpora.synthetic import CorpusSizes
 from expvqa_lib.corpora.table import SPLITS
 from expvqa_lib.errors import ExpVQAError, SettingsError
 from expvqa_lib.profiles import Profile
 from expvqa_lib.training import Recipe
-from expvqa_lib.workspace import MODELS, Workspace, repository_root
+from expvqa_lib.workspace import BASE, MODELS, Workspace, repository_root
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = CorpusSizes(
@@ -111,6 +112,11 @@ def test_attention_scores_the_trained_model(detection, place):
 def test_test_faces_are_those_of_one_corpus_and_split(detection, place):
     faces = Workspace("toy", **place).test_faces("synth_lab")
     assert set(faces["split"]) == {"test"} and set(faces["dataset"]) == {"synth_lab"} and list(faces.index) == list(range(24))
+
+
+def test_a_model_of_ones_own_is_measured_beside_the_prior_and_shuffled_images(detection, place):
+    table = Workspace("toy", **place).au_detection(load(BASE, quiet=True), "mine")
+    assert set(table["model"]) == {"prior", "mine", "mine_shuffled_images"} and list(table.columns) == list(detection.columns)
 
 
 def test_a_saved_table_says_what_made_it(detection, place):
