@@ -1,7 +1,8 @@
 """Training steps of the plain path against ours, in turns in one process: samples/s and peak memory of both variants.
 
-Plain: transformers' own forward pass, one pass of the vision encoder a question, padded to the longest. Ours: one pass an image (none for
-(fz), whose features are kept on disk), keys and values shared, two groups by length. A sample is a question with its answer.
+Plain: transformers' own forward pass; each question has an image of its own to read, prepare and pass through the vision encoder, and is
+padded to the longest. Ours: once an image (never for (fz), whose features are kept on disk), keys and values shared, two groups by
+length. A sample is a question with its answer; a step is reading, forward, backward and the optimizer.
 
 `python benchmarks/training.py [--images 8] [--questions 8] [--rounds 10]`
 """
@@ -10,11 +11,15 @@ from __future__ import annotations
 
 import argparse
 import platform
+import subprocess
+import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import datasets
 import numpy as np
 import psutil
 import torch
@@ -32,14 +37,13 @@ from expvqa_lib.workspace import BASE
 
 
 def plain_loss(model, processor, items: list[dict]) -> torch.Tensor:
-    """transformers' own loss, with an image and the placeholders of the queries for each question."""
-    pictures = [load_image(item["image"]) for item in items]
-    pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-    asked = [(k, *pair) for k, item in enumerate(items) for pair in item["pairs"]]
+    """transformers' own loss: each question comes with an image of its own and the placeholders of the queries, as in the released code."""
+    asked = [(item["image"], *pair) for item in items for pair in item["pairs"]]
+    pixels = processor.image_processor([load_image(image) for image, _, _ in asked], return_tensors="pt")["pixel_values"]
     text = encode(processor, [q for _, q, _ in asked], [a for _, _, a in asked])
     queries = torch.full((len(asked), model.config.num_query_tokens), model.config.image_token_index)
     return model(
-        pixel_values=pixels[[k for k, _, _ in asked]],
+        pixel_values=pixels,
         qformer_input_ids=text["qformer_input_ids"],
         qformer_attention_mask=text["qformer_attention_mask"],
         input_ids=torch.cat([queries, text["input_ids"]], 1),
@@ -48,28 +52,8 @@ def plain_loss(model, processor, items: list[dict]) -> torch.Tensor:
     ).loss
 
 
-class PeakMemory:
-    """Largest growth of the process's resident memory (bytes) while the block runs."""
-
-    def __enter__(self) -> PeakMemory:
-        self.peak, self.done, process = 0, threading.Event(), psutil.Process()
-        before = process.memory_info().rss
-
-        def watch() -> None:
-            while not self.done.wait(0.002):
-                self.peak = max(self.peak, process.memory_info().rss - before)
-
-        self.thread = threading.Thread(target=watch)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.done.set()
-        self.thread.join()
-
-
-def compare(model, processor, table, variant: str, options: argparse.Namespace, folder: Path) -> float:
-    """Time steps of the plain path and of ours on the same batches, in turns; print both and return the ratio of their medians."""
+def steps(model, processor, table, variant: str, options: argparse.Namespace, folder: Path) -> tuple[list, dict]:
+    """Batches of items, and a function an approach that does one training step on such a batch and returns its loss."""
     recipe = Recipe(images=options.images, questions=options.questions, augment=False)
     dataset = ImagePairs(table, recipe)
     training.freeze(model, variant)
@@ -80,10 +64,9 @@ def compare(model, processor, table, variant: str, options: argparse.Namespace, 
     states = None
     if variant == "exp_vqa_fz":
         images = list({item["image"] for batch in items for item in batch})
-        states = training._kept_states(model, processor, images, folder / variant, Accelerator())
+        states = training._kept_states(model, processor, images, folder / "features", Accelerator())
     collate = Collator(processor, recipe, states)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=1e-6, fused=True)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 
     def ours(items: list[dict]) -> torch.Tensor:
         batch = collate(items)
@@ -100,45 +83,71 @@ def compare(model, processor, table, variant: str, options: argparse.Namespace, 
         optimiser.zero_grad()
         return float(loss.detach())
 
-    methods = {"plain": plain, "ours": ours}
-    times, losses, memory = {name: [] for name in methods}, {name: [] for name in methods}, dict.fromkeys(methods, 0)
-    for name, method in methods.items():
-        step(method, items[0])
-        with PeakMemory() as watch:
-            step(method, items[0])
-        memory[name] = watch.peak
-    for batch in items:
-        for name, method in methods.items():
+    return items, {"plain": partial(step, plain), "ours": partial(step, ours)}
+
+
+def compare(variant: str, options: argparse.Namespace, folder: Path) -> float:
+    """Time both approaches on the same batches, in turns; print their medians and return the ratio."""
+    model, processor = load(BASE, quiet=True)
+    items, methods = steps(model, processor, datasets.load_from_disk(str(folder / "pairs")), variant, options, folder)
+    times, losses = {name: [] for name in methods}, {name: [] for name in methods}
+    for batch in (items[0], *items):  # the first is for warming up
+        for name, step in methods.items():
             began = time.perf_counter()
-            losses[name].append(step(method, batch))
+            losses[name].append(step(batch))
             times[name].append(time.perf_counter() - began)
+    median = {name: float(np.median(values[1:])) for name, values in times.items()}
     samples = options.images * options.questions
-    for name in methods:
-        median = float(np.median(times[name]))
-        print(
-            f"{variant} {name}: {samples / median:.1f} samples/s, {memory[name] / 1e6:.0f} MB more memory in a step, "
-            f"mean loss {np.mean(losses[name]):.4f}"
-        )
-    return float(np.median(times["plain"]) / np.median(times["ours"]))
+    for name, seconds in median.items():
+        megabytes = memory(variant, name, options, folder) / 1e6
+        speed = f"{samples / seconds:.0f} samples/s, {megabytes:.0f} MB more at the peak of a step"
+        print(f"{variant} {name}: {speed}, mean loss {np.mean(losses[name]):.4f}")
+    return median["plain"] / median["ours"]
+
+
+def memory(variant: str, name: str, options: argparse.Namespace, folder: Path) -> int:
+    """Growth of the resident memory (bytes) in two steps of one approach, in a process of its own."""
+    command = [sys.executable, __file__, "--images", str(options.images), "--questions", str(options.questions), "--rounds", "1"]
+    done = subprocess.run([*command, "--grow", variant, name, str(folder)], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def grow(variant: str, name: str, options: argparse.Namespace, folder: Path) -> int:
+    """The child's part of `memory`."""
+    model, processor = load(BASE, quiet=True)
+    items, methods = steps(model, processor, datasets.load_from_disk(str(folder / "pairs")), variant, options, folder)
+    process, done = psutil.Process(), threading.Event()
+    seen = [process.memory_info().rss]
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            seen.append(process.memory_info().rss)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    for _ in range(2):
+        methods[name](items[0])
+    done.set()
+    thread.join()
+    return max(seen) - seen[0]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--questions", type=int, default=8, help="an image")
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--grow", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.manual_seed(0)
+    if options.grow:
+        print(grow(*options.grow[:2], options, Path(options.grow[2])))
+        return
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        sizes = CorpusSizes(lab_train=6, lab_validation=1, lab_test=1, videos=1, wild_train=1, wild_validation=1, wild_test=1)
-        sizes = CorpusSizes(**vars(sizes) | {"emotion_train": 1, "emotion_validation": 1, "emotion_test": 1})
-        table = pairs.build(make(folder / "faces", sizes))["train"]
-        ratios = {}
-        for variant in VARIANTS:
-            model, processor = load(BASE, quiet=True)
-            ratios[variant] = compare(model, processor, table, variant, options, folder)
+        one = {f"{corpus}_{split}": 1 for corpus in ("lab", "wild", "emotion") for split in ("train", "validation", "test")}
+        pairs.build(make(folder / "faces", CorpusSizes(**one | {"lab_train": 6, "videos": 1})))["train"].save_to_disk(folder / "pairs")
+        ratios = {variant: compare(variant, options, folder) for variant in VARIANTS}
     for variant, ratio in ratios.items():
         print(f"ratio {variant}: {ratio:.2f}")
 

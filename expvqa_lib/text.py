@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -91,23 +92,37 @@ def encode(
         `input_ids`, `attention_mask` [N, T], `qformer_input_ids`, `qformer_attention_mask` [N, U], and with answers `labels` [N, T].
     """
     tokenizer = processor.tokenizer
-    asked = [ids[:1] + ids[1:][-(MAX_QUESTION - 1) :] for ids in tokenizer(list(questions))["input_ids"]]
+    asked = [ids[:1] + ids[1:][-(MAX_QUESTION - 1) :] for ids in _ids(tokenizer, questions)]
+    heard = [
+        ids if len(ids) <= MAX_QUESTION else ids[: MAX_QUESTION - 1] + ids[-1:] for ids in _ids(processor.qformer_tokenizer, questions)
+    ]
     if answers is None:
         rows, marks = asked, asked
     else:
-        told = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-        told = [ids[: MAX_ANSWER - 1] + [tokenizer.eos_token_id] for ids in told]
+        told = [ids[: MAX_ANSWER - 1] + [tokenizer.eos_token_id] for ids in _ids(tokenizer, answers, special=False)]
         rows = [q + a for q, a in zip(asked, told, strict=True)]
         marks = [[-100] * len(q) + a for q, a in zip(asked, told, strict=True)]
         left = False
     text = {
         "input_ids": _pad(rows, tokenizer.pad_token_id, left),
         "attention_mask": _pad([[1] * len(r) for r in rows], 0, left),
+        "qformer_input_ids": _pad(heard, processor.qformer_tokenizer.pad_token_id, False),
+        "qformer_attention_mask": _pad([[1] * len(r) for r in heard], 0, False),
     }
-    if answers is not None:
-        text["labels"] = _pad(marks, -100, left)
-    heard = processor.qformer_tokenizer(list(questions), padding=True, truncation=True, max_length=MAX_QUESTION, return_tensors="pt")
-    return text | {"qformer_input_ids": heard["input_ids"], "qformer_attention_mask": heard["attention_mask"]}
+    return text | ({} if answers is None else {"labels": _pad(marks, -100, left)})
+
+
+_KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, dict[tuple[str, bool], list[int]]] = WeakKeyDictionary()
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+    """Token ids of each text; the same few questions come back in every batch, and are tokenised once."""
+    known = _KNOWN.setdefault(tokenizer, {})
+    if len(known) > 200_000:
+        known.clear()
+    if new := [text for text in dict.fromkeys(texts) if (text, special) not in known]:
+        known |= zip(((text, special) for text in new), tokenizer(new, add_special_tokens=special)["input_ids"], strict=True)
+    return [known[text, special] for text in texts]
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:

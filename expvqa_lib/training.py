@@ -34,14 +34,15 @@ TINY = Recipe()
 
 
 def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict, reduction: str = "mean") -> Tensor:
-    """Loss of one batch of `Collator`: the vision encoder runs once an image, the rest once a question; in two groups by length."""
+    """Loss of one batch of `Collator`: the vision encoder runs once an image, the rest once a question, in groups by length."""
     states = batch["vision_states"] if "vision_states" in batch else _vision_states(model, batch["pixel_values"])
     norm = model.vision_model.post_layernorm
     embeds = norm(states.to(norm.weight.dtype))  # [I, P, D]
     output = query_image(model, embeds, batch["qformer_input_ids"], batch["qformer_attention_mask"], batch["image_index"])
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     total = output.new_zeros((), dtype=torch.float32)
-    for rows in mask.sum(1).argsort(stable=True).tensor_split(min(2, len(mask))):  # short answers are not padded to the longest
+    groups = min(len(mask), max(2, round(len(mask) / 24)))  # by length: short answers are not padded to the longest
+    for rows in mask.sum(1).argsort(stable=True).tensor_split(groups):
         width = int(mask[rows].sum(1).max())
         inputs = language_inputs(model, output[rows], ids[rows, :width], mask[rows, :width])
         total = total + answer_loss(model, inputs, labels[rows, :width], reduction="sum")
