@@ -34,7 +34,7 @@ COLOURS = {
     "exp_vqa_shuffled_images": "#CC79A7",
 }
 NAMES = {
-    "prior": "Label prior (always yes)",
+    "prior": "Label prior",
     "base": "Base, untuned",
     "exp_vqa": "Exp-VQA",
     "exp_vqa_fz": "Exp-VQA(fz)",

@@ -41,7 +41,8 @@ section { border-top: 1px solid #c9ced6; margin-top: 3rem; }
 img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font: 14px/1.4 system-ui, sans-serif; margin: .8em 0; border: 0; }
 th, td { padding: .25em .8em .25em 0; text-align: left; vertical-align: top; }
-.dataframe th, .dataframe td { padding: .25em .7em; border: 0; border-bottom: 1px solid #e3e6eb; text-align: right; }
+.dataframe th, .dataframe td { padding: .25em .7em; border: 0; border-bottom: 1px solid #e3e6eb; text-align: right; white-space: nowrap; }
+.dataframe thead th { text-align: right; }
 .output_subarea { overflow-x: auto; }
 pre, code, summary { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 pre { font-size: 13px; line-height: 1.45; overflow-x: auto; margin: .4em 0; } code { font-size: .86em; }
@@ -111,8 +112,7 @@ def write_report(path: str | Path, notebooks: Sequence[Path], *, profile: str, s
         "Total time": _duration(sum(seconds.values())),
     }
     contents = (
-        f'<tr><td>{name[:2]}</td><td><a href="#{name}">{html.escape(_title(notebook, name))}</a></td>'
-        f"<td>{_duration(seconds[name])}</td></tr>"
+        f'<tr><td><a href="#{name}">{html.escape(_title(notebook, name))}</a></td><td>{_duration(seconds[name])}</td></tr>'
         for name, notebook in executed.items()
     )
     page = PAGE.format(

@@ -66,6 +66,7 @@ class Workspace:
 
         from . import pairs
 
+        datasets.disable_progress_bars()  # seconds of work, and a notebook would keep the bars
         folder = self.run_dir / f"pairs-{fingerprint(self._fingerprint(), str(self.run_dir))}"  # image paths are absolute
         if not folder.exists():
             with atomic(folder) as temporary:
