@@ -255,17 +255,18 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from . import lavis
+    from . import conversion
 
     if options.to_lavis:
-        print(f"{lavis.export(options.checkpoint, options.output)}: a LAVIS-format checkpoint without the language model")
+        print(f"{conversion.export(options.checkpoint, options.output)}: a LAVIS-format checkpoint without the language model")
         return
     for option in ("language_model", "qformer_tokenizer"):
         if not getattr(options, option):
             raise SettingsError(f"--{option.replace('_', '-')} is missing: the checkpoint does not hold it")
     names = ("language_model", "qformer_tokenizer", "base", "vision_heads", "qformer_heads", "patch_size")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    print(f"{lavis.convert(options.checkpoint, options.output, **given)}: a transformers folder; try expvqa ask --model {options.output}")
+    folder = conversion.convert(options.checkpoint, options.output, **given)
+    print(f"{folder}: a transformers folder; try expvqa ask --model {folder}")
 
 
 def _reproduce(options: argparse.Namespace) -> None:

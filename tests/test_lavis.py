@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import InstructBlipForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 
 import expvqa_lib as expvqa
-from expvqa_lib import lavis
+from expvqa_lib import conversion, lavis
 from expvqa_lib.answering import generate
 from expvqa_lib.cli import main
 from expvqa_lib.errors import ExpVQAError, ModelError, SettingsError
@@ -49,7 +49,7 @@ def corpus_pairs(faces):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return lavis.convert(GOLDEN / "exp_vqa_trimmed.pth", tmp_path_factory.mktemp("converted") / "exp-vqa", **OPTIONS)
+    return conversion.convert(GOLDEN / "exp_vqa_trimmed.pth", tmp_path_factory.mktemp("converted") / "exp-vqa", **OPTIONS)
 
 
 @pytest.fixture
@@ -191,13 +191,13 @@ def test_the_final_vision_norm_keeps_its_own_epsilon_after_save_and_load(folder,
 
 @pytest.mark.parametrize("base", ["eva_vit_base.pth", "exp_vqa_trimmed.pth"])
 def test_fz_over_its_base_is_the_complete_one(folder, tmp_path, base):
-    other = lavis.convert(GOLDEN / "exp_vqa_fz_trimmed.pth", tmp_path / "fz", base=GOLDEN / base, **OPTIONS)
+    other = conversion.convert(GOLDEN / "exp_vqa_fz_trimmed.pth", tmp_path / "fz", base=GOLDEN / base, **OPTIONS)
     mine, whole = load_file(other / "model.safetensors"), load_file(folder / "model.safetensors")
     assert mine.keys() == whole.keys() and all(torch.equal(mine[name], whole[name]) for name in whole)
 
 
 def test_the_round_trip_is_exact(folder, tmp_path):
-    lavis.export(folder, tmp_path / "back.pth")
+    conversion.export(folder, tmp_path / "back.pth")
     mine, original = (torch.load(p, weights_only=True)["model"] for p in (tmp_path / "back.pth", GOLDEN / "exp_vqa_trimmed.pth"))
     assert mine.keys() == original.keys()
     assert all(torch.equal(mine[name], original[name]) and mine[name].dtype == original[name].dtype for name in original)
@@ -312,7 +312,7 @@ def test_checkpoints_of_other_sizes_convert_and_compute_the_references_formulas(
     torch.save({"model": state}, tmp_path / "other.pth")
     language = language_folder(tmp_path / "llm", sizes["language"])
     options = OPTIONS | {"language_model": language, "vision_heads": heads, "qformer_heads": q_heads, "patch_size": sizes["patch"]}
-    model, processor = load(lavis.convert(tmp_path / "other.pth", tmp_path / "out", **options), quiet=True)
+    model, processor = load(conversion.convert(tmp_path / "other.pth", tmp_path / "out", **options), quiet=True)
     assert model.config.vision_config.image_size == sizes["image"] and processor.image_processor.size["height"] == sizes["image"]
     pixels = torch.randn(2, 3, sizes["image"], sizes["image"], generator=torch.Generator().manual_seed(1))
     text = encode(processor, ["Is AU12 active?", "Is AU15 active?"])
@@ -321,7 +321,7 @@ def test_checkpoints_of_other_sizes_convert_and_compute_the_references_formulas(
     mine = model.language_projection(query_image(model, encode_images(model, pixels), ids, text["qformer_attention_mask"]))
     theirs = reference_forward(state, sizes, pixels, ids, heads, q_heads)
     assert mine.std() > 0.01 and difference(mine, theirs) < 2e-5
-    lavis.export(tmp_path / "out", tmp_path / "back.pth")
+    conversion.export(tmp_path / "out", tmp_path / "back.pth")
     back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
     assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
 
@@ -331,7 +331,7 @@ def test_mixed_precision_is_kept_bit_by_bit(tmp_path):
     state = {name: value.half() if name.startswith("visual_encoder.") else value for name, value in lavis_state(sizes).items()}
     torch.save({"model": state}, tmp_path / "half.pth")
     options = OPTIONS | {"vision_heads": 3}
-    lavis.export(lavis.convert(tmp_path / "half.pth", tmp_path / "out", **options), tmp_path / "back.pth")
+    conversion.export(conversion.convert(tmp_path / "half.pth", tmp_path / "out", **options), tmp_path / "back.pth")
     back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
     assert all(torch.equal(back[name], value) and back[name].dtype == value.dtype for name, value in state.items())
 
@@ -397,8 +397,8 @@ def test_a_converted_folder_is_fine_tuned_and_goes_back_to_the_authors_format(fo
     recipe = Recipe(steps=2, images=3, questions=3, validate_every=2)
     log = finetune(model, processor, corpus_pairs, tmp_path / "tuned", recipe=recipe)
     assert log["loss"].dropna().between(0, 20).all()
-    lavis.export(tmp_path / "tuned", tmp_path / "tuned.pth")
-    again = lavis.convert(tmp_path / "tuned.pth", tmp_path / "again", **OPTIONS)
+    conversion.export(tmp_path / "tuned", tmp_path / "tuned.pth")
+    again = conversion.convert(tmp_path / "tuned.pth", tmp_path / "again", **OPTIONS)
     image = corpus_pairs["test"]["image"][0]
     scores = [expvqa.load(place, quiet=True).aus(image, aus=[1, 12, 25]) for place in (tmp_path / "tuned", again, folder)]
     assert (scores[0] - scores[1]).abs().max() < 1e-4 < (scores[0] - scores[2]).abs().max()
@@ -406,7 +406,7 @@ def test_a_converted_folder_is_fine_tuned_and_goes_back_to_the_authors_format(fo
 
 def test_a_qformer_tokenizer_that_has_dec_already_gives_the_same_folder(folder, tmp_path):
     options = OPTIONS | {"qformer_tokenizer": GOLDEN / "bert_tokenizer_dec"}
-    other = lavis.convert(GOLDEN / "exp_vqa_trimmed.pth", tmp_path / "out", **options)
+    other = conversion.convert(GOLDEN / "exp_vqa_trimmed.pth", tmp_path / "out", **options)
     ids = [load(place, quiet=True)[1].qformer_tokenizer("AU12?")["input_ids"] for place in (folder, other)]
     assert ids[0] == ids[1]
 
@@ -427,11 +427,11 @@ def test_a_checkpoint_may_carry_the_frozen_language_model_along(tmp_path):
     state = torch.load(GOLDEN / "exp_vqa_trimmed.pth", weights_only=True)["model"]
     words = load_file(GOLDEN / "llm" / "model.safetensors")
     torch.save({"model": state | {f"llm_model.{k}": v for k, v in words.items()}, "epoch": 5}, tmp_path / "whole.pth")
-    assert lavis.convert(tmp_path / "whole.pth", tmp_path / "out", **OPTIONS).is_dir()
+    assert conversion.convert(tmp_path / "whole.pth", tmp_path / "out", **OPTIONS).is_dir()
     name = next(k for k in words if "q_proj" in k)
     torch.save({"model": state | {f"llm_model.{name}": words[name] + 1}}, tmp_path / "other.pth")
     with pytest.raises(ModelError, match=f"not the language model that .* carries; 1 differ: llm_model.{name}"):
-        lavis.convert(tmp_path / "other.pth", tmp_path / "out2", **OPTIONS)
+        conversion.convert(tmp_path / "other.pth", tmp_path / "out2", **OPTIONS)
 
 
 def test_of_the_eva_file_what_the_reference_leaves_out_is_left_out(tmp_path):
@@ -460,7 +460,7 @@ class Malicious:
 def refused(match: str, checkpoint, tmp_path: Path, error=ModelError, **options) -> None:
     out = tmp_path / "refused"
     with pytest.raises(error, match=match):
-        lavis.convert(checkpoint, out, **OPTIONS | options)
+        conversion.convert(checkpoint, out, **OPTIONS | options)
     assert not out.exists() and not list(tmp_path.glob(".*"))
 
 
@@ -499,7 +499,7 @@ def test_missing_surplus_and_wrongly_shaped_tensors_are_all_named(tmp_path):
     state |= {"surplus.one": torch.zeros(1), "surplus.two": torch.zeros(1), "llm_proj.bias": torch.zeros(7)}
     torch.save({"model": state}, tmp_path / "odd.pth")
     with pytest.raises(ModelError) as error:
-        lavis.convert(tmp_path / "odd.pth", tmp_path / "out", **OPTIONS)
+        conversion.convert(tmp_path / "odd.pth", tmp_path / "out", **OPTIONS)
     assert "3 missing: " + ", ".join(sorted(gone)) in str(error.value)
     assert "2 not known: surplus.one, surplus.two" in str(error.value)
     assert "1 of another shape: llm_proj.bias [7], expected [48]" in str(error.value)
@@ -555,12 +555,12 @@ def test_a_place_that_is_taken_or_full_is_left_alone(folder, tmp_path, monkeypat
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken.pth").write_text("mine")
     with pytest.raises(ModelError, match="taken: exists already"):
-        lavis.convert(GOLDEN / "exp_vqa_trimmed.pth", tmp_path / "taken", **OPTIONS)
+        conversion.convert(GOLDEN / "exp_vqa_trimmed.pth", tmp_path / "taken", **OPTIONS)
     with pytest.raises(ModelError, match="taken.pth: exists already"):
-        lavis.export(folder, tmp_path / "taken.pth")
+        conversion.export(folder, tmp_path / "taken.pth")
     assert (tmp_path / "taken.pth").read_text() == "mine"
     with pytest.raises(SettingsError, match="ends in .pth"):
-        lavis.export(folder, tmp_path / "back")
+        conversion.export(folder, tmp_path / "back")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     refused(r"0\.0 GB are needed, 0\.0 GB are free", GOLDEN / "exp_vqa_trimmed.pth", tmp_path)
@@ -576,11 +576,11 @@ def test_a_place_that_is_taken_or_full_is_left_alone(folder, tmp_path, monkeypat
 def test_a_folder_that_is_no_whole_model_is_not_exported(folder, tmp_path):
     for place, message in ((tmp_path, "no InstructBLIP model"), (GOLDEN / "llm", "found model type 'llama', expected 'instructblip'")):
         with pytest.raises(ModelError, match=message):
-            lavis.export(place, tmp_path / "out.pth")
+            conversion.export(place, tmp_path / "out.pth")
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     (broken / "model.safetensors").rename(broken / "other.safetensors")
     (broken / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"query_tokens": "../secret.safetensors"}}))
     with pytest.raises(ModelError, match=r"names a file outside of its folder: \.\./secret\.safetensors"):
-        lavis.export(broken, tmp_path / "out.pth")
+        conversion.export(broken, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
