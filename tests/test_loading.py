@@ -84,6 +84,23 @@ def test_bits_without_the_extra_and_unknown_settings_are_named(folder, monkeypat
             load(folder, device="cuda")
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_bits_hold_the_language_model_alone(folder, image, bits):
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra `quantization` is not installed")
+    loaded = expvqa.load(folder, bits=bits, quiet=True)
+    kind = bitsandbytes.nn.Linear8bitLt if bits == 8 else bitsandbytes.nn.Linear4bit
+    layer = loaded.model.language_model.model.layers[0]
+    assert isinstance(layer.mlp.up_proj, kind) and isinstance(layer.self_attn.q_proj, kind)
+    whole = [
+        loaded.model.language_projection,
+        loaded.model.qformer.encoder.layer[0].intermediate.dense,
+        loaded.model.language_model.lm_head,
+    ]
+    assert not any(isinstance(part, kind) for part in whole)
+    change = loaded.aus(image, crop=False) - expvqa.load(folder, quiet=True).aus(image, crop=False)
+    assert 0 < change.abs().max() < 0.1
+
+
 def test_large_models_go_to_an_accelerator_in_half_precision_and_small_ones_stay(monkeypatch):
     assert loading._choose(None, None, 10**6) == (torch.device("cpu"), torch.float32)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
