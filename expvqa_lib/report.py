@@ -29,7 +29,7 @@ TEMPLATE = """{%- extends 'basic/index.html.j2' -%}
 
 STYLE = """
 :root { color-scheme: light; }
-body { margin: 0 auto; padding: 2rem 1.2rem 6rem; max-width: 54rem; color: #1d2430; background: #fff;
+body { margin: 0 auto; padding: 2rem 1.2rem 6rem; max-width: 62rem; color: #1d2430; background: #fff;
        font: 17px/1.6 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
 h1, h2, h3, h4 { font-family: system-ui, sans-serif; line-height: 1.25; margin: 1.8em 0 .5em; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.3rem; } h3 { font-size: 1.1rem; }
