@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -299,7 +300,8 @@ def test_an_interrupted_drawing_leaves_no_half_written_folder(tmp_path, how):
     folder = tmp_path / "data"
     code = f"from expvqa_lib.corpora.synthetic import *\nmake({str(folder)!r}, CorpusSizes(lab_train=99, wild_train=0, emotion_train=0))"
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **silent)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests that run in the background were born deaf to Ctrl-C
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, preexec_fn=heard, **silent)
     try:
         deadline = time.monotonic() + 60
         while not list(tmp_path.rglob("*.png")):
