@@ -90,9 +90,9 @@ def answer_q1(present: Sequence[int], emotion: str | None) -> str | None:
 
     Args:
         present: numbers of the AUs that are present.
-        emotion: a name of `facs.EMOTIONS`, or None where it is not labelled.
+        emotion: a name of `facs.EMOTIONS` or another word, several joined by "+"; None where it is not labelled.
     """
-    feeling = None if emotion is None else "a neutral expression" if emotion == "neutral" else emotion
+    feeling = None if emotion is None else "a neutral expression" if emotion == "neutral" else _join(emotion.split("+"))
     if present:
         actions = f"The person {_join([u.third_person for u in _units(present)])}"
         return f"{actions}, which suggests {feeling}." if feeling else f"{actions}."

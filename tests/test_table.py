@@ -130,3 +130,18 @@ def test_an_empty_table_is_a_table(tmp_path):
     write(some_faces()[:0], tmp_path / "faces.parquet")
     assert len(read(tmp_path / "faces.parquet")) == 0
     assert face_table.labelled_aus(read(tmp_path / "faces.parquet")) == []
+
+
+def test_compound_and_further_emotions_are_kept_and_others_refused(tmp_path):
+    compound = some_faces(emotion=["happiness+surprise", None, "fear"])
+    further = some_faces(emotion=["awe", "fear", None], dataset="further", subject=["a", "b", "c"])
+    further.attrs = {"emotions": ["awe"], "note": "x"}
+    (tmp_path / "tables").mkdir()
+    write(face_table.concat([compound, further]), tmp_path / "tables" / "faces.parquet")
+    table = read(tmp_path / "tables" / "faces.parquet", root=tmp_path)
+    assert table.attrs == {"emotions": ["awe"], "note": "x"}
+    assert table["image"].iat[0] == str(tmp_path / "a.png")
+    told = [face_table.emotions(row) for row in table.to_dict("records")]
+    assert told == [("happiness", "surprise"), (), ("fear",), ("awe",), ("fear",), ()]
+    with pytest.raises(TableError, match=r"row 0, column emotion: found 'happiness\+awe'"):
+        check(some_faces(emotion=["happiness+awe", None, None]))

@@ -1,13 +1,15 @@
 """The face table: one row a face, whatever the data set.
 
 Columns: `image` (path, relative to the table's folder), `dataset`, `subject`, `frame`, `split` (train, validation or test), one nullable
-column an AU (`AU12`: 1 present, 0 absent, missing where unlabelled) with `AU12_intensity` beside it where known, and `emotion` (a name of
-`facs.EMOTIONS`, or missing). Further columns may follow.
+column an AU (`AU12`: 1 present, 0 absent, missing where unlabelled) with `AU12_intensity` beside it where known, `emotion` (a name of
+`facs.EMOTIONS`, several joined as in `happiness+surprise`, or missing), and `labelled_by` (the program that labelled the row; missing
+where people did). Further columns may follow. `table.attrs` keeps what is true of the whole table, also on disk: its `emotions` lists
+words that the column may hold besides the names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -38,8 +40,11 @@ def check(table: pd.DataFrame, source: str = "face table") -> pd.DataFrame:
         if column in table:
             _allowed(table, column, (0, 1), source)
         table[column] = table[column].astype("Int8") if column in table else pd.array([pd.NA] * len(table), "Int8")
-    table["emotion"] = table["emotion"].astype("string") if "emotion" in table else pd.array([pd.NA] * len(table), "string")
-    _allowed(table, "emotion", tuple(EMOTIONS), source)
+    for column in ("emotion", "labelled_by"):
+        table[column] = table[column].astype("string") if column in table else pd.array([pd.NA] * len(table), "string")
+    known = (*EMOTIONS, *table.attrs.get("emotions", ()))
+    wrong = [value for value in table["emotion"].dropna().unique() if not set(value.split("+")) <= set(known)]
+    _allowed(table, "emotion", known, source, table["emotion"].isin(wrong))
     _allowed(table, "split", SPLITS, source)
     shared = table.groupby(["dataset", "subject"])["split"].nunique()
     if len(shared := shared[shared > 1]):
@@ -47,8 +52,8 @@ def check(table: pd.DataFrame, source: str = "face table") -> pd.DataFrame:
     return table
 
 
-def _allowed(table: pd.DataFrame, column: str, allowed: tuple, source: str) -> None:
-    bad = (table[column].notna() & ~table[column].isin(allowed)).to_numpy()
+def _allowed(table: pd.DataFrame, column: str, allowed: tuple, source: str, bad: pd.Series | None = None) -> None:
+    bad = (table[column].notna() & ~table[column].isin(allowed) if bad is None else bad).to_numpy()
     if bad.any():
         row = int(bad.argmax())
         found = table[column].tolist()[row]
@@ -62,8 +67,8 @@ def write(table: pd.DataFrame, path: str | Path) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def read(path: str | Path) -> pd.DataFrame:
-    """Read a face table; its image paths come back resolved under its own folder.
+def read(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
+    """Read a face table; its image paths come back resolved under `root` (default: the table's own folder).
 
     Raises:
         TableError: no readable table is there, it breaks a rule of `check`, or an image path leads out of the folder.
@@ -74,13 +79,29 @@ def read(path: str | Path) -> pd.DataFrame:
     except Exception as error:
         raise TableError(f"{path}: not a readable Parquet face table ({error})") from error
     table = check(table, str(path))
-    root = path.parent.resolve()
+    root = Path(root or path.parent).resolve()
     resolved = [(root / image).resolve() for image in table["image"]]
     for row, image in enumerate(resolved):
         if not image.is_relative_to(root):
             raise TableError(f"{path}: row {row}: image {table['image'].iat[row]!r} lies outside {root}")
     table["image"] = [str(image) for image in resolved]
     return table
+
+
+def concat(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables below each other and keep what their `attrs` say: lists are joined, of other values the first table's counts."""
+    attrs: dict = {}
+    for table in tables:
+        for key, value in table.attrs.items():
+            attrs[key] = list(dict.fromkeys([*attrs.get(key, ()), *value])) if isinstance(value, list) else attrs.get(key, value)
+    whole = pd.concat(tables, ignore_index=True)
+    whole.attrs = attrs
+    return check(whole)
+
+
+def emotions(row: Mapping) -> tuple[str, ...]:
+    """Return the emotions of one row: one, several where it is compound, none where it is not labelled."""
+    return () if pd.isna(row["emotion"]) else tuple(row["emotion"].split("+"))
 
 
 def au_labels(row: Mapping) -> dict[int, int]:
