@@ -70,7 +70,8 @@ class Collator:
     """Load, augment and stack images [I, 3, S, S]; tokenise the pairs [N, T]; `image_index` [N] says which image each asks about.
 
     Where `states` holds what a frozen vision encoder makes of each image, that is stacked instead: [I, 1 + patches, D_vision]. `images` are
-    the paths, to be named in an error.
+    the paths, to be named in an error. `groups` is into how many passes of the language model the pairs are split by length: the same in all
+    processes, whose sharded layers wait for each other, so it must not hang on how many pairs the images happen to have.
     """
 
     def __init__(self, processor: InstructBlipProcessor, recipe: Recipe, states: Mapping[str, Tensor] | None = None) -> None:
@@ -84,7 +85,8 @@ class Collator:
         pairs = [pair for item in items for pair in item["pairs"]]
         index = torch.tensor([k for k, item in enumerate(items) for _ in item["pairs"]])
         text = encode(self.processor, [q for q, _ in pairs], [a for _, a in pairs])
-        return {**seen, "image_index": index, **text, "images": [item["image"] for item in items]}
+        groups = min(len(items), max(2, round(len(items) * self.recipe.questions / 24)))
+        return {**seen, "image_index": index, **text, "groups": groups, "images": [item["image"] for item in items]}
 
     def _look(self, item: dict):
         picture = load_image(item["image"])

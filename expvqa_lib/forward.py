@@ -104,7 +104,9 @@ def next_logits(model: InstructBlipForConditionalGeneration, inputs: dict) -> Te
     """Logits [N, V] of the answer's first token after a prompt of `language_inputs`, padded on the left; of float32."""
     language = model.language_model
     if model.config.use_decoder_only_language_model:
-        logits = language.lm_head(language.model(**inputs, use_cache=False).last_hidden_state[:, -1])
+        last = torch.zeros_like(inputs["attention_mask"], dtype=torch.bool)
+        last[:, -1] = True
+        logits = language.lm_head(_read(language, inputs, last))
     else:
         start = torch.full((len(inputs["inputs_embeds"]), 1), language.config.decoder_start_token_id, device=language.device)
         logits = language(**inputs, decoder_input_ids=start).logits[:, -1]
@@ -118,8 +120,32 @@ def answer_loss(model: InstructBlipForConditionalGeneration, inputs: dict, label
     """
     told = labels != -100
     before = nn.functional.pad(told, (inputs["attention_mask"].shape[1] - labels.shape[1] - 1, 1))  # [N, Q + T], a token earlier
-    hidden = model.language_model.model(**inputs, use_cache=False).last_hidden_state  # [N, Q + T, D]
-    logits = model.language_model.lm_head(hidden[before]).float()  # [labelled tokens, V]
+    logits = model.language_model.lm_head(_read(model.language_model, inputs, before)).float()  # [labelled tokens, V]
     if (placeholder := model.config.image_token_index) is not None:
         logits = logits.index_fill(1, torch.tensor([placeholder], device=logits.device), -torch.inf)
     return nn.functional.cross_entropy(logits, labels[told], reduction=reduction)
+
+
+def _read(language: nn.Module, inputs: dict, wanted: Tensor) -> Tensor:
+    """Last hidden states [sum of wanted, D] at the positions `wanted` [N, T] of a decoder-only language model.
+
+    In its last layer the other positions serve as keys and values only, so what else the layer makes of them is left out. (Not where the
+    layer runs a second time for the gradients, with activation checkpointing.)
+    """
+    layer = language.model.layers[-1]
+    parts = [] if language.is_activation_checkpointing or "mlp" not in layer._modules else [layer.mlp]
+    parts += [layer.self_attn.q_proj, layer.self_attn.o_proj] if parts and hasattr(layer.self_attn, "q_proj") else []
+
+    def before(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        return (given[0][wanted],)
+
+    def after(module: nn.Module, given: tuple[Tensor], result: Tensor) -> Tensor:
+        whole = result.new_zeros(*wanted.shape, result.shape[-1])
+        whole[wanted] = result
+        return whole
+
+    with contextlib.ExitStack() as hooks:
+        for part in parts:
+            hooks.callback(part.register_forward_pre_hook(before).remove)
+            hooks.callback(part.register_forward_hook(after).remove)
+        return language.model(**inputs, use_cache=False).last_hidden_state[wanted]

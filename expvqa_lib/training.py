@@ -41,8 +41,7 @@ def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict, reducti
     output = query_image(model, embeds, batch["qformer_input_ids"], batch["qformer_attention_mask"], batch["image_index"])
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     total = output.new_zeros((), dtype=torch.float32)
-    groups = min(len(mask), max(2, round(len(mask) / 24)))  # by length: short answers are not padded to the longest
-    for rows in mask.sum(1).argsort(stable=True).tensor_split(groups):
+    for rows in mask.sum(1).argsort(stable=True).tensor_split(batch["groups"]):  # short answers are not padded to the longest
         width = int(mask[rows].sum(1).max())
         inputs = language_inputs(model, output[rows], ids[rows, :width], mask[rows, :width])
         total = total + answer_loss(model, inputs, labels[rows, :width], reduction="sum")

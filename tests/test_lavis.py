@@ -118,7 +118,7 @@ def test_logits_and_loss_agree_within_1e_4(loaded, golden, pairs):
 def test_gradients_of_our_training_step_agree_within_1e_5(loaded, golden, pairs):
     model, processor = loaded
     freeze(model, "exp_vqa")
-    batch = {"pixel_values": golden["images"], "image_index": torch.arange(3).repeat_interleave(4)}
+    batch = {"pixel_values": golden["images"], "image_index": torch.arange(3).repeat_interleave(4), "groups": 2}
     loss = batch_loss(model, batch | encode(processor, [q for q, _ in pairs] * 3, [a for _, a in pairs] * 3))
     assert difference(loss, golden["fwd.loss"]) < 1e-4
     loss.backward()

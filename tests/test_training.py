@@ -1,17 +1,10 @@
-"""Fine-tuning: what trains, what a shared pass computes, and runs that are cut off."""
+"""Fine-tuning: what trains, what a shared pass computes, and what goes wrong."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -20,12 +13,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from transformers import InstructBlipForConditionalGeneration, Trainer
+from weights import changed, weights
 
-from expvqa_lib import batches, training
+from expvqa_lib import training
 from expvqa_lib.batches import Collator, ImagePairs
-from expvqa_lib.companion import ExpVQA, load
-from expvqa_lib.errors import ModelError, SettingsError, TableError, TrainingError
+from expvqa_lib.companion import load
+from expvqa_lib.errors import ModelError, SettingsError, TrainingError
 from expvqa_lib.recipe import PAPER, VARIANTS, Recipe, learning_rate
 from expvqa_lib.text import encode
 from expvqa_lib.training import batch_loss, finetune, freeze
@@ -40,15 +33,6 @@ def batch(pairs, processor):
     """Four images, two of the emotion corpus (one question) and two of the lab corpus (three)."""
     dataset = ImagePairs(pairs["train"], THREE)
     return Collator(processor, THREE)([dataset[k] for k in (0, 1, 20, 30)])
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return InstructBlipForConditionalGeneration.from_pretrained(folder).state_dict()
-
-
-def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
-    assert before.keys() == after.keys()
-    return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 # ----------------------------------------------------------------------------------------------------------- what trains
@@ -130,7 +114,7 @@ def test_the_vision_encoder_moves_at_its_own_rate(model, processor, pairs, tmp_p
     assert "query_tokens" in moved and not any(name.startswith("vision_model.") for name in moved)
 
 
-# ----------------------------------------------------------------------------------------------------------- the batches
+# -------------------------------------------------------------------------------------------------------- the same losses
 
 
 def test_a_frozen_vision_encoder_looks_once_at_each_image_unless_images_change(model, processor, pairs, tmp_path, monkeypatch):
@@ -177,94 +161,11 @@ def test_a_shared_vision_pass_gives_the_loss_of_one_pass_a_question(model, batch
     apart, tokens = [], []
     for k in range(count):
         one = {key: batch[key][[k]] for key in TOKENS}
-        one |= {"pixel_values": batch["pixel_values"][batch["image_index"][[k]]], "image_index": torch.tensor([0])}
+        one |= {"pixel_values": batch["pixel_values"][batch["image_index"][[k]]], "image_index": torch.tensor([0]), "groups": 1}
         apart.append(batch_loss(model, one))
         tokens.append(int((one["labels"] != -100).sum()))
     expected = (torch.stack(apart) * torch.tensor(tokens)).sum() / sum(tokens)
     torch.testing.assert_close(shared, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_batch_pairs_each_question_with_its_own_image(pairs, processor):
-    dataset = ImagePairs(pairs["validation"], THREE, train=False)
-    items = [dataset[k] for k in (0, 12, 14)]
-    batch = Collator(processor, THREE)(items)
-    assert batch["images"] == [item["image"] for item in items]
-    assert batch["image_index"].tolist() == [k for k, item in enumerate(items) for _ in item["pairs"]]
-    questions = [q for item in items for q, _ in item["pairs"]]
-    for question, ids, mask in zip(questions, batch["input_ids"], batch["attention_mask"], strict=True):
-        assert processor.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True).strip().startswith(question.lower())
-    alone = processor.image_processor([Image.open(item["image"]) for item in items], return_tensors="pt")["pixel_values"]
-    assert torch.equal(batch["pixel_values"], alone)  # validation images are not augmented
-
-
-def test_items_choose_their_own_images_pairs(pairs):
-    table = pairs["train"].to_pandas()
-    dataset = ImagePairs(pairs["train"], THREE)
-    assert len(dataset) == table["image"].nunique()
-    kinds = []
-    for k in range(len(dataset)):
-        item = dataset[k]
-        own = table[table["image"] == item["image"]]
-        known = {(q, a): kind for q, a, kind in zip(own["text_input"], own["text_output"], own["question_type"], strict=True)}
-        assert set(item["pairs"]) <= set(known) and len(set(item["pairs"])) == min(3, len(own))
-        if own["question_type"].nunique() == 3:
-            kinds += [known[pair] for pair in item["pairs"]]
-    share = pd.Series(kinds).value_counts(normalize=True)
-    assert len(kinds) > 60 and share["Q3"] > share["Q2"] and share["Q3"] > share["Q1"] and share.min() > 0.05
-
-
-def test_pairs_are_chosen_anew_each_epoch_and_the_same_for_validation(pairs):
-    train, validation = (ImagePairs(pairs[split], replace(THREE, questions=2), train=split == "train") for split in ("train", "validation"))
-    fixed = [validation[k]["pairs"] for k in range(len(validation))]
-    first = [train[k]["pairs"] for k in range(len(train))]
-    for dataset in (train, validation):
-        dataset.set_epoch(1)
-    assert [train[k]["pairs"] for k in range(len(train))] != first
-    assert [validation[k]["pairs"] for k in range(len(validation))] == fixed
-    train.set_epoch(0)
-    assert [train[k]["pairs"] for k in range(len(train))] == first
-
-
-@pytest.mark.parametrize("questions", [1, 4])
-def test_a_recipe_of_epochs_shows_each_pair_once_an_epoch(pairs, questions):
-    table = pairs["train"].to_pandas()
-    dataset = ImagePairs(pairs["train"], replace(PAPER, questions=questions, reference_text=False))
-    orders = []
-    for epoch in (0, 1):
-        dataset.set_epoch(epoch)
-        items = [dataset[k] for k in range(len(dataset))]
-        assert all(1 <= len(item["pairs"]) <= questions for item in items)
-        orders.append([(item["image"], *pair) for item in items for pair in item["pairs"]])
-        assert sorted(orders[-1]) == sorted(zip(table["image"], table["text_input"], table["text_output"], strict=True))
-    assert orders[0] != orders[1]
-    if questions == 1:
-        assert len(dataset) == len(table)
-
-
-def test_the_papers_recipe_prepares_texts_as_the_reference_does(pairs):
-    long = pairs["train"].select([0]).map(lambda row: {"text_input": 'Is "AU12" (smile) there?', "text_output": "Yes: " + "very " * 60})
-    assert ImagePairs(long, PAPER)[0]["pairs"] == [("is au12 smile there?", " ".join(["yes"] + ["very"] * 49))]
-    assert len(ImagePairs(long, replace(PAPER, max_words=200))[0]["pairs"][0][1].split()) == 61
-    assert ImagePairs(long, TOY)[0]["pairs"][0][0] == 'Is "AU12" (smile) there?'
-
-
-def test_augmented_images_change_with_the_epoch_and_validation_images_do_not(pairs, processor):
-    recipe = replace(THREE, augment=True, randaugment=(2, 5))
-    train, validation = (ImagePairs(pairs["train"], recipe, train=flag) for flag in (True, False))
-    looks = []
-    for epoch in (0, 1, 0):
-        for dataset in (train, validation):
-            dataset.set_epoch(epoch)
-        looks.append([Collator(processor, recipe)([dataset[0], dataset[5]])["pixel_values"] for dataset in (train, validation)])
-    assert torch.equal(looks[0][0], looks[2][0]) and not torch.equal(looks[0][0], looks[1][0])
-    assert torch.equal(looks[0][1], looks[1][1])
-
-
-def test_pairs_without_a_column_or_a_row_are_refused(pairs):
-    with pytest.raises(TableError, match="no pairs to train on"):
-        ImagePairs(pairs["train"].select([]), TOY)
-    with pytest.raises(TableError, match="no column text_output; found image"):
-        ImagePairs(pairs["train"].remove_columns("text_output"), TOY)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -369,184 +270,6 @@ def test_an_encoder_decoder_language_model_cannot_be_trained(model, processor, p
         finetune(model, processor, pairs, tmp_path / "model", recipe=TOY)
 
 
-# -------------------------------------------------------------------------------------------------------- cut off, again
-
-
-class Cut(Exception):
-    """A power cut."""
-
-
-@pytest.fixture
-def cut_off(monkeypatch):
-    """Make reading images fail from the n-th on, once."""
-
-    def arrange(n: int) -> None:
-        read, left = batches.load_image, iter(range(n))
-
-        def load_image(source):
-            if next(left, None) is None:
-                raise Cut
-            return read(source)
-
-        monkeypatch.setattr(batches, "load_image", load_image)
-
-    yield arrange
-
-
-def start(model, processor, pairs, folder, **options) -> pd.DataFrame:
-    return finetune(copy.deepcopy(model), processor, pairs, folder, recipe=replace(TOY, steps=18, validate_every=6, images=8), **options)
-
-
-def cut_after_a_checkpoint(model, processor, pairs, folder, monkeypatch, cut_off, **options) -> Path:
-    """Start a run that is cut off between step 12 and 18; return the folder of its checkpoint."""
-    faces = len(ImagePairs(pairs["validation"], TOY))
-    with monkeypatch.context():
-        cut_off(14 * 8 + 2 * faces)
-        with pytest.raises(Cut):
-            start(model, processor, pairs, folder, **options)
-        monkeypatch.undo()
-    (checkpoint,) = folder.parent.rglob("checkpoint-*")
-    assert checkpoint.name == "checkpoint-12"
-    assert not folder.exists()
-    return checkpoint
-
-
-def test_a_run_that_was_cut_off_goes_on_and_ends_as_if_it_had_not_been(model, processor, pairs, tmp_path, monkeypatch, cut_off):
-    folder = tmp_path / "cut" / "model"
-    cut_after_a_checkpoint(model, processor, pairs, folder, monkeypatch, cut_off)
-    read = []
-    original = batches.load_image
-    monkeypatch.setattr(batches, "load_image", lambda source: read.append(source) or original(source))
-    log = start(model, processor, pairs, folder)
-    assert len(read) < 9 * 8 + len(ImagePairs(pairs["validation"], TOY))  # the last steps only, not all 18 again
-    whole = start(model, processor, pairs, tmp_path / "whole")
-    assert os.listdir(folder.parent) == ["model"]
-    for column in ("step", "loss", "eval_loss", "learning_rate"):
-        np.testing.assert_array_equal(log[column], whole[column], err_msg=column)
-    assert not changed(weights(folder), weights(tmp_path / "whole"))  # bit by bit
-
-
-def test_a_half_written_checkpoint_is_passed_over(model, processor, pairs, tmp_path, monkeypatch, cut_off):
-    checkpoint = cut_after_a_checkpoint(model, processor, pairs, tmp_path / "model", monkeypatch, cut_off)
-    half = checkpoint.parent / ".partial" / "checkpoint-13"  # where checkpoints are written before they get their place
-    shutil.copytree(checkpoint, half)
-    (half / "optimizer.pt").write_bytes(b"half")
-    log = start(model, processor, pairs, tmp_path / "model")
-    assert log["step"].max() == 18 and os.listdir(tmp_path) == ["model"]
-
-
-def test_the_last_good_checkpoint_stays_until_the_next_is_whole(model, processor, pairs, tmp_path, monkeypatch):
-    there = []
-    original = Trainer._save_checkpoint
-
-    def save(self, *arguments):
-        original(self, *arguments)  # all is written, but not in its place yet
-        there.append(sorted(path.name for path in Path(self.args.output_dir).parent.glob("checkpoint-*")))
-        if len(there) == 2:
-            raise Cut
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save)
-    with pytest.raises(Cut):
-        start(model, processor, pairs, tmp_path / "model")
-    assert there == [[], ["checkpoint-6"]]
-    monkeypatch.undo()
-    assert start(model, processor, pairs, tmp_path / "model")["step"].max() == 18
-
-
-KILLED = """
-import sys, datasets, torch
-torch.set_num_threads(1)
-from dataclasses import replace
-from expvqa_lib.model import load
-from expvqa_lib.recipe import Recipe
-from expvqa_lib.training import finetune
-model, processor = load(sys.argv[1], quiet=True)
-recipe = Recipe(steps=30, images=4, questions=3, validate_every=3, seed=3, workers=int(sys.argv[4]))
-finetune(model, processor, datasets.load_from_disk(sys.argv[2]), sys.argv[3], recipe=recipe)
-"""
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_killed_process_goes_on_and_ends_with_the_same_bits(model, processor, pairs, tmp_path, workers):
-    """SIGKILL at three moments that chance chooses, then to the end; against a run that nobody disturbed."""
-    ExpVQA(model, processor).save(tmp_path / "start")
-    pairs.save_to_disk(tmp_path / "pairs")
-
-    def run(name: str) -> subprocess.Popen:
-        command = [sys.executable, "-c", KILLED, tmp_path / "start", tmp_path / "pairs", tmp_path / name / "model", str(workers)]
-        return subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-
-    killed, rng = 0, np.random.default_rng(workers)
-    for _ in range(3):
-        process = run("killed")
-        work = tmp_path / "killed"
-        until = time.monotonic() + 120
-        before = {path.name for path in work.glob(".model-checkpoints-*/checkpoint-*")}
-        while process.poll() is None and time.monotonic() < until:
-            if {path.name for path in work.glob(".model-checkpoints-*/checkpoint-*")} - before:  # it has come further
-                time.sleep(rng.uniform(0, 0.4))
-                break
-            time.sleep(0.01)
-        killed += process.poll() is None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    assert killed >= 1
-    for name in ("killed", "whole"):
-        process = run(name)
-        _, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error
-    assert not changed(weights(tmp_path / "killed" / "model"), weights(tmp_path / "whole" / "model"))
-    logs = [pd.read_csv(tmp_path / name / "model" / "log.csv") for name in ("killed", "whole")]
-    pd.testing.assert_frame_equal(*logs, check_exact=True)
-    assert os.listdir(tmp_path / "killed") == ["model"]
-
-
-DISTRIBUTED = """
-import sys, datasets, torch
-torch.set_num_threads(1)
-from expvqa_lib.model import load
-from expvqa_lib.recipe import Recipe
-from expvqa_lib.training import finetune
-start, pairs, folder, variant, images = sys.argv[1:]
-model, processor = load(start, quiet=True)
-recipe = Recipe(steps=6, images=int(images), questions=3, validate_every=3, seed=3, augment=variant == "exp_vqa")
-finetune(model, processor, datasets.load_from_disk(pairs), folder, variant=variant, recipe=recipe)
-"""
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_two_processes_give_the_loss_curve_of_one_with_the_same_global_batch(model, processor, pairs, tmp_path, variant):
-    ExpVQA(model, processor).save(tmp_path / "start")
-    pairs.save_to_disk(tmp_path / "pairs")
-    (tmp_path / "train.py").write_text(DISTRIBUTED)
-    for processes, images in ((1, 8), (2, 4)):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), tmp_path / "train.py"]
-        command += [tmp_path / "start", tmp_path / "pairs", tmp_path / f"by{processes}" / "model", variant, str(images)]
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (pd.read_csv(tmp_path / f"by{n}" / "model" / "log.csv") for n in (1, 2))
-    for column in ("loss", "eval_loss"):
-        np.testing.assert_allclose(two[column].dropna(), one[column].dropna(), rtol=1e-4, err_msg=column)
-    assert len(one["loss"].dropna()) == 6 and one["loss"].dropna().nunique() == 6
-    mine, theirs = weights(tmp_path / "by2" / "model"), weights(tmp_path / "by1" / "model")
-    for name in mine:
-        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=2e-4, msg=name)
-
-
-@pytest.mark.parametrize("other", [{"variant": "exp_vqa_fz"}, {"recipe": replace(TOY, steps=4, seed=9)}])
-def test_a_run_with_other_settings_does_not_go_on_from_it(model, processor, pairs, tmp_path, monkeypatch, cut_off, other):
-    cut_after_a_checkpoint(model, processor, pairs, tmp_path / "model", monkeypatch, cut_off)
-    options = {"recipe": TOY, "variant": "exp_vqa"} | other
-    finetune(copy.deepcopy(model), processor, pairs, tmp_path / "model", **options)
-    finetune(copy.deepcopy(model), processor, pairs, tmp_path / "apart" / "model", **options)
-    assert not changed(weights(tmp_path / "model"), weights(tmp_path / "apart" / "model"))
-
-
 def test_the_seed_decides_the_weights(model, processor, pairs, tmp_path):
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         finetune(copy.deepcopy(model), processor, pairs, tmp_path / name, recipe=replace(TOY, seed=seed))
@@ -566,11 +289,6 @@ def test_an_unknown_variant_is_refused_before_anything_is_written(model, process
 def test_fewer_images_than_a_batch_are_refused(model, processor, pairs, tmp_path):
     with pytest.raises(SettingsError, match=r"60 training images are fewer than one batch of 61; lower Recipe.images"):
         finetune(model, processor, pairs, tmp_path / "model", recipe=replace(TOY, images=61))
-
-
-def test_an_empty_split_is_refused(pairs):
-    with pytest.raises(TableError, match="the split is empty"):
-        ImagePairs(pairs["train"].select([]), TOY)
 
 
 def test_a_folder_of_something_else_is_never_replaced(model, processor, pairs, tmp_path):
