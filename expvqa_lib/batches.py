@@ -70,8 +70,8 @@ class Collator:
     """Load, augment and stack images [I, 3, S, S]; tokenise the pairs [N, T]; `image_index` [N] says which image each asks about.
 
     Where `states` holds what a frozen vision encoder makes of each image, that is stacked instead: [I, 1 + patches, D_vision]. `images` are
-    the paths, to be named in an error. `groups` is into how many passes of the language model the pairs are split by length: the same in all
-    processes, whose sharded layers wait for each other, so it must not hang on how many pairs the images happen to have.
+    the paths, to be named in an error. `groups` is into how many passes of the language model the pairs are split by length: the same in
+    all processes, whose sharded layers wait for each other, so it must not hang on how many pairs the images happen to have.
     """
 
     def __init__(self, processor: InstructBlipProcessor, recipe: Recipe, states: Mapping[str, Tensor] | None = None) -> None:

@@ -72,3 +72,22 @@ def pairs(faces):
     from expvqa_lib import pairs
 
     return pairs.build(faces, seed=7)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """The golden Exp-VQA checkpoint, converted."""
+    from released import GOLDEN, OPTIONS
+
+    from expvqa_lib.conversion import convert
+
+    return convert(GOLDEN / "exp_vqa_trimmed.pth", tmp_path_factory.mktemp("converted") / "exp-vqa", **OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict:
+    """What the original implementation computed."""
+    from released import GOLDEN
+    from safetensors.torch import load_file
+
+    return load_file(GOLDEN / "golden.safetensors")
