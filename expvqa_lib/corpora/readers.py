@@ -1,0 +1,56 @@
+"""The readers by name, and what is kept of a reading: the face table, and its split beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import SettingsError
+from . import splits
+from . import table as face_table
+from .pictures import read_affectnet, read_emotionet, read_faceme, read_raf_au, read_raf_db, read_raf_db_basic
+from .reading import Reading
+from .videos import read_bp4d, read_disfa, read_gft
+
+READERS: dict[str, Callable[..., Reading]] = {
+    "BP4D": read_bp4d,
+    "DISFA": read_disfa,
+    "GFT": read_gft,
+    "RAF-AU": read_raf_au,
+    "EmotioNet": read_emotionet,
+    "AffectNet": read_affectnet,
+    "RAF-DB": read_raf_db,
+    "RAF-DB-basic": read_raf_db_basic,
+    "FaceME": read_faceme,
+}
+"""Each reader's docstring shows the layout that it reads."""
+
+
+def read_corpus(name: str, root: str | Path, **options) -> Reading:
+    """Read the data set `name` (a key of `READERS`) below the folder `root`; `options` go to its reader.
+
+    Raises:
+        SettingsError: there is no such data set.
+        TableError: nothing usable is there, or a file cannot be read; the message names it.
+    """
+    if name not in READERS:
+        raise SettingsError(f"data set {name!r} is unknown; known are {', '.join(READERS)}")
+    return READERS[name](root, **options)
+
+
+def split_path(table: str | Path) -> Path:
+    """Where the split of a face table is kept: `faces.splits.csv` beside `faces.parquet`."""
+    return Path(table).with_suffix(".splits.csv")
+
+
+def read_and_keep(name: str, root: str | Path, output: str | Path, **options) -> Reading:
+    """Read a data set and write its face table to `output` and its split beside it; a split that is there already is followed.
+
+    Read the table back with `table.read(output, root)`. Errors as in `read_corpus`.
+    """
+    kept = split_path(output)
+    reading = read_corpus(name, root, split_file=kept if kept.exists() else None, **options)
+    face_table.write(reading.table, output)
+    if not kept.exists():
+        splits.write(reading.splits, kept)
+    return reading
