@@ -1,4 +1,4 @@
-"""What a reading found, as tables and as text: rows and why they were dropped, splits, labels, images, and how it differs from the paper."""
+"""What a reading found, as tables and as text: rows, why some were dropped, splits, labels, images, and what differs from the paper."""
 
 from __future__ import annotations
 
@@ -36,21 +36,22 @@ def counts(reading: Reading) -> pd.DataFrame:
 
 
 def labels(reading: Reading) -> pd.DataFrame:
-    """How often each AU is present, absent and unlabelled, and each emotion named, a split; one row a label."""
-    table = reading.table
-    found = []
+    """How often each AU is present, absent and unlabelled, and each emotion named, a split.
+
+    Returns:
+        Columns `label`, `split`, `present`, `absent`, `unlabelled`; the last two are missing for emotions.
+    """
+    table, found = reading.table, []
     for split in SPLITS:
         part = table[table["split"] == split]
-        for au in labelled_aus(table):
-            values = part[au_column(au)]
-            told = {"present": (values == 1).sum(), "absent": (values == 0).sum(), "unlabelled": values.isna().sum()}
-            found += [{"label": au_column(au), "split": split, "is": key, "count": int(n)} for key, n in told.items()]
-        if table["emotion"].notna().any():
-            told = part["emotion"].str.split("+").explode().value_counts()
-            found += [{"label": word, "split": split, "is": "present", "count": int(n)} for word, n in told.items()]
-    wide = pd.DataFrame(found).pivot_table(index="label", columns=["split", "is"], values="count", fill_value=0, sort=False)
-    wide = wide.astype(int).reindex(columns=[c for s in SPLITS for c in wide.columns if c[0] == s])
-    return wide.set_axis([f"{split} {kind}" for split, kind in wide.columns], axis=1).reset_index()
+        for name in map(au_column, labelled_aus(table)):
+            values = part[name]
+            found.append((name, split, int((values == 1).sum()), int((values == 0).sum()), int(values.isna().sum())))
+        words = part["emotion"].dropna().str.split("+").explode().value_counts()
+        found += [(word, split, int(count), None, None) for word, count in words.items()]
+    return pd.DataFrame(found, columns=["label", "split", "present", "absent", "unlabelled"]).astype(
+        dict.fromkeys(["absent", "unlabelled"], "Int64")
+    )
 
 
 def differences(reading: Reading) -> pd.DataFrame:
@@ -68,7 +69,16 @@ def differences(reading: Reading) -> pd.DataFrame:
 
 def report(reading: Reading, *, progress: bool = False) -> str:
     """Return everything about a reading as text; every image is opened on the way."""
-    tables = {"rows": rows(reading), "splits": counts(reading), "labels": labels(reading), "against the paper": differences(reading)}
+    told = labels(reading)
+    numbers = told[["present", "absent", "unlabelled"]].astype("string").fillna("-").agg(" / ".join, axis=1).str.removesuffix(" / - / -")
+    wide = told.assign(is_=numbers).pivot(index="label", columns="split", values="is_").reindex(columns=list(SPLITS))
+    wide = wide.reindex(told["label"].drop_duplicates()).fillna("0").rename_axis(columns=None).reset_index()
+    tables = {
+        "rows": rows(reading),
+        "splits": counts(reading),
+        "labels (present / absent / unlabelled)": wide,
+        "against the paper": differences(reading),
+    }
     parts = [f"{reading.dataset} in {reading.root}"]
     parts += [f"{title}\n{_indented(table)}" for title, table in tables.items() if len(table)]
     problems = [*reading.problems, unreadable(reading, progress)]

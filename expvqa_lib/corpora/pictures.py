@@ -196,8 +196,8 @@ def read_raf_db(root: str | Path, *, basic: bool = False, seed: int = 42, split_
     """
     kind, known = ("basic", RAF_BASIC) if basic else ("compound", RAF_COMPOUND)
     log = Log("RAF-DB basic" if basic else "RAF-DB", root)
-    found = log.find(r"EmoLabel/list_parti?tion_label\.txt$")
-    found = found[("/" + log.root.name + "/" + found["base"]).str.endswith(f"/{kind}/")][:1]
+    found = log.find(r"EmoLabel/list_par?tition_label\.txt$")
+    found = found[[f"/{log.root.name}/{base}".endswith(f"/{kind}/") for base in found["base"]]][:1]
     found = log.require(found, f"{kind}/EmoLabel/list_patition_label.txt")
     rows = _listed(log, found["path"].iat[0])
     rows["emotion"] = codes(log, rows, "label", {code: int(code) for code in known}).map({int(c): e for c, e in known.items()})

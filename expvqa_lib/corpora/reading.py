@@ -154,8 +154,8 @@ class Log:
 
         Where several files match with the same groups, the one in the folder that `prefer` names counts, else the one in the fuller folder.
         """
-        parts = self.files.str.extract(f"^(?P<base>(?:.*/)?){pattern}")
-        found = parts[parts["base"].notna()].assign(path=self.files)
+        found = self.files.str.extract(f"^(?P<base>(?:.*/)?){pattern}").assign(path=self.files)
+        found = found[found["base"].notna()]
         groups = [c for c in found if c not in ("base", "path")]
         full = found["base"].map(found["base"].value_counts())
         order = pd.DataFrame({"other": ~found["path"].str.contains(prefer, regex=False), "full": -full, "path": found["path"]})

@@ -67,7 +67,7 @@ def _with_validation(log: Log, splits: pd.Series, seed: int) -> pd.Series:
     if len(train) < 2:
         return splits
     chosen = np.random.default_rng([seed, 1]).permutation(train)[: max(1, round(VALIDATION * len(train)))]
-    log.note(f"validation: {len(chosen)} of {len(train)} training subjects, drawn with seed {seed}; the paper trains on them too")
+    log.note(f"validation: {len(chosen)} of the {len(train)} published training subjects (or images), drawn with seed {seed}")
     return splits.where(~splits.index.isin(chosen), "validation")
 
 

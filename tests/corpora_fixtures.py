@@ -1,0 +1,172 @@
+"""The licensed data sets in miniature, each in the layout in which it is distributed: drawn faces, and the labels that were drawn.
+
+`build_all(root)` makes `root/BP4D`, `root/DISFA` and so on, as `readers.READERS` calls them; each has enough people for three splits.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from expvqa_lib.corpora.drawing import render
+from expvqa_lib.corpora.faces import Face, random_identity, random_scene
+from expvqa_lib.corpora.synthetic import random_expression
+from expvqa_lib.corpora.videos import DISFA_AUS, GFT_AUS
+
+AFFECTNET_HEAD = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+BP4D_CODED = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24)
+EMOTION_CODES = {"neutral": 0, "happiness": 1, "sadness": 2, "surprise": 3, "fear": 4, "disgust": 5, "anger": 6, "contempt": 7}
+
+
+@cache
+def faces() -> tuple[tuple[bytes, dict[int, float], str], ...]:
+    """Sixteen drawn faces: JPEG, AU intensities, emotion."""
+    drawn = []
+    for k in range(16):
+        rng = np.random.default_rng([11, k])
+        emotion, aus, lateral = random_expression(rng, extra=0.2)
+        buffer = io.BytesIO()
+        face = Face(random_identity(rng), random_scene(rng), aus, lateral)
+        Image.fromarray(render(face, 48).image).save(buffer, "JPEG")
+        drawn.append((buffer.getvalue(), aus, emotion))
+    return tuple(drawn)
+
+
+def put(path: Path, content: bytes | str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def put_lines(path: Path, lines: list[str]) -> None:
+    put(path, "".join(f"{line}\n" for line in lines))
+
+
+def build_bp4d(root: Path) -> None:
+    """Six people, two of them in the test part of fold 1; a face stays for two frames. AU24 of the second and all of the last is 9."""
+    for n, subject in enumerate(("F001", "M007", "M011", "F003", "F007", "F015")):
+        lines = [",".join(["0", *(str(au) for au in range(1, 30))])]
+        for k in range(6):
+            jpeg, aus, _ = faces()[(n * 3 + k // 2) % 16]
+            frame = 2440 + k if n < 3 else 98 + k
+            codes = {au: int(au in aus) if au in BP4D_CODED and k < 5 else 9 for au in range(1, 30)} | ({24: 9} if k == 1 else {})
+            lines.append(",".join([str(frame), *(str(codes[au]) for au in range(1, 30))]))
+            put(root / "Sequences_2D+3D" / subject / "T1" / (f"{frame:03d}.jpg" if subject[0] == "M" else f"{frame:04d}.jpg"), jpeg)
+        put_lines(root / "AUCoding" / "AU_OCC" / f"{subject}_T1.csv", lines)
+
+
+def build_gft(root: Path) -> None:
+    """Six people; AU14 is not coded for the second."""
+    for n in range(6):
+        subject, lines = f"{n + 1:03d}A", [",".join(["frame", *(f"AU{au}" for au in (*GFT_AUS, 11))])]
+        for k in range(6):
+            jpeg, aus, _ = faces()[(n * 3 + k // 2) % 16]
+            lines.append(",".join([str(k + 1), *("-9" if n == 1 and au == 14 else str(int(au in aus)) for au in (*GFT_AUS, 11))]))
+            put(root / "images" / subject / f"{k + 1:04d}.jpg", jpeg)
+        put_lines(root / "AU_OCC" / f"{subject}.csv", lines)
+
+
+def build_disfa(root: Path, first_image: int = 1) -> None:
+    """Six people; intensities 0 to 5."""
+    for n in range(6):
+        subject, lines = f"SN{n + 1:03d}", {au: [] for au in DISFA_AUS}
+        for k in range(6):
+            jpeg, aus, _ = faces()[(n * 3 + k // 2) % 16]
+            for au in DISFA_AUS:
+                lines[au].append(f"{k + 1},{round(5 * aus.get(au, 0))}")
+            put(root / "Images" / subject / f"{k + first_image:05d}.jpg", jpeg)
+        for au in DISFA_AUS:
+            put_lines(root / "ActionUnit_Labels" / subject / f"{subject}_au{au}.txt", lines[au])
+
+
+def build_raf_au(root: Path) -> None:
+    """24 pictures, every fifth one-sided somewhere, the last without an AU."""
+    lines = []
+    for k in range(24):
+        jpeg, aus, _ = faces()[k % 16]
+        codes = [("L" if k % 5 == 0 and n == 0 else "") + str(au) for n, au in enumerate(sorted(aus))] + (["32"] if k == 3 else [])
+        lines.append(f"{k:04d}.jpg {'null' if k == 23 or not codes else '+'.join(codes)} ")
+        put(root / "aligned" / f"{k:04d}_aligned.jpg", jpeg)
+    put_lines(root / "RAFAU_label.txt", lines)
+
+
+def build_emotionet(root: Path) -> None:
+    """24 pictures; AU5 is not annotated in every fourth."""
+    lines = ["URL,URL orig," + ",".join(f"'AU {au}'" for au in range(1, 61))]
+    for k in range(24):
+        jpeg, aus, _ = faces()[k % 16]
+        name = f"{k % 2:06d}/N_{k:010d}_00001.jpg"
+        codes = ["999" if au > 28 or (au == 5 and k % 4 == 0) else str(int(au in aus)) for au in range(1, 61)]
+        lines.append(f"'http://images.example.org/data/{name}','http://elsewhere.example.org/{k}.jpg'," + ",".join(codes))
+        put(root / "images" / name, jpeg)
+    put_lines(root / "EmotioNet_FACS_aws_2020_24600.csv", lines)
+
+
+def build_affectnet(root: Path) -> None:
+    """24 pictures to train on, 8 to test on, and three of each without an emotion."""
+    for name, size in (("training", 24), ("validation", 8)):
+        lines = [AFFECTNET_HEAD]
+        for k in range(size + 3):
+            jpeg, _, emotion = faces()[k % 16]
+            code = EMOTION_CODES[emotion] if k < size else 8 + k - size
+            image = f"{k % 3 + 1}/{name[:2]}{k:08x}.jpg"
+            lines.append(f"{image},10,10,80,80,1.0;2.0;3.0;4.0,{code},0.1,-0.1")
+            put(root / "Manually_Annotated_Images" / image, jpeg)
+        put_lines(root / "Manually_Annotated_file_lists" / f"{name}.csv", lines)
+
+
+def build_affectnet_arrays(root: Path) -> None:
+    """The same in the later layout: an array file a picture, as text in the training set and as a number in the other."""
+    for folder, size in (("train_set", 24), ("val_set", 8)):
+        for k in range(size):
+            jpeg, _, emotion = faces()[k % 16]
+            buffer = io.BytesIO()
+            code = EMOTION_CODES[emotion]
+            np.save(buffer, np.array(str(code) if folder == "train_set" else code))
+            put(root / folder / "annotations" / f"{k}_exp.npy", buffer.getvalue())
+            put(root / folder / "images" / f"{k}.jpg", jpeg)
+
+
+def build_raf_db(root: Path, kind: str = "compound") -> None:
+    """20 pictures to train on and 6 to test on."""
+    lines = []
+    for part, size in (("train", 20), ("test", 6)):
+        for k in range(size):
+            name = f"{part}_{k + 1:04d}"
+            lines.append(f"{name}.jpg {k % (11 if kind == 'compound' else 7) + 1}")
+            put(root / kind / "Image" / "aligned" / f"{name}_aligned.jpg", faces()[k % 16][0])
+            put(root / kind / "Image" / "original" / f"{name}.jpg", faces()[k % 16][0])
+    put_lines(root / kind / "EmoLabel" / "list_patition_label.txt", lines)
+
+
+def build_faceme(root: Path) -> None:
+    """24 pictures; of every third, two words have two annotators; of the last, none."""
+    lines = ["image,annotator_1,annotator_2,annotator_3"]
+    for k in range(24):
+        jpeg, _, emotion = faces()[k % 16]
+        words = ["awe", "boredom", "envy"] if k == 23 else [emotion, f"{emotion};Awe", "awe" if k % 3 == 0 else "boredom"]
+        lines.append(",".join([f"{k:04d}.jpg", *words]))
+        put(root / "images" / f"{k:04d}.jpg", jpeg)
+    put_lines(root / "annotations.csv", lines)
+
+
+BUILDERS = {
+    "BP4D": build_bp4d,
+    "DISFA": build_disfa,
+    "GFT": build_gft,
+    "RAF-AU": build_raf_au,
+    "EmotioNet": build_emotionet,
+    "AffectNet": build_affectnet,
+    "RAF-DB": build_raf_db,
+    "RAF-DB-basic": lambda root: build_raf_db(root, "basic"),
+    "FaceME": build_faceme,
+}
+
+
+def build_all(root: Path) -> None:
+    """Make every data set below `root`, in a folder of its name."""
+    for name, build in BUILDERS.items():
+        build(root / name)
