@@ -32,9 +32,9 @@ from expvqa_lib.batches import Collator, ImagePairs
 from expvqa_lib.corpora.synthetic import CorpusSizes, make
 from expvqa_lib.model import load
 from expvqa_lib.photos import load_image
+from expvqa_lib.profiles import BASE
 from expvqa_lib.recipe import VARIANTS, Recipe
 from expvqa_lib.text import encode
-from expvqa_lib.workspace import BASE
 
 
 def plain_loss(model, processor, items: list[dict]) -> torch.Tensor:

@@ -139,8 +139,9 @@ def _model(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def _profile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", default="quick", metavar="NAME", help="quick (default); paper: the paper's recipe, train only")
-    parser.add_argument("--data-root", metavar="DIR", help="folder that holds the licensed data sets (the paper profile)")
+    parser.add_argument("--profile", default="quick", metavar="NAME", help="quick (default): drawn faces; paper: the paper's own scale")
+    parser.add_argument("--data-root", metavar="DIR", help="with paper: folder that holds the data sets, each in a folder of its name")
+    parser.add_argument("--base", metavar="DIR", help="model folder or hub name to start from (paper: InstructBLIP-Vicuna-7B of the hub)")
 
 
 def _positive(text: str) -> int:
@@ -172,7 +173,8 @@ def _ask(options: argparse.Namespace) -> None:
 def _workspace(options: argparse.Namespace, run_dir: str | None = None) -> Workspace:
     from .workspace import Workspace
 
-    return Workspace(options.profile, run_dir=run_dir or Path("runs") / options.profile, data_root=options.data_root)
+    place = run_dir or Path("runs") / options.profile
+    return Workspace(options.profile, place, data_root=options.data_root or "", base=options.base or "")
 
 
 def _pairs(options: argparse.Namespace) -> None:
@@ -207,7 +209,7 @@ def _train(options: argparse.Namespace) -> None:
     workspace = _workspace(options, options.output)
     with PartialState(cpu=not torch.accelerator.is_available()).main_process_first():  # one of several processes draws the faces
         workspace.pairs()
-    workspace.model(options.variant)
+    workspace.train(options.variant)
     PartialState().print(f"{options.variant} is trained; its run folder is {options.output or Path('runs') / options.profile}")
 
 
@@ -275,6 +277,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     report = reproduce(
         options.profile,
         data_root=options.data_root,
+        base=options.base,
         start=options.start,
         output=options.output,
         figures=options.figures,

@@ -1,4 +1,4 @@
-"""The tables of the quick profile from saved predictions, each with its baselines: label prior, untuned base, shuffled images."""
+"""The tables of a run from saved predictions, each with its baselines: label prior, untuned base, shuffled images."""
 
 from __future__ import annotations
 
@@ -88,37 +88,33 @@ def au_detection(
     return pd.concat([au_table(labels, table, model=name, **common) for name, table in rows.items()], ignore_index=True)
 
 
-def captions(
-    emotion_faces: pd.DataFrame,
-    au_faces: pd.DataFrame,
-    emotion_train: pd.DataFrame,
-    q1: Mapping[str, pd.DataFrame],
-    q2: Mapping[str, pd.DataFrame],
-    resamples: int = 1000,
-    seed: int = 0,
+def told_emotions(
+    faces: pd.DataFrame, train: pd.DataFrame, q1: Mapping[str, pd.DataFrame], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Emotions read out of Q1 answers, and AUs read out of Q2 answers, of every model and control; columns as `au_detection`.
+    """Emotions read out of Q1 answers, of every model and control; columns as `au_detection`, and `question`.
 
-    An AU counts as told where any of the face's Q2 answers says it is present. The emotions' prior says the most frequent one.
+    The prior says the most frequent one.
     """
-    told = {name: answers["answer"].map(questions.read_emotion).to_frame() for name, answers in q1.items()}
-    told = with_controls(told, emotion_faces, seed)
-    told["prior"] = pd.DataFrame({"answer": [emotion_train["emotion"].mode().iat[0]] * len(emotion_faces)})
-    common = {"split": "test", "n_resamples": resamples, "seed": seed}
-    name = emotion_faces["dataset"].iat[0]
-    tables = [
-        emotion_table(emotion_faces["emotion"], table["answer"], model=model, dataset=name, groups=emotion_faces["subject"], **common)
-        for model, table in told.items()
-    ]
-    columns = au_columns(au_faces)
-    read = {model: _read_back(answers, len(au_faces), columns) for model, answers in q2.items()}
-    read = with_controls(read, au_faces, seed)
-    read["prior"] = pd.DataFrame(1.0, index=au_faces.index, columns=columns)
-    name = au_faces["dataset"].iat[0]
-    for model, table in read.items():
-        scored = au_table(au_faces[columns], table, model=model, dataset=name, groups=au_faces["subject"], **common)
-        tables.append(scored[scored["metric"] != "auc"])  # a caption says a thing or not: there is no score to rank by
-    return pd.concat(tables, ignore_index=True)
+    told = {model: answers["answer"].map(questions.read_emotion).to_frame() for model, answers in q1.items()}
+    told = with_controls(told, faces, seed)
+    told["prior"] = pd.DataFrame({"answer": [train["emotion"].mode().iat[0]] * len(faces)})
+    common = {"dataset": faces["dataset"].iat[0], "split": "test", "groups": faces["subject"], "n_resamples": resamples, "seed": seed}
+    tables = [emotion_table(faces["emotion"], table["answer"], model=model, **common) for model, table in told.items()]
+    return pd.concat(tables, ignore_index=True).assign(question="Q1")
+
+
+def told_aus(faces: pd.DataFrame, q2: Mapping[str, pd.DataFrame], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """AUs read out of Q2 answers, of every model and control; columns as `au_detection`, and `question`. The prior names all.
+
+    An AU counts as told where any of the face's answers says it is present.
+    """
+    columns = au_columns(faces)
+    read = {model: _read_back(answers, len(faces), columns) for model, answers in q2.items()}
+    read = with_controls(read, faces, seed)
+    read["prior"] = pd.DataFrame(1.0, index=faces.index, columns=columns)
+    common = {"dataset": faces["dataset"].iat[0], "split": "test", "groups": faces["subject"], "n_resamples": resamples, "seed": seed}
+    table = pd.concat([au_table(faces[columns], told, model=model, **common) for model, told in read.items()], ignore_index=True)
+    return table[table["metric"] != "auc"].assign(question="Q2")  # a caption says a thing or not: there is no score to rank by
 
 
 def _read_back(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFrame:
@@ -191,11 +187,11 @@ def summary(au: pd.DataFrame, told: pd.DataFrame) -> str:
     """The README's table in Markdown: macro figures with 95% intervals, a row a model, from `au_detection` and `captions`."""
     heads = ("model", "Q3 macro F1", "Q3 AUC", "Q3 balanced accuracy", "Q1 emotion accuracy", "Q2 macro F1")
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    au, told = (table[table["target"] == "macro"].set_index(["model", "dataset", "metric"]) for table in (au, told))
-    lab, emotion = au.index.get_level_values("dataset")[0], told.index.get_level_values("dataset")[0]
-    for model in au.index.get_level_values("model").unique():
-        cells = [(au, lab, "f1"), (au, lab, "auc"), (au, lab, "balanced_accuracy"), (told, emotion, "accuracy"), (told, lab, "f1")]
-        rows = [table.loc[(model, dataset, metric)] for table, dataset, metric in cells]
+    both = pd.concat([au.assign(question="Q3"), told])
+    both = both[both["target"] == "macro"].set_index(["model", "question", "metric"])
+    for model in au["model"].unique():
+        cells = [("Q3", "f1"), ("Q3", "auc"), ("Q3", "balanced_accuracy"), ("Q1", "accuracy"), ("Q2", "f1")]
+        rows = [both.loc[(model, *cell)] for cell in cells]
         lines.append(f"| {NAMES[model]} | " + " | ".join(f"{r['value']:.1f} [{r['low']:.1f}, {r['high']:.1f}]" for r in rows) + " |")
     return "\n".join(lines)
 

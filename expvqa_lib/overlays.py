@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 
 from .errors import TableError
 from .figures import NAMES, PAGE, Figure, colour, styled
+from .photos import ImageSource, load_image
 
 Picture: TypeAlias = "Image.Image | np.ndarray"
 HEAT = "inferno"  # perceptually uniform, and far from the colours of a face
@@ -187,6 +188,13 @@ def smooth(heat_map: np.ndarray, size: int = _DRAWN) -> np.ndarray:
     heat = heat / heat.max() if heat.max() > 0 else heat
     large = Image.fromarray(heat).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(large).clip(0, 1)
+
+
+def thumbnail(image: ImageSource, side: int = 256) -> Image.Image:
+    """Return any picture as RGB, made smaller where a side is longer than `side` pixels."""
+    small = load_image(image)
+    small.thumbnail((side, side))
+    return small
 
 
 def pixels(image: Picture) -> np.ndarray:

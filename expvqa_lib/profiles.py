@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .corpora.synthetic import CorpusSizes
 from .errors import SettingsError
 from .recipe import PAPER, Recipe
+
+BASE = Path(__file__).parent / "data" / "base"
+"""The tiny base of the quick profile."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Profile:
     explained: int = 40  # faces an AU in the attention measurements
     resamples: int = 1000  # of the bootstrap
     seed: int = 42
+    base: str = str(BASE)  # model folder or hub name that fine-tuning starts from
 
 
 PROFILES = {
@@ -45,23 +50,34 @@ PROFILES = {
         explained=2,
         resamples=50,
     ),
-    "paper": Profile("paper", corpora=None, exp_vqa=PAPER, exp_vqa_fz=PAPER),
+    "paper": Profile("paper", base="Salesforce/instructblip-vicuna-7b", corpora=None, exp_vqa=PAPER, exp_vqa_fz=PAPER),
 }
 """`quick` regenerates the committed figures; `smoke` runs the same code on a miniature in the tests and learns nothing; `paper` is the
-paper's own scale, for `expvqa train` on pairs and a model of one's own."""
+paper's own scale, on data sets of one's own."""
 
 
-def get(name: str, *, faces: bool = False) -> Profile:
-    """Return a profile by its name; with `faces`, one whose faces can be had, which the notebooks need.
+def get(name: str) -> Profile:
+    """Return a profile by its name.
 
     Raises:
-        SettingsError: there is none of that name, or its faces cannot be read yet.
+        SettingsError: there is none of that name.
     """
     if name not in PROFILES:
         raise SettingsError(f"profile {name!r} is unknown; known are {', '.join(PROFILES)}")
-    if faces and PROFILES[name].corpora is None:
-        raise SettingsError(
-            f"profile {name!r} cannot run the notebooks yet: readers of the licensed data sets are missing in this version; its recipe "
-            f"runs with expvqa train --profile {name} --pairs DIR --model DIR"
-        )
     return PROFILES[name]
+
+
+def with_data(name: str, data_root: str | None) -> Profile:
+    """Return a profile whose faces can be had: it draws them, or `data_root` is the folder of the data sets that it reads.
+
+    Raises:
+        SettingsError: there is none of that name, the folder is missing, or it is given to a profile that draws its faces.
+    """
+    profile = get(name)
+    if profile.corpora is None and not data_root:
+        raise SettingsError(f"profile {name!r} reads data sets; give the folder that holds them with --data-root DIR")
+    if profile.corpora is not None and data_root:
+        raise SettingsError(f"data_root={data_root!r}: profile {name!r} draws its own faces; the profile that reads data sets is paper")
+    if data_root and not Path(data_root).is_dir():
+        raise SettingsError(f"data root {data_root}: no such folder; give the folder that holds the data sets")
+    return profile

@@ -17,7 +17,7 @@ from pathlib import Path
 from .errors import ExpVQAError, SettingsError
 from .files import atomic
 
-PARAMETERS = ("profile", "data_root", "run_dir", "figures_dir")  # of every numbered notebook, all strings
+PARAMETERS = ("profile", "data_root", "base", "run_dir", "figures_dir")  # of every numbered notebook, all strings
 
 
 def repository_root() -> Path:
@@ -39,6 +39,7 @@ def reproduce(
     profile: str = "quick",
     *,
     data_root: str | None = None,
+    base: str | None = None,
     start: str | None = None,
     output: str | Path = "runs",
     figures: str | Path = "figures",
@@ -52,6 +53,7 @@ def reproduce(
     Args:
         profile: name of a profile (`profiles.py`).
         data_root: folder with the licensed data sets, for the profiles that need them.
+        base: model folder or hub name to start from; default: the profile's own.
         start: two-digit number of the notebook to start with; the ones before it are kept as an earlier run left them.
         output: folder for runs: `<output>/<profile>/` takes the notebooks, report.html, timings.csv and what the notebooks keep.
         figures: folder for figures and tables.
@@ -65,15 +67,12 @@ def reproduce(
     from . import profiles
     from .report import write_report
 
-    profiles.get(profile, faces=True)
+    profiles.with_data(profile, data_root)
     folder = Path(notebooks).resolve() if notebooks else repository_root() / "notebooks"
     known = find_notebooks(folder)
     chosen = _choose(known, start, only)
     for path in chosen:
         _check_parameters(path)
-    if data_root and not Path(data_root).is_dir():
-        raise SettingsError(f"data root {data_root}: no such folder; give the folder that holds the data sets")
-
     run_dir = Path(output).resolve() / profile
     executed = run_dir / "notebooks"
     figures = Path(figures).resolve()
@@ -82,6 +81,7 @@ def reproduce(
     values = {
         "profile": profile,
         "data_root": str(Path(data_root).resolve()) if data_root else "",
+        "base": str(Path(base).resolve()) if base and Path(base).is_dir() else base or "",
         "run_dir": str(run_dir),
         "figures_dir": str(figures),
     }

@@ -8,19 +8,21 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from . import profiles
-from .corpora import synthetic
+from .corpora import readers, synthetic
 from .corpora.table import labelled_aus
 from .errors import SettingsError
-from .facs import ACTION_UNITS
+from .facs import ACTION_UNITS, EMOTIONS
 from .files import atomic, fingerprint, write_json
 from .questions import Q3, ask_q1, ask_q2
-from .recipe import VARIANTS
+from .recipe import VARIANTS, Recipe
 
 if TYPE_CHECKING:
     import datasets
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from .companion import ExpVQA
 
 MODELS = ("base", *VARIANTS)
-BASE = Path(__file__).parent / "data" / "base"
+AU_CORPORA = ("synth_lab", "BP4D", "DISFA", "GFT", "RAF-AU", "EmotioNet")
+EMOTION_CORPORA = ("synth_emotion", "AffectNet", "RAF-DB-basic")
+"""Where the models are measured: on the first of each that is there; else on a face table of one's own that has the labels."""
 
 
 def repository_root(start: Path | None = None) -> Path:
@@ -38,27 +42,64 @@ def repository_root(start: Path | None = None) -> Path:
 
 
 class Workspace:
-    """The folder `run_dir` (default `runs/<profile>`) of one profile, and `figures_dir` (default `figures`) for what it shows."""
+    """The folder `run_dir` (default `runs/<profile>`) of one profile, and `figures_dir` (default `figures`) for what it shows.
+
+    A profile that reads data sets takes their folder `data_root`, and `base`, the model folder or hub name to start from (default: the
+    profile's own). Raises SettingsError for a profile, folder or combination of them that cannot be.
+    """
 
     def __init__(
-        self, profile: str = "quick", run_dir: str | Path = "", figures_dir: str | Path = "", data_root: str | None = None
+        self, profile: str = "quick", run_dir: str | Path = "", figures_dir: str | Path = "", data_root: str = "", base: str = ""
     ) -> None:
-        self.profile = profiles.get(profile, faces=True)
+        self.profile = profiles.with_data(profile, data_root)
         self.run_dir = repository_root() / (run_dir or Path("runs") / profile)
         self.figures_dir = repository_root() / (figures_dir or "figures")
-        if data_root:
-            raise SettingsError(f"data_root={data_root!r}: profile {profile!r} draws its own faces; real data sets cannot be read yet")
+        self.data_root, self.base = data_root, base or self.profile.base
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the faces are drawn, so that the pixels that an AU moved are known."""
+        return self.profile.corpora is not None
 
     # ------------------------------------------------------------------------------------------------ faces and pairs
 
     def faces(self) -> pd.DataFrame:
-        """The face table of the three SynthFACS corpora."""
-        return synthetic.make(self.run_dir / "data", self.profile.corpora)
+        """The face table of all corpora: SynthFACS's three, or what is below `data_root`."""
+        return self._faces.copy()
 
-    def test_faces(self, dataset: str) -> pd.DataFrame:
-        """Test rows of one corpus: identities that training never saw."""
-        faces = self.faces()
-        return faces[(faces["dataset"] == dataset) & (faces["split"] == "test")].reset_index(drop=True)
+    @cached_property
+    def _faces(self) -> pd.DataFrame:
+        if self.is_drawn:
+            return synthetic.make(self.run_dir / "data", self.profile.corpora)
+        return readers.read_available(self.data_root, self.run_dir / "data")
+
+    @cached_property
+    def au_corpus(self) -> str:
+        """The corpus on which AU detection is measured.
+
+        Raises:
+            SettingsError: none with AU labels has a test split.
+        """
+        labelled = self._faces[[unit.name for unit in ACTION_UNITS.values()]].notna().any(axis=1)
+        if found := self._first(AU_CORPORA, labelled):
+            return found
+        raise SettingsError(f"{self.data_root}: none of the data sets has action units and a test split; add one of {AU_CORPORA[1:]}")
+
+    @cached_property
+    def emotion_corpus(self) -> str | None:
+        """The corpus on which emotions are measured: each face has one of `facs.EMOTIONS`. None where there is none."""
+        return self._first(EMOTION_CORPORA, self._faces["emotion"].isin(list(EMOTIONS)))
+
+    def _first(self, order: tuple[str, ...], labelled: pd.Series) -> str | None:
+        there = self._faces.loc[labelled & (self._faces["split"] == "test") & self._faces["labelled_by"].isna(), "dataset"].unique()
+        return next((name for name in (*order, *sorted(there)) if name in there), None)
+
+    def faces_of(self, dataset: str, split: str = "test") -> pd.DataFrame:
+        """Rows of one corpus and split; of the emotion corpus those that have one emotion."""
+        faces = self._faces[(self._faces["dataset"] == dataset) & (self._faces["split"] == split)]
+        if dataset == self.emotion_corpus:
+            faces = faces[faces["emotion"].isin(list(EMOTIONS))]
+        return faces.reset_index(drop=True)
 
     def pairs(self) -> datasets.DatasetDict:
         """Question-answer pairs of all corpora, by split."""
@@ -70,36 +111,45 @@ class Workspace:
         folder = self.run_dir / f"pairs-{fingerprint(self._fingerprint(), str(self.run_dir))}"  # image paths are absolute
         if not folder.exists():
             with atomic(folder) as temporary:
-                pairs.build(self.faces(), self.profile.seed).save_to_disk(temporary)
+                pairs.build(self._faces, self.profile.seed).save_to_disk(temporary)
         return datasets.load_from_disk(str(folder))
 
     # --------------------------------------------------------------------------------------------------------- models
 
     def model(self, name: str) -> ExpVQA:
         """`base`, `exp_vqa` or `exp_vqa_fz`; a variant is fine-tuned first if it is not there (a killed training goes on)."""
+        from .companion import load
+
+        return load(self.train(name), quiet=self.is_drawn)
+
+    def train(self, name: str) -> str | Path:
+        """Fine-tune a variant if it is not there yet, and return where the model is: a folder, or the base's hub name.
+
+        Raises:
+            SettingsError: the model is not one of `MODELS`.
+        """
         if name not in MODELS:
             raise SettingsError(f"model {name!r} is unknown; known are {', '.join(MODELS)}")
+        if name == "base":
+            return self.base
         import torch
 
-        from .companion import load
+        from .model import load
         from .training import finetune
 
         torch.set_num_threads(min(torch.get_num_threads(), 8))
-        if name == "base":
-            return load(BASE, quiet=True)
-        folder = self.model_dir(name)
-        if not folder.exists():
-            start = self.model(self._start(name))
-            finetune(
-                start.model,
-                start.processor,
-                self.pairs(),
-                folder,
-                variant=name,
-                recipe=getattr(self.profile, name),
-                features=self.run_dir / "features",
-            )
-        return load(folder, quiet=True)
+        if not (folder := self.model_dir(name)).exists():
+            recipe = self.recipe(name)
+            model, processor = load(self.train(self._start(name)), device="cpu", language_dtype=recipe.precision, quiet=self.is_drawn)
+            finetune(model, processor, self.pairs(), folder, variant=name, recipe=recipe, features=self.run_dir / "features")
+        return folder
+
+    def recipe(self, name: str) -> Recipe:
+        """The profile's recipe of a variant; without a CUDA GPU, float32 takes the place of float16."""
+        import torch
+
+        recipe = getattr(self.profile, name)
+        return replace(recipe, precision="float32") if recipe.precision == "float16" and not torch.cuda.is_available() else recipe
 
     def model_dir(self, name: str) -> Path:
         """Where a fine-tuned variant is kept."""
@@ -107,33 +157,32 @@ class Workspace:
 
     def training_log(self, name: str) -> pd.DataFrame:
         """Loss by step of a variant."""
-        self.model(name)
-        return pd.read_csv(self.model_dir(name) / "log.csv")
+        return pd.read_csv(Path(self.train(name)) / "log.csv")
 
     # ---------------------------------------------------------------------------------------------------- predictions
 
     def scores(self, name: str) -> pd.DataFrame:
-        """P(yes) of the lab corpus's AUs for its test faces, by one model of the run."""
+        """P(yes) of the AU corpus's AUs for its test faces, by one model of the run."""
         return self._kept("q3_scores", name, lambda: self._scores(self.model(name)))
 
     def _scores(self, model: ExpVQA) -> pd.DataFrame:
         """P(yes), the mean over the three wordings of Q3."""
         from .answering import score_yes_no
 
-        faces = self.test_faces("synth_lab")
+        faces = self.faces_of(self.au_corpus)
         images, aus = faces["image"].tolist(), labelled_aus(faces)
         return score_yes_no(model.model, model.processor, images, aus, wordings=range(len(Q3)), progress=True)
 
     def answers(self, name: str, kind: str) -> pd.DataFrame:
-        """Answers in words: `Q1` for the emotion corpus's test faces, `Q2` for every labelled area of the lab corpus's test faces.
+        """Answers in words: `Q1` for the emotion corpus's test faces, `Q2` for every labelled area of the AU corpus's test faces.
 
-        Columns: `row` (of `test_faces`), `area`, `question`, `answer`.
+        Columns: `row` (of `faces_of`), `area`, `question`, `answer`.
         """
 
         def make() -> pd.DataFrame:
             from .answering import embed_images, generate
 
-            faces = self.test_faces("synth_emotion" if kind == "Q1" else "synth_lab")
+            faces = self.faces_of(self.emotion_corpus if kind == "Q1" else self.au_corpus)
             areas = [None] if kind == "Q1" else list(dict.fromkeys(ACTION_UNITS[au].area for au in labelled_aus(faces)))
             model = self.model(name)
             embeds = embed_images(model.model, model.processor, faces["image"].tolist(), progress=True)
@@ -155,32 +204,33 @@ class Workspace:
         """
         from . import evaluation
 
-        faces, test = self.faces(), self.test_faces("synth_lab")
-        train = faces[(faces["dataset"] == "synth_lab") & (faces["split"] == "train")]
+        train, test = self.faces_of(self.au_corpus, "train"), self.faces_of(self.au_corpus)
         scores = {known: self.scores(known) for known in MODELS} if model is None else {name: self._scores(model)}
         return evaluation.au_detection(test, train, scores, self.profile.resamples, self.profile.seed, name)
 
     def captions(self) -> pd.DataFrame:
-        """Emotions read out of Q1 answers and AUs read out of Q2 answers, with the same controls."""
+        """Emotions read out of Q1 answers (where there is an emotion corpus) and AUs read out of Q2 answers, with the same controls."""
         from . import evaluation
 
-        faces = self.faces()
-        emotion_train = faces[(faces["dataset"] == "synth_emotion") & (faces["split"] == "train")]
-        return evaluation.captions(
-            self.test_faces("synth_emotion"),
-            self.test_faces("synth_lab"),
-            emotion_train,
-            {name: self.answers(name, "Q1") for name in MODELS},
-            {name: self.answers(name, "Q2") for name in MODELS},
-            self.profile.resamples,
-            self.profile.seed,
-        )
+        settings = {"resamples": self.profile.resamples, "seed": self.profile.seed}
+        q2 = {name: self.answers(name, "Q2") for name in MODELS}
+        tables = [evaluation.told_aus(self.faces_of(self.au_corpus), q2, **settings)]
+        if corpus := self.emotion_corpus:
+            q1 = {name: self.answers(name, "Q1") for name in MODELS}
+            tables.insert(0, evaluation.told_emotions(self.faces_of(corpus), self.faces_of(corpus, "train"), q1, **settings))
+        return pd.concat(tables, ignore_index=True)
 
     def attention(self, method: str = "gradient_cross_attention") -> pd.DataFrame:
-        """Pointing accuracy an AU on the lab corpus's test faces by a method of `attention.METHODS`, and what chance would give."""
+        """Pointing accuracy an AU on the AU corpus's test faces by a method of `attention.METHODS`, and what chance would give.
+
+        Raises:
+            SettingsError: the faces are not drawn, so nobody knows where an AU is seen.
+        """
+        if not self.is_drawn:
+            raise SettingsError("where an action unit is seen is known of drawn faces only")
         from . import evaluation
 
-        model, faces = self.model("exp_vqa"), self.test_faces("synth_lab")
+        model, faces = self.model("exp_vqa"), self.faces_of(self.au_corpus)
         return evaluation.pointing(
             model.model, model.processor, faces, self.profile.explained, method, self.profile.resamples, self.profile.seed
         )
@@ -209,16 +259,22 @@ class Workspace:
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
             "data": self._fingerprint(),
-            "base": _fingerprint_of(BASE),
+            "base": _fingerprint_of(self.base),
         }
 
     def _fingerprint(self) -> str:
-        return fingerprint(synthetic.VERSION, vars(self.profile.corpora), self.profile.seed)
+        if self.is_drawn:
+            return fingerprint(synthetic.VERSION, vars(self.profile.corpora), self.profile.seed)
+        return self._read_fingerprint
+
+    @cached_property
+    def _read_fingerprint(self) -> str:
+        return fingerprint(pd.util.hash_pandas_object(self._faces.astype("string"), index=False).to_numpy().tobytes(), self.profile.seed)
 
     def _model_fingerprint(self, name: str) -> str:
         """Changes with whatever the model is made from: data, base and recipe."""
         if name not in VARIANTS:
-            return fingerprint(self._fingerprint(), _fingerprint_of(BASE))
+            return fingerprint(self._fingerprint(), _fingerprint_of(self.base))
         return fingerprint(self._model_fingerprint(self._start(name)), vars(getattr(self.profile, name)))
 
     def _start(self, name: str) -> str:
@@ -235,6 +291,9 @@ class Workspace:
         return pd.read_parquet(path)
 
 
-def _fingerprint_of(folder: Path) -> str:
-    weights = folder / "model.safetensors"
-    return fingerprint(weights.read_bytes()) if weights.exists() else "none"
+def _fingerprint_of(base: str) -> str:
+    """Changes with the content of a small model, with the sizes and times of a large one's files, or with the name on the hub."""
+    files = sorted(Path(base).glob("*.safetensors"))
+    if sum(path.stat().st_size for path in files) < 10**9:
+        return fingerprint(*(path.read_bytes() for path in files)) if files else fingerprint(base)
+    return fingerprint([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])

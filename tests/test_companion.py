@@ -23,8 +23,8 @@ from expvqa_lib.answering import score_yes_no
 from expvqa_lib.corpora.drawing import render
 from expvqa_lib.corpora.faces import AUS, Face, Scene, random_identity
 from expvqa_lib.errors import ImageError, ModelError, SettingsError
+from expvqa_lib.profiles import BASE
 from expvqa_lib.questions import ask_q1, ask_q3
-from expvqa_lib.workspace import BASE
 
 ASKED = ask_q1()
 

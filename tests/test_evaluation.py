@@ -12,7 +12,7 @@ from expvqa_lib.corpora.drawing import au_mask
 from expvqa_lib.corpora.faces import Face
 from expvqa_lib.corpora.table import au_labels, labelled_aus
 from expvqa_lib.errors import TableError
-from expvqa_lib.evaluation import MAIN, au_columns, captions, derange, pointing, pointing_cases, with_controls
+from expvqa_lib.evaluation import MAIN, au_columns, derange, pointing, pointing_cases, told_aus, told_emotions, with_controls
 from expvqa_lib.facs import ACTION_UNITS, AREAS, BP4D_AUS
 from expvqa_lib.questions import answer_q1, answer_q2
 
@@ -94,12 +94,17 @@ def words(faces: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(q1), pd.DataFrame(q2)
 
 
+def captions(emotion_faces, au_faces, train, q1, q2, resamples) -> pd.DataFrame:
+    """Both tables of what is told in words, below each other."""
+    return pd.concat([told_emotions(emotion_faces, train, q1, resamples), told_aus(au_faces, q2, resamples)])
+
+
 def test_captions_read_back_what_the_answers_say(faces):
     emotion, lab, train = part(faces, "emotion"), part(faces, "lab"), part(faces, "emotion", "train")
     q1, q2 = words(emotion)[0], words(lab)[1]
     silent1, silent2 = q1.assign(answer="A person."), q2.assign(answer="The person does not raise cheek or pull lip corner.")
     table = captions(emotion, lab, train, {"base": silent1, MAIN: q1}, {"base": silent2, MAIN: q2}, resamples=20)
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == [*COLUMNS, "question"]
     assert set(table["model"]) == {"prior", "base", MAIN, SHUFFLED}
     assert set(table["dataset"]) == {"synth_emotion", "synth_lab"} and "auc" not in set(table["metric"])
     told = table[table["dataset"] == "synth_emotion"]

@@ -10,7 +10,7 @@ import pytest
 from expvqa_lib.errors import ExpVQAError, SettingsError
 from expvqa_lib.reproduce import find_notebooks, repository_root, reproduce
 
-DEFAULTS = "profile = 'quick'\ndata_root = ''\nrun_dir = '../runs/quick'\nfigures_dir = '../figures'"
+DEFAULTS = "profile = 'quick'\ndata_root = ''\nbase = ''\nrun_dir = '../runs/quick'\nfigures_dir = '../figures'"
 
 
 def write_notebook(folder: Path, name: str, *sources: str, parameters: str = DEFAULTS) -> None:
@@ -86,7 +86,7 @@ def test_only_the_chosen_notebooks_run(places, tmp_path):
 def test_parameter_names_are_checked_before_anything_runs(places, parameters):
     write_notebook(places["notebooks"], "01_first", "open('ran', 'w')")
     write_notebook(places["notebooks"], "02_second", parameters=parameters)
-    with pytest.raises(SettingsError, match=r"02_second\.ipynb.*parameters.*expected exactly profile, data_root, run_dir"):
+    with pytest.raises(SettingsError, match=r"02_second\.ipynb.*parameters.*expected exactly profile, data_root, base, run_dir"):
         reproduce(**places)
     assert not (places["notebooks"] / "ran").exists()
 
@@ -107,7 +107,7 @@ def test_wrong_settings_name_what_is_known(places, tmp_path):
     with pytest.raises(SettingsError, match="quick"):
         reproduce("quack", **places)
     with pytest.raises(SettingsError, match="nowhere.*no such folder"):
-        reproduce(**places, data_root=str(tmp_path / "nowhere"))
+        reproduce("paper", **places, data_root=str(tmp_path / "nowhere"))
     (places["notebooks"] / "02_broken.ipynb").write_text("{")
     with pytest.raises(ExpVQAError, match=r"02_broken\.ipynb.*cannot be read"):
         reproduce(**places)

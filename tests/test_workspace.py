@@ -15,9 +15,9 @@ from expvqa_lib.companion import load
 from expvqa_lib.corpora.synthetic import CorpusSizes
 from expvqa_lib.corpora.table import SPLITS
 from expvqa_lib.errors import ExpVQAError, SettingsError
-from expvqa_lib.profiles import Profile
+from expvqa_lib.profiles import BASE, Profile
 from expvqa_lib.training import Recipe
-from expvqa_lib.workspace import BASE, MODELS, Workspace, repository_root
+from expvqa_lib.workspace import MODELS, Workspace, repository_root
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = CorpusSizes(
@@ -109,8 +109,8 @@ def test_attention_scores_the_trained_model(detection, place):
     assert set(table["metric"]) == {"pointing_accuracy", "chance"} and set(table["dataset"]) == {"synth_lab"}
 
 
-def test_test_faces_are_those_of_one_corpus_and_split(detection, place):
-    faces = Workspace("toy", **place).test_faces("synth_lab")
+def test_faces_of_one_corpus_and_split(detection, place):
+    faces = Workspace("toy", **place).faces_of("synth_lab")
     assert set(faces["split"]) == {"test"} and set(faces["dataset"]) == {"synth_lab"} and list(faces.index) == list(range(24))
 
 
@@ -149,8 +149,8 @@ def test_relative_places_hang_from_the_repository_wherever_one_stands(monkeypatc
     ("options", "message"),
     [
         ({"profile": "fast"}, "profile 'fast' is unknown; known are quick, smoke"),
-        ({"profile": "paper"}, "profile 'paper' cannot run the notebooks yet: readers of the licensed data sets are missing"),
-        ({"profile": "paper", "data_root": "/data"}, "profile 'paper' cannot run the notebooks yet"),
+        ({"profile": "paper"}, "profile 'paper' reads data sets; give the folder that holds them with --data-root DIR"),
+        ({"profile": "paper", "data_root": "/nowhere"}, "data root /nowhere: no such folder"),
         ({"profile": "quick", "data_root": "/data"}, "data_root='/data': profile 'quick' draws its own faces"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
 from ..errors import SettingsError
 from . import splits
 from . import table as face_table
@@ -50,7 +52,35 @@ def read_and_keep(name: str, root: str | Path, output: str | Path, **options) ->
     """
     kept = split_path(output)
     reading = read_corpus(name, root, split_file=kept if kept.exists() else None, **options)
+    dropped = "".join(f" + {count:,} {reason}" for reason, count in reading.dropped.items())
+    reading.table.attrs["rows"] = [f"{name}: {reading.read:,} rows read = {len(reading.table):,} kept{dropped}"]
     face_table.write(reading.table, output)
     if not kept.exists():
         splits.write(reading.splits, kept)
     return reading
+
+
+def read_available(root: str | Path, kept: str | Path) -> pd.DataFrame:
+    """Read every data set that has a folder below `root` (`root/BP4D`, `root/DISFA`, ...), and face tables `root/*.parquet` of one's own.
+
+    What is read is kept in `kept`, a table a data set, and read back from there the next time: delete it to read the folder again.
+
+    Returns:
+        One face table with absolute image paths; `dataset` says where a row comes from.
+
+    Raises:
+        SettingsError: there is none of them.
+        TableError: a data set cannot be read.
+    """
+    root, kept = Path(root), Path(kept)
+    folders = {name: root / name for name in READERS if (root / name).is_dir()}
+    tables = []
+    for name, folder in folders.items():
+        path = kept / f"{name}.parquet"
+        if not path.exists():
+            read_and_keep(name, folder, path)
+        tables.append(face_table.read(path, folder))
+    tables += [face_table.read(path) for path in sorted(root.glob("*.parquet"))]
+    if not tables:
+        raise SettingsError(f"{root}: no data set below it; expected folders named {', '.join(READERS)}, or face tables *.parquet")
+    return face_table.concat(tables)
