@@ -1,4 +1,4 @@
-"""The command `expvqa`: ask, pairs, train, evaluate, convert, reproduce."""
+"""The command `expvqa`: ask, data, pairs, train, evaluate, convert, reproduce."""
 
 from __future__ import annotations
 
@@ -67,6 +67,17 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--samples", type=_positive, default=1, metavar="N", help="sample N answers (default: 1, the best one)")
     ask.add_argument("--no-crop", action="store_true", help="take the whole image instead of the face found in it")
     ask.add_argument("--seed", type=int, default=0, metavar="N", help="seed for sampled answers (default: 0)")
+
+    data = command(
+        "data",
+        _data,
+        "check the folder of a licensed data set, or read it into a face table",
+        "expvqa data check BP4D --root data/BP4D\n  expvqa data read BP4D --root data/BP4D --output bp4d.parquet",
+    )
+    data.add_argument("action", choices=("check", "read"), help="check: say all that was found; read: write the face table and its split")
+    data.add_argument("dataset", metavar="DATASET", help="BP4D, DISFA, GFT, RAF-AU, EmotioNet, AffectNet, RAF-DB, RAF-DB-basic or FaceME")
+    data.add_argument("--root", required=True, metavar="DIR", help="folder that holds the data set as it was distributed")
+    data.add_argument("--output", metavar="FILE", help="with read: the face table, .parquet; a split that stands beside it is followed")
 
     pairs = command("pairs", _pairs, "synthesize the question and answer pairs of a profile", "expvqa pairs --profile quick --output pairs")
     _profile(pairs)
@@ -168,6 +179,19 @@ def _ask(options: argparse.Namespace) -> None:
     else:
         for row in answers.itertuples():
             print(f"{row.image}\t{row.answer}")
+
+
+def _data(options: argparse.Namespace) -> None:
+    from .corpora import inspection, readers
+
+    if options.action == "check":
+        print(inspection.report(readers.read_corpus(options.dataset, options.root), progress=True))
+        return
+    if not options.output:
+        raise SettingsError("read needs --output, the face table to write, such as bp4d.parquet")
+    reading = readers.read_and_keep(options.dataset, options.root, options.output)
+    print(inspection.rows(reading).to_string(index=False))
+    print(f"{options.output}: the face table; {readers.split_path(options.output)}: its split; images are relative to {reading.root}")
 
 
 def _workspace(options: argparse.Namespace, run_dir: str | None = None) -> Workspace:

@@ -10,7 +10,7 @@ from PIL import Image
 from expvqa_lib.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("ask", "pairs", "train", "evaluate", "convert", "reproduce")
+COMMANDS = ("ask", "data", "pairs", "train", "evaluate", "convert", "reproduce")
 
 
 def expvqa(*arguments: str) -> subprocess.CompletedProcess:

@@ -97,9 +97,7 @@ def read_emotionet(root: str | Path, *, seed: int = 42, split_file: str | Path |
     expected = "EmotioNet_FACS*.csv (save the distributed .xlsx as CSV)"
     found = log.require(log.find(r"(?i:emotionet_facs)[^/]*\.csv$")[:1], expected)
     file = found["path"].iat[0]
-    rows, bad = read_csv(log, file, quote='"')
-    log.malformed(file, bad, f"{len(rows.columns) - 2} cells")
-    log.read += len(rows)
+    rows = _rows(log, file, quote='"')
     named = {name: "AU" + name.upper().removeprefix("AU").strip(" _") for name in rows}
     rows = rows.rename(columns={old: new for old, new in named.items() if old.upper().startswith("AU")})
     columns = [c for c in map(au_column, EMOTIONET_AUS) if c in rows]
@@ -158,9 +156,7 @@ def _affectnet_lists(log: Log, lists: pd.DataFrame) -> pd.DataFrame:
         named = "expression" in found and "subdirectory_filepath" in found
         if not named and len(found) != len(names):
             raise TableError(f"{log.root / table.path}: row 1: found {found[:5]}, expected the columns {names}")
-        rows, bad = read_csv(log, table.path, None if named else names, ("subDirectory_filePath", "expression"))
-        log.malformed(table.path, bad, f"{len(found)} cells")
-        log.read += len(rows)
+        rows = _rows(log, table.path, None if named else names, ("subDirectory_filePath", "expression"))
         parts.append(rows.assign(part="train" if table.part == "training" else "test"))
     return pd.concat(parts, ignore_index=True).rename(columns={"subDirectory_filePath": "name"})
 
@@ -230,12 +226,10 @@ def read_faceme(root: str | Path, *, agreeing: int = 2, seed: int = 42, split_fi
     """
     log = Log("FaceME", root)
     file = log.require(log.find(r"annotations\.csv$")[:1], "annotations.csv")["path"].iat[0]
-    rows, bad = read_csv(log, file)
+    rows = _rows(log, file)
     annotators = [c for c in rows if c not in ("image", "file", "line")]
     if "image" not in rows or len(annotators) < agreeing:
         raise TableError(f"{log.root / file}: row 1: found columns {list(rows)[:-2]}, expected image, and one for each of 3 annotators")
-    log.malformed(file, bad, f"{1 + len(annotators)} cells")
-    log.read += len(rows)
     rows = rows.rename(columns={"image": "name"})
     rows = unrepeated(log, inside(log, rows, "name"), ["name"], annotators)
     words = rows[annotators].stack().str.lower().str.split(";").explode().str.strip()
@@ -253,6 +247,16 @@ def read_faceme(root: str | Path, *, agreeing: int = 2, seed: int = 42, split_fi
     given = dict.fromkeys(_subjects(rows["name"]), "train")
     emotions = sorted(set("+".join(rows["emotion"]).split("+")) - set(EMOTIONS) - {""})
     return _pictures(log, rows, _images(log, rows["name"]), seed, given, split_file, emotions)
+
+
+def _rows(
+    log: Log, file: str, names: Sequence[str] | None = None, wanted: Sequence[str] | None = None, quote: str | bool = False
+) -> pd.DataFrame:
+    """Read comma-separated text and count its rows."""
+    rows, bad = read_csv(log, file, names, wanted, quote)
+    log.malformed(file, bad, f"{len(names or header(log, file))} cells")
+    log.read += len(rows)
+    return rows.to_pandas()
 
 
 def _listed(log: Log, file: str) -> pd.DataFrame:

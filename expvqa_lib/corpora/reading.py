@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from ..errors import TableError
@@ -217,22 +218,14 @@ def read_lines(log: Log, file: str) -> pd.DataFrame:
 
 
 def header(log: Log, file: str) -> list[str]:
-    """Return the names in the first line of comma-separated text, without the quotes and blanks around them.
-
-    Raises:
-        TableError: two columns have one name.
-    """
+    """Return the cells of the first line of comma-separated text, without the quotes and blanks around them."""
     line = re.split(rb"[\r\n]", log.bytes(file, _LONGEST_LINE), maxsplit=1)[0]
-    names = [name.strip().strip("\"'").strip() for name in line.decode("utf-8", "replace").split(",")]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise TableError(f"{log.root / file}: row 1: two columns are called {twice!r}; each needs a name of its own")
-    return names
+    return [name.strip().strip("\"'").strip() for name in line.decode("utf-8", "replace").split(",")]
 
 
 def read_csv(
     log: Log, file: str, names: Sequence[str] | None = None, wanted: Iterable[str] | None = None, quote: str | bool = False
-) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
+) -> tuple[pa.Table, list[tuple[int, str]]]:
     """Read comma-separated text; every cell stays text, without the blanks around it.
 
     Args:
@@ -241,7 +234,7 @@ def read_csv(
         quote: the character that may stand around a cell.
 
     Returns:
-        The rows, with `file` and `line` (from 1, as an editor counts) beside the columns; and the lines with too few or too many
+        The rows, with `file` and `line` (from 1, as an editor counts) after the columns; and the lines with too few or too many
         cells, as (line, text).
 
     Raises:
@@ -249,6 +242,9 @@ def read_csv(
     """
     place, head = log.root / file, names is None
     names = header(log, file) if names is None else names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if list(names).count(name) > 1)
+        raise TableError(f"{place}: row 1: two columns are called {twice!r}; each needs a name of its own")
     bad: list[tuple[int, str]] = []
 
     def skip(row) -> str:
@@ -268,12 +264,14 @@ def read_csv(
         told = re.search(r"column #(\d+): Row #(\d+)", str(error))
         where = f"row {told[2]}, column {names[int(told[1])]}: not UTF-8 text; save it again as UTF-8" if told else str(error)
         raise TableError(f"{place}: {where}") from error
+    cells = pa.table([pc.utf8_trim_whitespace(cells[k]) for k in kept], [names[int(k)] for k in kept])
     lines = np.setdiff1d(np.arange(1, len(cells) + len(bad) + 1), [line for line, _ in bad])
-    rows = pd.DataFrame({names[int(k)]: cells[k].to_pandas().str.strip() for k in kept}).assign(file=file, line=lines)
-    if head:
-        rows = rows[rows["line"] > 1]
-    blank = (rows.drop(columns=["file", "line"]) == "").all(axis=1)
-    return rows[~blank], bad
+    empty = lines[np.all([pc.equal(column, "").to_numpy() for column in cells.columns], axis=0)]
+    if len(empty):  # blank lines are no rows, lines of empty cells are
+        text = re.split(rb"\r\n|\r|\n", log.bytes(file))
+        empty = [line for line in empty if not text[line - 1].strip()]
+    cells = cells.append_column("file", pa.repeat(file, len(cells))).append_column("line", pa.array(lines))
+    return cells.filter(pa.array((lines > int(head)) & ~np.isin(lines, empty))), bad
 
 
 def codes(log: Log, rows: pd.DataFrame, column: str, known: Mapping[str, float], name: str = "") -> pd.Series:

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from ..errors import SettingsError, TableError
 from ..facs import BP4D_AUS, au_column
 from . import splits
-from .reading import LISTED, SUFFIX, Log, Reading, bad_lines, codes, read_csv, unrepeated
+from .reading import LISTED, SUFFIX, Log, Reading, bad_lines, codes, header, read_csv, unrepeated
 
 DISFA_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 GFT_AUS = (1, 2, 4, 6, 10, 12, 14, 15, 23, 24)
@@ -33,6 +34,7 @@ BP4D_PARTS = (
 part: 13 subjects, as many as the paper's test set; the other folds test on 14."""
 
 _FRAME = r"[^/]*?(?P<number>\d{1,9})" + SUFFIX
+_NO_FRAME = "line without frame and intensity, its AU left unlabelled"
 _NUMBER = r"\d{1,9}"
 
 
@@ -127,18 +129,19 @@ def _occurrence(log: Log, tables: pd.DataFrame, aus: Sequence[int]) -> pd.DataFr
     """Read tables of frames by AUs: a row a frame, with a column an AU, NaN where it is unlabelled."""
     parts, ignored, absent = [], set(), set()
     for table in tables.itertuples():
-        rows, bad = read_csv(log, table.path)
-        first, *names = list(rows)[:-2]
-        log.malformed(table.path, bad, f"a frame and {len(names)} codes")
+        first, *names = header(log, table.path)
         numbers = {name: int(told[1]) for name in names if (told := re.fullmatch(r"(?:AU)?\s*(\d{1,3})", name, re.IGNORECASE))}
         ignored |= set(numbers.values()) - set(aus)
         absent |= set(aus) - set(numbers.values())
         kept = {name: au_column(au) for name, au in numbers.items() if au in aus}
         if len(set(kept.values())) < len(kept):
             raise TableError(f"{log.root / table.path}: row 1: one AU has two columns among {list(kept)}")
-        rows = rows[[first, *kept, "file", "line"]].rename(columns={first: "number"} | kept)
-        parts.append(rows.assign(subject=table.subject, video=table.video))
-    rows = pd.concat(parts, ignore_index=True)
+        rows, bad = read_csv(log, table.path, wanted=(first, *kept))
+        log.malformed(table.path, bad, f"a frame and {len(names)} codes")
+        rows = rows.rename_columns({first: "number"} | kept)
+        rows = rows.append_column("subject", pa.repeat(table.subject, len(rows))).append_column("video", pa.repeat(table.video, len(rows)))
+        parts.append(rows)
+    rows = pa.concat_tables(parts, promote_options="default").to_pandas()
     log.read += len(rows)
     if ignored:
         log.note(f"AUs that are ignored, because the paper does not use them here: {len(ignored)} ({', '.join(map(str, sorted(ignored)))})")
@@ -152,25 +155,26 @@ def _occurrence(log: Log, tables: pd.DataFrame, aus: Sequence[int]) -> pd.DataFr
 
 def _intensities(log: Log, tables: pd.DataFrame) -> pd.DataFrame:
     """Read DISFA's files: a row a frame, with a column `AU12_intensity` an AU, NaN where no file says it or one contradicts itself."""
-    parts, ignored = [], set()
-    for table in tables.itertuples():
-        if int(table.au) not in DISFA_AUS:
-            ignored.add(int(table.au))
-            continue
+    known = tables[tables["au"].astype(int).isin(DISFA_AUS)]
+    if ignored := sorted(set(tables["au"].astype(int)) - set(DISFA_AUS)):
+        log.note(f"AUs that are ignored, because DISFA does not code them: {', '.join(map(str, ignored))}")
+    parts = []
+    for table in log.require(known, "file of an AU that DISFA codes").itertuples():
         lines, bad = read_csv(log, table.path, ["number", "value"])
-        named = lines["number"].str.fullmatch(_NUMBER)
-        bad += [(row.line, f"{row.number},{row.value}") for row in lines[~named].itertuples()]
         if bad:
-            log.problem("line without frame and intensity, its AU left unlabelled", bad_lines(table.path, bad, "frame,intensity"), len(bad))
-        lines = lines[named].assign(subject=table.subject, au=int(table.au))
-        lines["number"] = lines["number"].astype(int)
-        lines["value"] = codes(log, lines, "value", INTENSITY, au_column(int(table.au)))
-        parts.append(lines)
-    if ignored:
-        log.note(f"AUs that are ignored, because DISFA does not code them: {', '.join(map(str, sorted(ignored)))}")
-    if not parts:
-        raise TableError(f"{log.root}: no file of an AU of DISFA below it, {', '.join(map(au_column, DISFA_AUS))}")
-    lines = pd.concat(parts, ignore_index=True).drop_duplicates(["subject", "number", "au", "value"])
+            log.problem(_NO_FRAME, bad_lines(table.path, bad, "frame,intensity"), len(bad))
+        parts.append(
+            lines.append_column("subject", pa.repeat(table.subject, len(lines))).append_column("au", pa.repeat(int(table.au), len(lines)))
+        )
+    lines = pa.concat_tables(parts).to_pandas()
+    if not (framed := lines["number"].str.fullmatch(_NUMBER)).all():
+        places = [
+            f"{row.file}, row {row.line}: found {row.number!r}, expected a frame number" for row in lines[~framed][:LISTED].itertuples()
+        ]
+        log.problem(_NO_FRAME, places, int((~framed).sum()))
+    lines = lines[framed].assign(number=lines["number"][framed].astype(int))
+    lines["value"] = codes(log, lines, "value", INTENSITY, "intensity")
+    lines = lines.drop_duplicates(["subject", "number", "au", "value"])
     if (torn := lines.duplicated(["subject", "number", "au"], keep=False)).any():
         places = [f"{row.file}, row {row.line}: frame {row.number} stands there twice" for row in lines[torn][:LISTED].itertuples()]
         log.problem("frame with two intensities, its AU left unlabelled", places, int(torn.sum()))
