@@ -15,8 +15,9 @@ from . import attention, model, questions
 from .answering import generate, score_yes_no
 from .corpora.faces import AUS
 from .errors import SettingsError
+from .framing import crop_face
 from .model import DRAWN
-from .photos import crop_face, load_image
+from .photos import load_image
 
 QUICK = Path(__file__).parent / "data" / "quick"
 

@@ -140,7 +140,7 @@ def test_the_face_is_cut_out_of_a_photograph_first(base):
     photo = data.astronaut()
     cropped, whole = base.aus(photo), base.aus(photo, crop=False)
     assert np.abs(cropped - whole).max() > 1e-3
-    from expvqa_lib.photos import crop_face
+    from expvqa_lib.framing import crop_face
 
     np.testing.assert_allclose(base.aus(crop_face(photo).image, crop=False), cropped, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Reading any picture, and framing the face in it: real files, and the real portrait that scikit-image carries."""
+"""Reading any picture as people have them: real files of every kind."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
-from skimage import data
 
-from expvqa_lib.errors import ImageError, SettingsError
-from expvqa_lib.photos import MAX_PIXELS, Box, crop_face, find_faces, load_image
+from expvqa_lib.errors import ImageError
+from expvqa_lib.photos import MAX_PIXELS, load_image
 
 ORANGE = (240, 120, 20)
-
-
-@pytest.fixture(scope="module")
-def astronaut() -> Image.Image:
-    return Image.fromarray(data.astronaut())
 
 
 def saved(image: Image.Image, path, **options):
@@ -196,74 +190,3 @@ def test_large_photos_pass_without_a_warning(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert first_pixel(path) == ORANGE
-
-
-def test_the_astronaut_has_one_face_and_its_crop_frames_it(astronaut):
-    (found,) = find_faces(astronaut)
-    assert abs(found.left + found.width / 2 - 225) < 10 and abs(found.top + found.height / 2 - 118) < 10
-    assert 85 < found.width < 115
-    crop = crop_face(astronaut)
-    assert crop.faces == 1 and crop.notice is None
-    assert crop.image.mode == "RGB" and crop.image.size == (crop.box.width, crop.box.height) and crop.box.width == crop.box.height
-    eyes, chin = ((y - crop.box.top) / crop.box.height for y in (103, 177))  # read off the picture
-    assert 0.33 < eyes < 0.45 and 0.88 < chin < 1.0
-
-
-def test_margin_widens_the_crop_around_the_same_centre(astronaut):
-    tight, wide = crop_face(astronaut).box, crop_face(astronaut, margin=0.25).box
-    assert abs(wide.width - 1.5 * tight.width) <= 2
-    assert abs((wide.left + wide.width / 2) - (tight.left + tight.width / 2)) <= 2
-    assert abs((wide.top + wide.height / 2) - (tight.top + tight.height / 2)) <= 2
-
-
-def test_two_faces_are_found_and_told_and_either_can_be_had(astronaut):
-    pair = Image.new("RGB", (900, 512))
-    pair.paste(astronaut.resize((380, 380)), (0, 60))
-    pair.paste(astronaut, (388, 0))
-    large, small = find_faces(pair)
-    assert large.width > small.width and large.left > 388 > small.left
-    crop, other = crop_face(pair), crop_face(pair, face=1)
-    assert crop.notice == "2 faces found: the largest is used." and crop.box.left > 388
-    assert other.notice == "2 faces found: number 2 by size is used." and other.box.left < 388
-    with pytest.raises(ImageError, match="face=2: 2 found"):
-        crop_face(pair, face=2)
-
-
-@pytest.mark.parametrize("name", ["coffee", "camera", "chelsea", "brick"])
-def test_pictures_without_a_human_face_are_used_whole_and_said_so(name):
-    pixels = getattr(data, name)()
-    crop = crop_face(pixels)
-    assert crop.faces == 0 and crop.notice == "No face found: the whole picture is used."
-    assert crop.image.size == (max(pixels.shape[:2]),) * 2
-
-
-def test_a_crop_that_leaves_the_picture_repeats_the_border(astronaut):
-    crop = crop_face(astronaut.crop((172, 0, 512, 512)))
-    assert crop.box.left < 0
-    pixels = np.asarray(crop.image)
-    np.testing.assert_array_equal(pixels[:, 0], pixels[:, -crop.box.left])
-
-
-def test_a_picture_that_is_a_face_crop_already_is_not_cropped_again(astronaut):
-    assert crop_face(astronaut.crop((150, 45, 300, 195))).box == Box(0, 0, 150, 150)
-    portrait = crop_face(astronaut.crop((145, 30, 305, 230)))  # 160 x 200: a square of it, around the face
-    assert portrait.box.width == portrait.box.height == 160 and portrait.notice is None
-    blank = crop_face(Image.new("RGB", (112, 112), ORANGE))
-    assert blank.box == Box(0, 0, 112, 112) and blank.faces == 0 and blank.notice is None
-
-
-def test_a_photo_of_20_megapixels_taken_sideways_is_cropped(astronaut, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 8  # turn counter-clockwise by a quarter to view
-    large = astronaut.resize((4480, 4480), Image.Resampling.NEAREST).transpose(Image.Transpose.ROTATE_270)
-    crop = crop_face(saved(large, tmp_path / "phone.jpg", exif=exif, quality=60))
-    scale = 4480 / 512
-    assert crop.faces == 1
-    assert abs(crop.box.left + crop.box.width / 2 - 224 * scale) < 10 * scale
-    assert abs(crop.box.top + crop.box.height / 2 - 118 * scale) < 10 * scale
-
-
-def test_margin_and_face_are_checked(astronaut):
-    for arguments in ({"margin": -0.1}, {"margin": 3}, {"margin": float("nan")}, {"face": -1}):
-        with pytest.raises(SettingsError, match=next(iter(arguments))):
-            crop_face(astronaut, **arguments)
