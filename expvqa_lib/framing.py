@@ -60,9 +60,9 @@ def find_faces(source: ImageSource) -> list[Box]:
 def crop_face(source: ImageSource, *, margin: float = 0.0, face: int = 0) -> Crop:
     """Frame one face as the corpora do: upright, eyes at about 40% of the height, the chin at about 94%, both cheeks inside.
 
-    A small square picture is a face crop already and stays as it is; one that a face fills gives its largest square. `margin` adds
-    room on each side, as a share of the frame; `face` picks among `find_faces`, 0 the largest. What lies outside of the picture
-    repeats its border.
+    A small square picture is a face crop already and stays as it is. `margin` adds room on each side, as a share of the frame, which
+    is at most the picture's largest square; `face` picks among `find_faces`, 0 the largest. What lies outside of the picture repeats
+    its border.
 
     Raises:
         ImageError: the picture cannot be read, or has no face number `face`.
@@ -86,15 +86,17 @@ def crop_face(source: ImageSource, *, margin: float = 0.0, face: int = 0) -> Cro
         whole = _cut(image, _square(image.width / 2, image.height / 2, max(image.size)))
         return Crop(whole, _square(width / 2, height / 2, long), 0.0, 0, "No face found: the whole picture is used.")
     x, y, side, angle = _frame(image, found[face])
-    if side >= 0.75 * short:
+    side *= 1 + 2 * margin
+    if side > short:
         side, x, y = short, min(max(x, short / 2), width - short / 2), min(max(y, short / 2), height - short / 2)
-    else:
-        side *= 1 + 2 * margin
-    notice = None
+    notices = []
     if len(found) > 1:
-        notice = f"{len(found)} faces found: {'the largest' if face == 0 else f'number {face + 1} by size'} is used."
+        notices.append(f"{len(found)} faces found: {'the largest' if face == 0 else f'number {face + 1} by size'} is used.")
+    if angle is None:
+        notices.append("The face's tilt cannot be told (turned away, or upside down?): it stays as it is.")
+    angle = angle or 0.0
     box = _square(x, y, side)
-    return Crop(_cut(image, box, angle), box, angle, len(found), notice)
+    return Crop(_cut(image, box, angle), box, angle, len(found), " ".join(notices) or None)
 
 
 def _box(left: float, top: float, width: float, height: float) -> Box:
@@ -117,8 +119,8 @@ def _detect(image: Image.Image) -> list[tuple[float, ...]]:
     return sorted(faces, key=lambda face: (-face[2] * face[3], face))
 
 
-def _frame(image: Image.Image, face: tuple[float, ...]) -> tuple[float, float, float, float]:
-    """Return the frame's middle (x, y) and side in pixels of the picture, and the angle that levels the face.
+def _frame(image: Image.Image, face: tuple[float, ...]) -> tuple[float, float, float, float | None]:
+    """Return the frame's middle (x, y) and side in pixels of the picture, and the angle that levels the face (see `_tilt`).
 
     The face is measured where it stands upright: the detector's box grows with a tilt, and its points stay nearly level.
     """
@@ -126,19 +128,19 @@ def _frame(image: Image.Image, face: tuple[float, ...]) -> tuple[float, float, f
     x, y, reach = left + width / 2, top + height / 2, 2 * max(width, height)
     around = _square(x, y, reach)
     angle = _tilt(_cut(image, around))
-    level = _detect(_cut(image, around, angle))
+    level = _detect(_cut(image, around, angle or 0.0))
     if level:
         left, top, width, height, eyes = min(level, key=lambda f: math.dist((f[0] + f[2] / 2, f[1] + f[3] / 2), (reach / 2, reach / 2)))
     else:
         left, top, eyes = reach / 2 - width / 2, reach / 2 - height / 2, reach / 2 - 0.1 * height
     side = (top + height - eyes) / (CHIN - EYES)
     across, down = left + width / 2 - reach / 2, eyes + (0.5 - EYES) * side - reach / 2
-    turn = math.radians(angle)
+    turn = math.radians(angle or 0.0)
     return x + across * math.cos(turn) - down * math.sin(turn), y + across * math.sin(turn) + down * math.cos(turn), side, angle
 
 
-def _tilt(around: Image.Image) -> float:
-    """Return the counter-clockwise turn in degrees that levels the face in the middle of a square, 0 where it cannot be told.
+def _tilt(around: Image.Image) -> float | None:
+    """Return the counter-clockwise turn in degrees that levels the face in the middle of a square, None where it cannot be told.
 
     OpenCV's frontal cascade answers to nearly upright faces only, and to one many times: the mean of the turns at which it answers.
     """
@@ -149,7 +151,9 @@ def _tilt(around: Image.Image) -> float:
     near = abs(TURNS[:, None] - TURNS) <= 20
     best = near[np.argmax(near @ answers)] * answers
     # faces, also dark, noisy and blurred: 9 answers or more for 98 in 100; at wrong turns: 6 at most
-    angle = float(best @ TURNS / best.sum()) if best.sum() >= 8 else 0.0
+    if best.sum() < 8:
+        return None
+    angle = float(best @ TURNS / best.sum())
     return angle if abs(angle) >= 3 else 0.0  # smaller ones are within the error, and a turn blurs
 
 

@@ -117,8 +117,8 @@ def test_a_crop_that_leaves_the_picture_repeats_the_border(astronaut):
 
 def test_a_picture_that_is_a_face_crop_already_is_not_cropped_again(astronaut):
     assert crop_face(astronaut.crop((150, 45, 300, 195))).box == Box(0, 0, 150, 150)
-    portrait = crop_face(astronaut.crop((145, 30, 305, 230)))  # 160 x 200: a square of it, around the face
-    assert portrait.box.width == portrait.box.height == 160 and portrait.notice is None
+    close = crop_face(astronaut.crop((165, 50, 285, 185)))  # 120 x 135: the largest square
+    assert close.box.width == close.box.height == 120 and close.box.left == 0 and close.notice is None
     blank = crop_face(Image.new("RGB", (112, 112), ORANGE))
     assert blank.box == Box(0, 0, 112, 112) and blank.faces == 0 and blank.notice is None
 
@@ -140,6 +140,14 @@ def test_a_photo_of_20_megapixels_taken_sideways_is_cropped(astronaut, tmp_path)
     assert crop.faces == 1
     assert abs(crop.box.left + crop.box.width / 2 - 224 * scale) < 10 * scale
     assert abs(crop.box.top + crop.box.height / 2 - 118 * scale) < 10 * scale
+
+
+@pytest.mark.parametrize(
+    "change", [lambda astronaut: astronaut.rotate(180), lambda _: Image.fromarray(data.camera())], ids=["over", "profile"]
+)
+def test_a_face_whose_tilt_cannot_be_told_stays_as_it_is_and_said_so(astronaut, change):
+    crop = crop_face(change(astronaut))
+    assert crop.faces == 1 and crop.angle == 0 and crop.notice.startswith("The face's tilt cannot be told")
 
 
 def test_margin_and_face_are_checked(astronaut):
