@@ -71,13 +71,24 @@ def build_parser() -> argparse.ArgumentParser:
     data = command(
         "data",
         _data,
-        "check the folder of a licensed data set, or read it into a face table",
-        "expvqa data check BP4D --root data/BP4D\n  expvqa data read BP4D --root data/BP4D --output bp4d.parquet",
+        "check the folder of a licensed data set, read it into a face table, or cut the faces out",
+        "expvqa data check BP4D --root data/BP4D\n  expvqa data read BP4D --root data/BP4D --output tables/BP4D.parquet\n"
+        "  expvqa data crop tables/BP4D.parquet --root data/BP4D --output faces",
     )
-    data.add_argument("action", choices=("check", "read"), help="check: say all that was found; read: write the face table and its split")
-    data.add_argument("dataset", metavar="DATASET", help="BP4D, DISFA, GFT, RAF-AU, EmotioNet, AffectNet, RAF-DB, RAF-DB-basic or FaceME")
+    data.add_argument(
+        "action", choices=("check", "read", "crop"), help="say all that was found; write the face table and its split; cut the faces out"
+    )
+    data.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="BP4D, DISFA, GFT, RAF-AU, EmotioNet, AffectNet, RAF-DB, RAF-DB-basic or FaceME; for crop a face table, .parquet",
+    )
     data.add_argument("--root", required=True, metavar="DIR", help="folder that holds the data set as it was distributed")
-    data.add_argument("--output", metavar="FILE", help="with read: the face table, .parquet; a split that stands beside it is followed")
+    data.add_argument(
+        "--output",
+        metavar="PATH",
+        help="read: the face table, .parquet, beside which a split is followed; crop: folder for faces and table",
+    )
 
     pairs = command("pairs", _pairs, "synthesize the question and answer pairs of a profile", "expvqa pairs --profile quick --output pairs")
     _profile(pairs)
@@ -182,13 +193,18 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from .corpora import inspection, readers
+    from .corpora import cropping, inspection, readers
 
     if options.action == "check":
         print(inspection.report(readers.read_corpus(options.dataset, options.root), progress=True))
         return
     if not options.output:
-        raise SettingsError("read needs --output, the face table to write, such as bp4d.parquet")
+        raise SettingsError(f"{options.action} needs --output: the face table to write, such as bp4d.parquet, or the folder for faces")
+    if options.action == "crop":
+        cropped = cropping.crop_corpus(options.dataset, options.root, options.output)
+        told = "".join(f", {count} dropped: {reason}" for reason, count in cropped.dropped.items())
+        print(f"{options.output}: {len(cropped.table)} faces of {cropped.read} rows{told}; use the folder as --data-root")
+        return
     reading = readers.read_and_keep(options.dataset, options.root, options.output)
     print(inspection.rows(reading).to_string(index=False))
     print(f"{options.output}: the face table; {readers.split_path(options.output)}: its split; images are relative to {reading.root}")
