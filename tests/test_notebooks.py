@@ -8,7 +8,6 @@ import nbformat
 import pytest
 from PIL import Image
 
-from expvqa_lib.corpora.readers import READERS
 from expvqa_lib.metrics import COLUMNS
 from expvqa_lib.profiles import BASE
 from expvqa_lib.reproduce import PARAMETERS, find_notebooks, repository_root, reproduce
@@ -112,11 +111,13 @@ def test_a_run_resumes_at_the_last_notebook(run):
 
 
 def test_every_notebook_runs_on_data_sets_in_their_own_layout(tmp_path):
-    """The paper's profile and recipe, on all data sets in miniature, from the tiny base."""
-    corpora_fixtures.build_all(tmp_path / "data")
+    """The paper's profile and recipe, on data sets of three kinds in miniature, from the tiny base."""
+    there = ("BP4D", "RAF-AU", "AffectNet")
+    for name in there:
+        corpora_fixtures.BUILDERS[name](tmp_path / "data" / name)
     places = {"data_root": str(tmp_path / "data"), "output": tmp_path / "runs", "figures": tmp_path / "figures"}
     page = reproduce("paper", base=str(BASE), **places).read_text(encoding="utf-8")
-    assert all(name in page and f"{name}: " in page for name in READERS)  # counts, and what became of the rows
+    assert all(name in page and f"{name}: " in page for name in there)  # counts, and what became of the rows
     for name in ("au_detection", "captions"):
         rows = list(csv.DictReader((tmp_path / "figures" / f"{name}.csv").open(encoding="utf-8")))
         assert {row["dataset"] for row in rows} <= {"BP4D", "AffectNet"} and {"prior", "exp_vqa_shuffled_images"} <= {

@@ -31,8 +31,8 @@ class Cropped:
 def crop_corpus(table: str | Path, root: str | Path, output: str | Path, processes: int | None = None) -> Cropped:
     """Cut the largest face out of every image of a face table, and write the table anew as `output/<its name>`.
 
-    Faces are JPEG files of at most `SIDE` pixels below `output`, named as the images (`a.png.jpg` of `a.png`). What is there already is kept, so a run that was
-    cut off goes on. Images without a face are dropped and counted, as are those that cannot be read.
+    Faces are JPEG files of at most `SIDE` pixels below `output`, named as the images (`a.png.jpg` of `a.png`). What is there already is
+    kept, so a run that was cut off goes on. Images without a face are dropped and counted, as are those that cannot be read.
 
     Args:
         table: from `readers.read_and_keep` or of one's own; its images lie below `root`.
