@@ -8,8 +8,9 @@ Usage: ./run_all.sh [options]
 
 Set up an environment (once), run the numbered notebooks in order and write runs/PROFILE/report.html and the figures.
 
-  --profile NAME    quick (default: drawn faces, minutes on a CPU); paper stops with a message: its data cannot be read yet
-  --data-root DIR   folder that holds the licensed data sets (for the paper profile)
+  --profile NAME    quick (default: drawn faces, minutes on a CPU) or paper (data sets of your own, the paper's scale)
+  --data-root DIR   with paper: folder that holds the data sets, each in a folder of its name (BP4D, DISFA, ...)
+  --base DIR        with paper: model folder or hub name to start from (default: the hub's InstructBLIP-Vicuna-7B)
   --from NN         resume with notebook NN (for example 04), keeping the ones before it
   --output DIR      folder for runs (default: runs, beside this script)
   --figures DIR     folder for figures and tables (default: figures, beside this script)
@@ -20,6 +21,7 @@ Set up an environment (once), run the numbered notebooks in order and write runs
 Examples:
   ./run_all.sh
   ./run_all.sh --from 04
+  ./run_all.sh --profile paper --data-root data --base instructblip-vicuna-7b
 HELP
 }
 
@@ -38,14 +40,14 @@ absolute() { # a path given by the user is relative to where the user stands, no
 }
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-profile="quick" data_root="" from="" output="$root/runs" figures="$root/figures" extra="main" allow_conda=1
+profile="quick" data_root="" base="" from="" output="$root/runs" figures="$root/figures" extra="main" allow_conda=1
 
 while (($#)); do
     option="$1"
     shift
     value=""
     case "$option" in
-        --profile | --data-root | --from | --output | --figures)
+        --profile | --data-root | --base | --from | --output | --figures)
             (($#)) || fail 2 "$option needs a value (see ./run_all.sh --help)"
             value="$1"
             shift
@@ -55,6 +57,7 @@ while (($#)); do
     case "$option" in
         --profile) profile="$value" ;;
         --data-root) data_root="$(absolute "$value")" ;;
+        --base) if [[ -d "$value" ]]; then base="$(absolute "$value")"; else base="$value"; fi ;;
         --from) from="$value" ;;
         --output) output="$(absolute "$value")" ;;
         --figures) figures="$(absolute "$value")" ;;
@@ -177,5 +180,6 @@ fi
 
 arguments=(--profile "$profile" --output "$output" --figures "$figures")
 [[ -z "$data_root" ]] || arguments+=(--data-root "$data_root")
+[[ -z "$base" ]] || arguments+=(--base "$base")
 [[ -z "$from" ]] || arguments+=(--from "$from")
 exec "$python" -m expvqa_lib reproduce "${arguments[@]}"

@@ -71,7 +71,7 @@ def run_all(*options: str, cwd: Path) -> subprocess.CompletedProcess:
 def test_run_all_help_names_every_option(tmp_path):
     done = run_all("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for option in ("--profile", "--data-root", "--from", "--output", "--figures", "--tests", "--venv"):
+    for option in ("--profile", "--data-root", "--base", "--from", "--output", "--figures", "--tests", "--venv"):
         assert option in done.stdout
 
 
