@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ExpVQAError, ImageError, SettingsError
+from .errors import ExpVQAError, ImageError, SettingsError, TableError
 from .recipe import PRECISIONS, VARIANTS
 
 if TYPE_CHECKING:
@@ -90,11 +90,26 @@ def build_parser() -> argparse.ArgumentParser:
         help="read: the face table, .parquet, beside which a split is followed; crop: folder for faces and table",
     )
 
-    pairs = command("pairs", _pairs, "synthesize the question and answer pairs of a profile", "expvqa pairs --profile quick --output pairs")
+    pairs = command(
+        "pairs",
+        _pairs,
+        "synthesize the question and answer pairs of a profile, or of a face table of your own",
+        "expvqa pairs --profile quick --output pairs\n"
+        "  expvqa pairs --table faces.parquet --captioner exp-vqa --rewrite --llm-model gpt-4o-mini --budget 5 --price 0.15 0.6",
+    )
     _profile(pairs)
+    pairs.add_argument("--table", metavar="FILE", help="Parquet face table of your own, in place of the profile's faces")
+    pairs.add_argument("--captioner", metavar="DIR", help="trained model that adds what nobody labelled, marked as pseudo, for training")
     pairs.add_argument(
         "--output", default="pairs", metavar="DIR", help="new folder for the pairs, a Hugging Face data set (default: pairs)"
     )
+    llm = pairs.add_argument_group("Q1 and Q2 in a language model's words (OPENAI_API_KEY, OPENAI_BASE_URL)")
+    llm.add_argument("--rewrite", action="store_true", help="ask for them; what is asked is kept in OUTPUT-answers.sqlite")
+    llm.add_argument("--llm-model", metavar="NAME", help="model to ask (default: EXPVQA_LLM_MODEL)")
+    llm.add_argument("--llm-url", metavar="URL", help="server that speaks OpenAI's API (default: OPENAI_BASE_URL, or OpenAI's own)")
+    llm.add_argument("--budget", type=float, metavar="X", help="stop before this run costs more, in the currency of --price")
+    llm.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens in and out")
+    llm.add_argument("--max-requests", type=_positive, metavar="N", help="stop after N requests")
 
     train = command(
         "train",
@@ -223,12 +238,50 @@ def _pairs(options: argparse.Namespace) -> None:
     output = Path(options.output)
     if output.exists():
         raise SettingsError(f"{output}: exists already; remove it, or give another folder with --output")
-    pairs = _workspace(options).pairs()
+    chat = _chat(options, output) if options.rewrite else None  # what it lacks is said before the work starts
+    pairs, report = _made_pairs(options, output), None
+    if chat:
+        from .rewriting import rewrite
+
+        pairs, report = rewrite(pairs, chat)
+    for split in [split for split, rows in pairs.items() if not len(rows)]:
+        del pairs[split]  # datasets could not read it back
+    if not pairs:
+        raise TableError(f"{options.table}: no face has a label, so there are no pairs; expected AU columns or emotion with values")
     with atomic(output) as temporary:
         pairs.save_to_disk(temporary)
     for split, rows in pairs.items():
         print(f"{split}: {len(rows)} pairs")
-    print(f"{output}: read it with datasets.load_from_disk")
+    print(f"{report}\n" if report else "", f"{output}: read it with datasets.load_from_disk", sep="")
+
+
+def _made_pairs(options: argparse.Namespace, output: Path):
+    """The pairs by the rules, and with a captioner those of what nobody labelled."""
+    from .corpora.table import read
+    from .pairs import build
+
+    if not options.captioner:
+        return build(read(options.table)) if options.table else _workspace(options).pairs()
+    import expvqa_lib as expvqa
+
+    from .captioning import add, caption
+
+    table = read(options.table) if options.table else _workspace(options).faces()
+    captions = caption(expvqa.load(options.captioner), table, output.with_name(f"{output.name}-captions"))
+    return add(build(table), table, captions)
+
+
+def _chat(options: argparse.Namespace, output: Path):
+    import os
+
+    from .chat import Answers, Chat, Service
+
+    model = options.llm_model or os.environ.get("EXPVQA_LLM_MODEL")
+    if not model:
+        raise SettingsError("--rewrite needs the name of a language model: --llm-model, or EXPVQA_LLM_MODEL")
+    price = tuple(options.price or (0.0, 0.0))
+    service = Service(model, options.llm_url, price=price, max_requests=options.max_requests, max_cost=options.budget)
+    return Chat(service, Answers(output.with_name(f"{output.name}-answers.sqlite")))
 
 
 def _load(options: argparse.Namespace):

@@ -23,3 +23,7 @@ class ModelError(ExpVQAError):
 
 class TrainingError(ExpVQAError):
     """Training cannot go on: the loss is not a number."""
+
+
+class ServerError(ExpVQAError):
+    """A language model's server cannot be reached or refuses, the budget for it is spent, or its answers cannot be kept."""

@@ -108,7 +108,8 @@ class Workspace:
         from . import pairs
 
         datasets.disable_progress_bars()  # seconds of work, and a notebook would keep the bars
-        folder = self.run_dir / f"pairs-{fingerprint(self._fingerprint(), str(self.run_dir))}"  # image paths are absolute
+        made_of = (self._fingerprint(), list(pairs.FEATURES), str(self.run_dir))  # image paths are absolute
+        folder = self.run_dir / f"pairs-{fingerprint(*made_of)}"
         if not folder.exists():
             with atomic(folder) as temporary:
                 pairs.build(self._faces, self.profile.seed).save_to_disk(temporary)

@@ -19,11 +19,18 @@ def rows(pairs) -> pd.DataFrame:
     return pd.concat([pairs[split].to_pandas().assign(split=split) for split in pairs], ignore_index=True)
 
 
-def test_the_keys_are_those_of_the_released_files_and_two_more(pairs):
+def test_the_keys_are_those_of_the_released_files_and_some_more(pairs):
     assert list(pairs) == list(SPLITS)
     released = {"image", "image_id", "text_input", "text_output", "area"}
-    assert set(pairs["train"].column_names) == released | {"question_type", "au", "dataset"}
+    assert set(pairs["train"].column_names) == released | {"question_type", "au", "dataset", "source"}
     assert pairs["train"].features["au"].dtype == "int16"
+
+
+def test_the_source_tells_labels_by_people_from_those_by_a_program(faces, pairs):
+    assert set(pairs["train"]["source"]) == {"rules"}
+    labelled_by = faces["dataset"].map({"synth_wild": "OpenFace 2"}).astype("string")
+    by_program = pairs_module.build(faces.assign(labelled_by=labelled_by))["train"].to_pandas()
+    assert (by_program["source"] == by_program["dataset"].map({"synth_wild": "pseudo"}).fillna("rules")).all()
 
 
 def test_each_image_is_there_and_stays_in_its_split(rows, faces):
