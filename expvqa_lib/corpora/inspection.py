@@ -71,7 +71,7 @@ def report(reading: Reading, *, progress: bool = False) -> str:
     """Return everything about a reading as text; every image is opened on the way."""
     told = labels(reading)
     numbers = told[["present", "absent", "unlabelled"]].astype("string").fillna("-").agg(" / ".join, axis=1).str.removesuffix(" / - / -")
-    wide = told.assign(is_=numbers).pivot(index="label", columns="split", values="is_").reindex(columns=list(SPLITS))
+    wide = told.assign(is_=numbers).pivot(index="label", columns="split", values="is_").reindex(columns=list(SPLITS)).astype("string")
     wide = wide.reindex(told["label"].drop_duplicates()).fillna("0").rename_axis(columns=None).reset_index()
     tables = {
         "rows": rows(reading),

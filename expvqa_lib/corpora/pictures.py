@@ -16,8 +16,11 @@ import pandas as pd
 from ..errors import TableError
 from ..facs import ACTION_UNITS, EMOTIONS, au_column
 from . import splits
-from .reading import SUFFIX, Log, Reading, codes, header, inside, read_csv, read_lines, unrepeated
+from .reading import SUFFIX, Log, Reading, codes, inside, places, unrepeated
+from .textfiles import header, read_csv, read_lines
 
+FACS_CODES = range(1, 70)
+"""Numbers of actions in the FACS manual; those from 70 on say what cannot be seen."""
 EMOTIONET_AUS = (1, 2, 4, 5, 6, 9, 12, 17, 20, 25, 26)
 AFFECTNET = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
 """Emotions of AffectNet's codes 0 to 7; 8 (none), 9 (uncertain) and 10 (no face) name none."""
@@ -63,14 +66,13 @@ def read_raf_au(root: str | Path, *, seed: int = 42, split_file: str | Path | No
     rows = unrepeated(log, rows, ["name"], ["label"])
     coded = rows["label"].str.split("+").explode().str.strip()
     coded = coded[coded.str.lower() != "null"]
-    numbers = coded.str.extract(r"^[TBLR]{0,2}(\d{1,2})$")[0].astype(float)
-    unread = numbers.isna()
+    numbers = coded.str.extract(r"^[TBLR]{0,2}([0-9]{1,2})$")[0].astype(float)
+    unread = ~numbers.isin(FACS_CODES)
     if unread.any():
-        at = rows.loc[coded.index[unread][:10]].assign(code=coded[unread].tolist()[:10])
-        places = [
-            f"{row.file}, row {row.line}: found {row.code!r}, expected an AU number, with T, B, L or R before it" for row in at.itertuples()
-        ]
-        log.problem("AU code that cannot be read, what the row does not list left unlabelled", places, int(unread.sum()))
+        where = rows.loc[coded.index[unread]].assign(code=coded[unread].tolist())
+        expected = ", expected a FACS number, with T, B, L or R before it"
+        log.problem("AU code that cannot be read, what its row does not list left unlabelled", places(where, "code", expected), len(where))
+        numbers = numbers.where(~unread)
     seen = set(numbers.dropna().astype(int))
     if ignored := sorted(seen - set(ACTION_UNITS)):
         log.note(f"codes that are ignored, because no phrase is known for them: {', '.join(map(str, ignored))}")
@@ -163,7 +165,7 @@ def _affectnet_lists(log: Log, lists: pd.DataFrame) -> pd.DataFrame:
 
 def _affectnet_arrays(log: Log) -> pd.DataFrame:
     """Rows of the files NUMBER_exp.npy, each of which holds one expression as a number or as text."""
-    found = log.find(r"(?P<part>train|val|valid)_set/annotations/(?P<number>\d+)_exp\.npy$")
+    found = log.find(r"(?P<part>train|val|valid)_set/annotations/(?P<number>[0-9]+)_exp\.npy$")
     log.require(found, "Manually_Annotated_file_lists/training.csv or train_set/annotations/0_exp.npy")
     log.read += len(found)
 
@@ -277,7 +279,7 @@ def _images(log: Log, names: pd.Series, aligned: str = "", under: str = "") -> p
     wanted = [names]
     if aligned:
         wanted.insert(0, names.str.replace(r"(\.\w+)$", aligned + r"\1", regex=True))
-    if not (short := names.str.rpartition("/")[2]).duplicated().any() and (short != names).any():
+    if not (short := names.str.replace(r"^.*/", "", regex=True)).duplicated().any() and (short != names).any():
         wanted.append(short)
     found = pd.Series(None, names.index, dtype=object)
     for candidates in wanted:

@@ -12,11 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 
 from ..errors import TableError
 from . import table as face_table
@@ -29,7 +25,6 @@ SUFFIX = r"\.(?i:jpe?g|png|bmp|tiff?|webp)$"
 
 _WANTED = re.compile(SUFFIX + r"|\.(?i:csv|txt|npy)$")
 _OUTSIDE = r"^(?:[/\\]|[A-Za-z]:)|(?:^|[/\\])\.\.(?:[/\\]|$)"
-_LONGEST_LINE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ class Log:
         if count := int(bad.sum()):
             self.dropped[reason] = self.dropped.get(reason, 0) + count
             if found:
-                self.problem(reason, _places(rows[bad.to_numpy()], found, mend), count)
+                self.problem(reason, places(rows[bad.to_numpy()], found, mend), count)
         return rows[~bad.to_numpy()]
 
     def malformed(self, file: str, bad: list[tuple[int, str]], expected: str) -> None:
@@ -189,89 +184,14 @@ class Log:
         return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def _places(rows: pd.DataFrame, found: str, mend: str = "") -> list[str]:
+def places(rows: pd.DataFrame, found: str, mend: str = "") -> list[str]:
+    """Say of the first rows where they are, what their column `found` holds, and how to mend it."""
     return [f"{row.file}, row {row.line}: found {getattr(row, found)!r}{mend}" for row in rows[:LISTED].itertuples()]
 
 
 def bad_lines(file: str, bad: list[tuple[int, str]], expected: str) -> list[str]:
-    """Say of the first lines that `read_csv` could not take where they are, what they hold and what was expected."""
+    """Say of the first lines that `textfiles.read_csv` could not take where they are, what they hold and what was expected."""
     return [f"{file}, row {line}: found {text[:60]!r}, expected {expected}" for line, text in bad[:LISTED]]
-
-
-# ---------------------------------------------------------------------------------------------------------- reading files
-
-
-def read_lines(log: Log, file: str) -> pd.DataFrame:
-    """Return a text file's lines that are not blank: columns `file`, `line` (from 1) and `text`.
-
-    Raises:
-        TableError: it is not UTF-8; the message names the row.
-    """
-    content = log.bytes(file)
-    try:
-        lines = re.split(r"\r\n|\r|\n", content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        row = len(re.findall(rb"\r\n|\r|\n", content[: error.start])) + 1
-        raise TableError(f"{log.root / file}: row {row}: not UTF-8 text; save it again as UTF-8") from error
-    rows = pd.DataFrame({"file": file, "line": range(1, len(lines) + 1), "text": pd.Series(lines, dtype=object)})
-    return rows[rows["text"].str.strip() != ""]
-
-
-def header(log: Log, file: str) -> list[str]:
-    """Return the cells of the first line of comma-separated text, without the quotes and blanks around them."""
-    line = re.split(rb"[\r\n]", log.bytes(file, _LONGEST_LINE), maxsplit=1)[0]
-    return [name.strip().strip("\"'").strip() for name in line.decode("utf-8", "replace").split(",")]
-
-
-def read_csv(
-    log: Log, file: str, names: Sequence[str] | None = None, wanted: Iterable[str] | None = None, quote: str | bool = False
-) -> tuple[pa.Table, list[tuple[int, str]]]:
-    """Read comma-separated text; every cell stays text, without the blanks around it.
-
-    Args:
-        names: of the columns, where the file has no line of names.
-        wanted: columns to keep; by default all.
-        quote: the character that may stand around a cell.
-
-    Returns:
-        The rows, with `file` and `line` (from 1, as an editor counts) after the columns; and the lines with too few or too many
-        cells, as (line, text).
-
-    Raises:
-        TableError: it is empty, has two columns of one name, or is not UTF-8; the message names file, row and column.
-    """
-    place, head = log.root / file, names is None
-    names = header(log, file) if names is None else names
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if list(names).count(name) > 1)
-        raise TableError(f"{place}: row 1: two columns are called {twice!r}; each needs a name of its own")
-    bad: list[tuple[int, str]] = []
-
-    def skip(row) -> str:
-        bad.append((row.number, row.text))
-        return "skip"
-
-    numbers = [str(k) for k in range(len(names))]
-    kept = [k for k, name in zip(numbers, names, strict=True) if wanted is None or name in set(wanted)]
-    try:
-        cells = pa.csv.read_csv(
-            str(place),
-            read_options=pa.csv.ReadOptions(use_threads=False, column_names=numbers),
-            parse_options=pa.csv.ParseOptions(quote_char=quote, ignore_empty_lines=False, invalid_row_handler=skip),
-            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(numbers, pa.string()), include_columns=kept),
-        )
-    except (pa.ArrowInvalid, OSError) as error:
-        told = re.search(r"column #(\d+): Row #(\d+)", str(error))
-        where = f"row {told[2]}, column {names[int(told[1])]}: not UTF-8 text; save it again as UTF-8" if told else str(error)
-        raise TableError(f"{place}: {where}") from error
-    cells = pa.table([pc.utf8_trim_whitespace(cells[k]) for k in kept], [names[int(k)] for k in kept])
-    lines = np.setdiff1d(np.arange(1, len(cells) + len(bad) + 1), [line for line, _ in bad])
-    empty = lines[np.all([pc.equal(column, "").to_numpy() for column in cells.columns], axis=0)]
-    if len(empty):  # blank lines are no rows, lines of empty cells are
-        text = re.split(rb"\r\n|\r|\n", log.bytes(file))
-        empty = [line for line in empty if not text[line - 1].strip()]
-    cells = cells.append_column("file", pa.repeat(file, len(cells))).append_column("line", pa.array(lines))
-    return cells.filter(pa.array((lines > int(head)) & ~np.isin(lines, empty))), bad
 
 
 def codes(log: Log, rows: pd.DataFrame, column: str, known: Mapping[str, float], name: str = "") -> pd.Series:

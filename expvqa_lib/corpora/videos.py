@@ -16,7 +16,8 @@ import pyarrow as pa
 from ..errors import SettingsError, TableError
 from ..facs import BP4D_AUS, au_column
 from . import splits
-from .reading import LISTED, SUFFIX, Log, Reading, bad_lines, codes, header, read_csv, unrepeated
+from .reading import SUFFIX, Log, Reading, bad_lines, codes, places, unrepeated
+from .textfiles import header, read_csv
 
 DISFA_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 GFT_AUS = (1, 2, 4, 6, 10, 12, 14, 15, 23, 24)
@@ -33,9 +34,9 @@ BP4D_PARTS = (
 """The subjects of the usual three folds, as in github.com/CVI-SZU/ME-GraphAU, tool/BP4D_image_label_process.py. Fold 1 tests on the last
 part: 13 subjects, as many as the paper's test set; the other folds test on 14."""
 
-_FRAME = r"[^/]*?(?P<number>\d{1,9})" + SUFFIX
+_FRAME = r"[^/]*?(?P<number>[0-9]{1,9})" + SUFFIX
 _NO_FRAME = "line without frame and intensity, its AU left unlabelled"
-_NUMBER = r"\d{1,9}"
+_NUMBER = r"[0-9]{1,9}"
 
 
 def read_bp4d(root: str | Path, *, every: int = 10, fold: int = 1, seed: int = 42, split_file: str | Path | None = None) -> Reading:
@@ -61,12 +62,12 @@ def read_bp4d(root: str | Path, *, every: int = 10, fold: int = 1, seed: int = 4
     if fold not in (1, 2, 3):
         raise SettingsError(f"fold={fold!r}: expected 1, 2 or 3")
     log = Log("BP4D", root)
-    tables = log.require(log.find(r"(?P<subject>[FM]\d{3})_(?P<video>T\d{1,2})\.csv$", "AU_OCC"), "AUCoding/AU_OCC/F001_T1.csv")
+    tables = log.require(log.find(r"(?P<subject>[FM][0-9]{3})_(?P<video>T[0-9]{1,2})\.csv$", "AU_OCC"), "AUCoding/AU_OCC/F001_T1.csv")
     rows = _occurrence(log, tables, BP4D_AUS)
     given = {subject: "test" if k == 3 - fold else "train" for k, part in enumerate(BP4D_PARTS) for subject in part.split()}
     if not split_file:
         log.note(f"split: fold {fold} of the usual three; the paper does not name its fold, but tests on 13 subjects, as fold 1 does")
-    images = log.find(r"(?P<subject>[FM]\d{3})/(?P<video>T\d{1,2})/" + _FRAME)
+    images = log.find(r"(?P<subject>[FM][0-9]{3})/(?P<video>T[0-9]{1,2})/" + _FRAME)
     return _reading(log, rows, images, BP4D_AUS, every, ("train", "validation"), seed, given, split_file)
 
 
@@ -113,12 +114,12 @@ def read_disfa(
     if present_from not in range(1, 6):
         raise SettingsError(f"present_from={present_from!r}: expected an intensity of 1 to 5; the paper takes 2")
     log = Log("DISFA", root)
-    tables = log.find(r"(?P<folder>SN\d{3})/(?P<subject>SN\d{3})_[aA][uU](?P<au>\d{1,2})\.txt$")
+    tables = log.find(r"(?P<folder>SN[0-9]{3})/(?P<subject>SN[0-9]{3})_[aA][uU](?P<au>[0-9]{1,2})\.txt$")
     rows = _intensities(log, log.require(tables[tables["folder"] == tables["subject"]], "ActionUnit_Labels/SN001/SN001_au1.txt"))
     for column in map(au_column, DISFA_AUS):
         intensity = rows[f"{column}_intensity"]
         rows[column] = (intensity >= present_from).astype(float).where(intensity.notna())
-    images = log.find(r"[^/]*(?P<subject>SN\d{3})[^/]*/" + _FRAME).assign(video="")
+    images = log.find(r"[^/]*(?P<subject>SN[0-9]{3})[^/]*/" + _FRAME).assign(video="")
     if (images["number"].astype(int) == 0).any():
         log.note("images are counted from 0: frame 1 of the labels is image 0")
         images["number"] = images["number"].astype(int) + 1
@@ -130,7 +131,7 @@ def _occurrence(log: Log, tables: pd.DataFrame, aus: Sequence[int]) -> pd.DataFr
     parts, ignored, absent = [], set(), set()
     for table in tables.itertuples():
         first, *names = header(log, table.path)
-        numbers = {name: int(told[1]) for name in names if (told := re.fullmatch(r"(?:AU)?\s*(\d{1,3})", name, re.IGNORECASE))}
+        numbers = {name: int(told[1]) for name in names if (told := re.fullmatch(r"(?:AU)?\s*([0-9]{1,3})", name, re.IGNORECASE))}
         ignored |= set(numbers.values()) - set(aus)
         absent |= set(aus) - set(numbers.values())
         kept = {name: au_column(au) for name, au in numbers.items() if au in aus}
@@ -168,16 +169,12 @@ def _intensities(log: Log, tables: pd.DataFrame) -> pd.DataFrame:
         )
     lines = pa.concat_tables(parts).to_pandas()
     if not (framed := lines["number"].str.fullmatch(_NUMBER)).all():
-        places = [
-            f"{row.file}, row {row.line}: found {row.number!r}, expected a frame number" for row in lines[~framed][:LISTED].itertuples()
-        ]
-        log.problem(_NO_FRAME, places, int((~framed).sum()))
+        log.problem(_NO_FRAME, places(lines[~framed], "number", ", expected a frame number"), int((~framed).sum()))
     lines = lines[framed].assign(number=lines["number"][framed].astype(int))
     lines["value"] = codes(log, lines, "value", INTENSITY, "intensity")
     lines = lines.drop_duplicates(["subject", "number", "au", "value"])
     if (torn := lines.duplicated(["subject", "number", "au"], keep=False)).any():
-        places = [f"{row.file}, row {row.line}: frame {row.number} stands there twice" for row in lines[torn][:LISTED].itertuples()]
-        log.problem("frame with two intensities, its AU left unlabelled", places, int(torn.sum()))
+        log.problem("frame with two intensities, its AU left unlabelled", places(lines[torn], "number", " more than once"), int(torn.sum()))
         lines.loc[torn, "value"] = float("nan")
         lines = lines.drop_duplicates(["subject", "number", "au"])
     wide = lines.pivot(index=["subject", "number"], columns="au", values="value").reindex(columns=list(DISFA_AUS))
