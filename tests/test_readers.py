@@ -373,6 +373,8 @@ def test_a_link_within_the_folder_is_followed_and_one_that_leads_out_is_not(root
     (frames / "F001").rename(folder / "kept-elsewhere")
     os.symlink(folder / "kept-elsewhere", frames / "F001")
     os.symlink(folder, folder / "loop")
+    os.symlink(folder / "self", folder / "self")
+    os.symlink(folder / "gone.csv", folder / "AUCoding" / "AU_OCC" / "F099_T1.csv")
     (frames / "M007").rename(tmp_path / "outside")
     os.symlink(tmp_path / "outside", frames / "M007")
     reading = read_bp4d(folder)

@@ -136,10 +136,8 @@ def read_affectnet(root: str | Path, *, seed: int = 42, split_file: str | Path |
     log = Log("AffectNet", root)
     lists = log.find(r"(?P<part>training|validation)\.csv$", "Manually_Annotated")
     rows = _affectnet_lists(log, lists) if len(lists) else _affectnet_arrays(log)
-    rows["emotion"] = codes(log, rows, "expression", {str(k): k for k in range(11)})
-    rows = log.drop(rows, rows["emotion"].isna(), "label that cannot be read")
-    rows = log.drop(rows, rows["emotion"] > 7, "none, uncertain or no face")
-    rows["emotion"] = rows["emotion"].map(dict(enumerate(AFFECTNET)))
+    rows = log.drop(rows, rows["expression"].isin(["8", "9", "10"]), "none, uncertain or no face")
+    rows = _emotions(log, rows, "expression", {str(code): emotion for code, emotion in enumerate(AFFECTNET)})
     rows = inside(log, rows, "name")
     rows = unrepeated(log, rows, ["name"], ["emotion"])
     if not split_file:
@@ -198,8 +196,7 @@ def read_raf_db(root: str | Path, *, basic: bool = False, seed: int = 42, split_
     found = found[[f"/{log.root.name}/{base}".endswith(f"/{kind}/") for base in found["base"]]][:1]
     found = log.require(found, f"{kind}/EmoLabel/list_patition_label.txt")
     rows = _listed(log, found["path"].iat[0])
-    rows["emotion"] = codes(log, rows, "label", {code: int(code) for code in known}).map({int(c): e for c, e in known.items()})
-    rows = log.drop(rows, rows["emotion"].isna(), "label that cannot be read")
+    rows = _emotions(log, rows, "label", known)
     rows = unrepeated(log, rows, ["name"], ["emotion"])
     part = rows["name"].str.extract(r"^(train|test)_")[0]
     rows = log.drop(rows, part.isna(), "name that tells no split", "name", ", expected train_ or test_ before the number")
@@ -268,6 +265,11 @@ def _listed(log: Log, file: str) -> pd.DataFrame:
     rows = rows.join(rows["text"].str.extract(r"^\s*(?P<name>\S+)\s+(?P<label>\S+)\s*$"))
     rows = log.drop(rows, rows["label"].isna(), "malformed row", "text", ", expected an image and its label")
     return inside(log, rows, "name")
+
+
+def _emotions(log: Log, rows: pd.DataFrame, column: str, known: dict[str, str]) -> pd.DataFrame:
+    rows = rows.assign(emotion=rows[column].map(known).astype(object))
+    return log.drop(rows, rows["emotion"].isna(), "label that cannot be read", column, f", expected {column} {', '.join(known)}")
 
 
 def _subjects(names: pd.Series) -> pd.Series:

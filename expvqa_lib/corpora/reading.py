@@ -84,9 +84,10 @@ class Log:
                     if not target.is_relative_to(self.root):
                         self.problem("link that leads out of the folder", [f"{name}: leads to {target}; put the files themselves there"])
                         continue
-                    if entry.is_dir() and (target in followed or Path(entry.path).is_relative_to(target)):
-                        continue
-                    followed.add(target)
+                    if not target.is_file():
+                        if not target.is_dir() or target in followed or Path(entry.path).is_relative_to(target):
+                            continue  # leads nowhere, or round in a circle
+                        followed.add(target)
                 if entry.is_dir():
                     folders.append(Path(entry.path))
                 elif _WANTED.search(name) and entry.is_file():
@@ -101,10 +102,10 @@ class Log:
         """Keep something that the user should know about the whole data set."""
         self.notes.append(text)
 
-    def problem(self, kind: str, places: Sequence[str], count: int | None = None) -> None:
-        """Count a problem, `places` times unless `count` says otherwise, and keep the first places."""
-        before, examples = self._problems.get(kind, (0, []))
-        self._problems[kind] = (before + (len(places) if count is None else count), [*examples, *places][:LISTED])
+    def problem(self, kind: str, examples: Sequence[str], count: int = 1) -> None:
+        """Count a problem of this kind, met `count` times, and keep the first examples."""
+        before, kept = self._problems.get(kind, (0, []))
+        self._problems[kind] = (before + count, [*kept, *examples][:LISTED])
 
     def drop(self, rows: pd.DataFrame, bad: pd.Series, reason: str, found: str | None = None, mend: str = "") -> pd.DataFrame:
         """Return the rows that are not `bad`; the others are counted under `reason`, and are a problem where a column `found` is given."""
