@@ -14,6 +14,7 @@ from .figures import COLUMN, PAGE, Figure, heat, ordered_targets, styled
 from .overlays import Picture, draw_faces, faces_height
 
 _CORPUS_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C", "#B8A000")
+_BARS = 3  # corpora that bars can tell apart
 
 
 @styled
@@ -25,14 +26,23 @@ def data_overview(
     columns: int = 8,
 ) -> Figure:
     """Draw the data at one glance: faces with their labels, below them AU prevalence and emotions of each corpus."""
-    above, below = faces_height(len(images), captions, columns), 2.5  # inches
-    fig = Figure(figsize=(PAGE, above + below))
-    top, bottom = fig.subfigures(2, 1, height_ratios=[above, below])
-    draw_faces(top, images, captions, columns)
-    left, right = bottom.subplots(1, 2, width_ratios=[2.1, 1])
     corpora = list(dict.fromkeys([*labels_by_dataset, *emotions_by_dataset]))
-    draw_au_counts(left, labels_by_dataset, corpora)
-    draw_emotion_counts(right, emotions_by_dataset, corpora)
+    tables = [_au_rates(labels_by_dataset), _emotion_rates(emotions_by_dataset)] if len(corpora) > _BARS else []
+    heights = [0.75 + 0.2 * rates.shape[1] for rates in tables] or [2.5]  # inches
+    above = faces_height(len(images), captions, columns)
+    fig = Figure(figsize=(PAGE, above + sum(heights)))
+    top, *below = fig.subfigures(1 + len(heights), 1, height_ratios=[above, *heights])
+    draw_faces(top, images, captions, columns)
+    for part, rates, title in zip(below, tables, ("How often each action unit is present", "Emotions"), strict=False):
+        ax = part.subplots()
+        heat(part, ax, rates.T.to_numpy(dtype=float), "of labelled\nfaces (%)")
+        ax.set_xticks(range(len(rates)), rates.index, rotation=35, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(rates.shape[1]), rates.columns)
+        ax.set(title=title, aspect="auto")
+    if not tables:
+        left, right = below[0].subplots(1, 2, width_ratios=[2.1, 1])
+        draw_au_counts(left, labels_by_dataset, corpora)
+        draw_emotion_counts(right, emotions_by_dataset, corpora)
     return fig
 
 
@@ -101,8 +111,7 @@ def video_strip(images: Sequence[Picture], intensities: pd.DataFrame, present: f
 
 def draw_au_counts(ax: Axes, labels_by_dataset: Mapping[str, pd.DataFrame], corpora: Sequence[str] = ()) -> None:
     """Draw `au_counts` on given axes; a corpus's colour is its place in `corpora`."""
-    rates = pd.DataFrame({name: 100 * _au_floats(labels).mean() for name, labels in labels_by_dataset.items()}).dropna(how="all")
-    rates = rates.reindex(ordered_targets(rates.index))
+    rates = _au_rates(labels_by_dataset)
     _grouped_bars(ax, rates, {name: f"{name} ({len(labels):,} faces)" for name, labels in labels_by_dataset.items()}, corpora)
     ax.set_xticks(range(len(rates)), [c[2:] for c in rates.index])
     ax.set(xlabel="action unit", ylabel="of labelled faces (%)")
@@ -111,14 +120,26 @@ def draw_au_counts(ax: Axes, labels_by_dataset: Mapping[str, pd.DataFrame], corp
 
 def draw_emotion_counts(ax: Axes, emotions_by_dataset: Mapping[str, Iterable[str | None]], corpora: Sequence[str] = ()) -> None:
     """Draw `emotion_counts` on given axes; a corpus's colour is its place in `corpora`."""
-    series = {name: pd.Series(list(emotions), dtype=object).dropna() for name, emotions in emotions_by_dataset.items()}
-    rates = pd.DataFrame({name: 100 * values.value_counts(normalize=True) for name, values in series.items()}).fillna(0.0)
-    known = [name for name in EMOTIONS if name in rates.index]
-    rates = rates.reindex([*known, *sorted(set(rates.index) - set(known))])
-    _grouped_bars(ax, rates, {name: f"{name} ({len(values):,})" for name, values in series.items()}, corpora)
+    rates = _emotion_rates(emotions_by_dataset)
+    counts = {name: pd.Series(list(emotions), dtype=object).count() for name, emotions in emotions_by_dataset.items()}
+    _grouped_bars(ax, rates, {name: f"{name} ({count:,})" for name, count in counts.items()}, corpora)
     ax.set_xticks(range(len(rates)), rates.index, rotation=35, ha="right", rotation_mode="anchor")
     ax.set(ylabel="of labelled faces (%)")
     ax.set_title("Emotions", pad=18)
+
+
+def _au_rates(labels_by_dataset: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Percent of the labelled faces: a row an AU, a column a corpus."""
+    rates = pd.DataFrame({name: 100 * _au_floats(labels).mean() for name, labels in labels_by_dataset.items()}).dropna(how="all")
+    return rates.reindex(ordered_targets(rates.index))
+
+
+def _emotion_rates(emotions_by_dataset: Mapping[str, Iterable[str | None]]) -> pd.DataFrame:
+    """Percent of the labelled faces: a row an emotion, those of `facs.EMOTIONS` and the 8 most frequent others, a column a corpus."""
+    series = {name: pd.Series(list(emotions), dtype=object).dropna() for name, emotions in emotions_by_dataset.items()}
+    rates = pd.DataFrame({name: 100 * values.value_counts(normalize=True) for name, values in series.items()}).fillna(0.0)
+    known = [name for name in EMOTIONS if name in rates.index]
+    return rates.reindex([*known, *sorted(rates.drop(known).max(axis=1).nlargest(8).index)])
 
 
 def _grouped_bars(ax: Axes, rates: pd.DataFrame, names: Mapping[str, str], corpora: Sequence[str]) -> None:

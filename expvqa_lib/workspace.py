@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MODELS = ("base", *VARIANTS)
 AU_CORPORA = ("synth_lab", "BP4D", "DISFA", "GFT", "RAF-AU", "EmotioNet")
-EMOTION_CORPORA = ("synth_emotion", "AffectNet", "RAF-DB-basic")
+EMOTION_CORPORA = ("synth_emotion", "AffectNet", "RAF-DB basic")
 """Where the models are measured: on the first of each that is there; else on a face table of one's own that has the labels."""
 
 
