@@ -16,6 +16,7 @@ from .errors import TableError
 from .facs import ACTION_UNITS
 from .figures import NAMES
 from .metrics.au_f1 import COLUMNS, au_table, prior_scores
+from .metrics.captions import caption_aus
 from .metrics.emotion import emotion_table
 from .metrics.intervals import bootstrap, group_codes
 
@@ -118,12 +119,7 @@ def told_aus(faces: pd.DataFrame, q2: Mapping[str, pd.DataFrame], resamples: int
 
 
 def _read_back(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFrame:
-    found = pd.DataFrame(0.0, index=range(n), columns=columns)
-    for row, answer in zip(answers["row"], answers["answer"], strict=True):
-        for au in questions.read_aus(answer)[0]:
-            if (column := ACTION_UNITS[au].name) in found:
-                found.at[row, column] = 1.0
-    return found
+    return caption_aus(answers["answer"], columns).groupby(answers["row"].to_numpy()).max().reindex(range(n), fill_value=0.0)
 
 
 def pointing_cases(faces: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def test_au_table_agrees_with_scikit_learn():
 def test_every_resample_is_scikit_learns_weighted_value():
     labels, scores = faces(rows=80, unlabelled=0.1)
     y = labels.to_numpy(dtype=float, na_value=np.nan)
-    measure = metrics.au_f1._measures(y, scores.to_numpy(), 0.5)
+    measure = metrics.au_f1._measures(y, scores.to_numpy(), np.full(3, 0.5))
     weights = next(intervals.resample(np.arange(80) // 4, 5, seed=3))
     got = measure(weights)
     for r, drawn in enumerate(weights):
@@ -247,7 +247,7 @@ def test_other_errors_say_what_is_allowed():
         metrics.emotion_table([None], ["fear"], **NAMES)
     with pytest.raises(SettingsError, match="known are f1, auc"):
         metrics.paired_difference(labels, scores, scores, metric="f2")
-    with pytest.raises(SettingsError, match="known are au_f1, emotion_accuracy"):
+    with pytest.raises(SettingsError, match="known are au_f1, captions, emotion_accuracy"):
         metrics.load("f1")
     with pytest.raises(TableError, match="prediction 0 has 2 values; expected 12: AU1"):
         metrics.load("au_f1").compute(predictions=[[0.1, 0.2]], references=[[0, 1]])

@@ -7,18 +7,37 @@ from typing import Any
 import evaluate
 
 from ..errors import SettingsError
-from .au_f1 import COLUMNS, AuF1, au_table, paired_difference, prior_scores
-from .emotion import EmotionAccuracy, emotion_table
+from .au_f1 import COLUMNS, AuF1, au_table, best_thresholds, paired_difference, prior_scores
+from .calibration import reliability_table
+from .captions import CaptionScores, caption_aus, caption_scores, caption_table
+from .emotion import EmotionAccuracy, emotion_difference, emotion_table
+from .predictions import answer_table, wide
 
-__all__ = ["COLUMNS", "au_table", "emotion_table", "load", "paired_difference", "prior_scores"]
+__all__ = [
+    "COLUMNS",
+    "answer_table",
+    "au_table",
+    "best_thresholds",
+    "caption_scores",
+    "caption_table",
+    "emotion_difference",
+    "emotion_table",
+    "load",
+    "paired_difference",
+    "prior_scores",
+    "reliability_table",
+    "caption_aus",
+    "wide",
+]
 
-_METRICS: dict[str, type[evaluate.Metric]] = {"au_f1": AuF1, "emotion_accuracy": EmotionAccuracy}
+_METRICS: dict[str, type[evaluate.Metric]] = {"au_f1": AuF1, "captions": CaptionScores, "emotion_accuracy": EmotionAccuracy}
 
 
 def load(name: str, **kwargs: Any) -> evaluate.Metric:
-    """Return an `evaluate` metric (`compute`, `add`, `add_batch`, `evaluate.combine`): `au_f1` or `emotion_accuracy`.
+    """Return an `evaluate` metric (`compute`, `add`, `add_batch`, `evaluate.combine`): `au_f1`, `captions` or `emotion_accuracy`.
 
-    Keyword arguments go to the metric: `au_f1` takes `aus` (FACS numbers of the columns) and `threshold`.
+    Keyword arguments go to the metric: `au_f1` takes `aus` (FACS numbers of the columns) and `threshold`, `captions` takes `metrics` and
+    `encoder`.
 
     Raises:
         SettingsError: the name or an argument is unknown.

@@ -1,10 +1,8 @@
-"""Per-AU detection: F1, AUC, balanced accuracy, precision and recall in percent, with bootstrap intervals."""
+"""Per-AU detection: F1, AUC, balanced accuracy, precision and recall in percent, with bootstrap intervals; more where asked for."""
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -14,10 +12,19 @@ import pandas as pd
 
 from ..errors import SettingsError, TableError
 from ..facs import BP4D_AUS, au_column
-from .intervals import bootstrap, group_codes, mean_of_defined, ratio
+from .calibration import gaps
+from .intervals import bootstrap, difference, group_codes, mean_of_defined, ratio
+from .labels import au_columns, label_array, score_array
+from .ranking import auc, average_precision
 
 METRICS = ("f1", "auc", "balanced_accuracy", "precision", "recall")
+ALL_METRICS = (*METRICS, "accuracy", "average_precision", "calibration_error")
 COLUMNS = ("model", "dataset", "split", "target", "metric", "value", "low", "high", "support")
+TUNED = "_tuned"
+"""Ends the name of a metric whose threshold was chosen on validation labels, not fixed beforehand."""
+
+_RANKED = {"auc": auc, "average_precision": average_precision}
+_NO_THRESHOLD = (*_RANKED, "calibration_error")
 
 
 def au_table(
@@ -28,39 +35,50 @@ def au_table(
     dataset: str,
     split: str,
     groups: Iterable[object] | None = None,
-    threshold: float = 0.5,
+    threshold: float | Mapping[str, float] = 0.5,
+    metrics: Sequence[str] = METRICS,
+    averages: Sequence[str] = ("macro",),
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score yes/no answers on each AU and their macro average.
+    """Score yes/no answers on each AU and their averages.
 
     Args:
         labels: columns `AU1` ...: 0, 1, or missing for unlabelled (that row then counts for the other AUs only).
         scores: the same index and at least the same AU columns: probability of yes, in [0, 1].
         groups: the subject of each row; intervals then come from drawing subjects, not rows.
-        threshold: yes from this probability on; fixed, never fitted to the test labels.
+        threshold: yes from this probability on; never fitted to the test labels. One an AU, from `best_thresholds` on validation labels,
+            gives the metrics that depend on it names ending in `_tuned`.
+        metrics: of `ALL_METRICS`, in this order.
+        averages: `macro`, the mean over the AUs; `micro`, all labels of all AUs taken together.
         n_resamples: of the bootstrap; 0 leaves the intervals NaN.
 
     Returns:
-        Tidy table with the columns `COLUMNS`: targets `AU1` ... then `macro`, five metrics each, value and 95% interval in
-        percent. Support is the number of positive labels; for macro, of rows with any label. F1, precision and recall are 0
-        where 0/0; balanced accuracy averages over the classes that occur; AUC is NaN where a class is missing, and macro
-        leaves it out. AUs without any label are left out, with a warning that names them.
+        Tidy table with the columns `COLUMNS`: targets `AU1` ... then the averages, with value and 95% interval in percent. Support is the
+        number of positive labels; for averages, of rows with any label. F1, precision and recall are 0 where 0/0; balanced accuracy
+        averages over the classes that occur; AUC is NaN where a class is missing, average precision where no label is positive, and macro
+        leaves them out. AUs without any label are left out, with a warning that names them. `calibration_error` is the expected
+        calibration error over 10 bins.
 
     Raises:
         TableError: the indices differ, a column is missing, or a label or score is out of range (row and column are named).
+        SettingsError: a metric or average is unknown, or an AU has no threshold.
     """
-    y, columns = _labels(labels, scores.columns)
-    p = _scores(scores, labels.index, columns)
-    codes = group_codes(groups, len(labels))
-    value, low, high = bootstrap(_measures(y, p, threshold), codes, n_resamples, seed)  # [A + 1, metric] each
-    support = [*np.nansum(y, axis=0).astype(int), int((~np.isnan(y)).any(axis=1).sum())]
-    targets = [*columns, "macro"]
+    _known(metrics, ALL_METRICS, "metric")
+    _known(averages, ("macro", "micro"), "average")
+    y, columns = label_array(labels, scores.columns)
+    p = score_array(scores, labels.index, columns)
+    measure = _measures(y, p, _thresholds(threshold, columns), metrics, averages)
+    value, low, high = bootstrap(measure, group_codes(groups, len(labels)), n_resamples, seed)  # [A + averages, metric] each
+    any_label = int((~np.isnan(y)).any(axis=1).sum())
+    support = [*np.nansum(y, axis=0).astype(int), *(any_label for _ in averages)]
+    tuned = isinstance(threshold, Mapping)
+    names = [name + TUNED if tuned and name not in _NO_THRESHOLD else name for name in metrics]
     return pd.DataFrame(
         [
             (model, dataset, split, target, metric, value[t, m], low[t, m], high[t, m], support[t])
-            for t, target in enumerate(targets)
-            for m, metric in enumerate(METRICS)
+            for t, target in enumerate([*columns, *averages])
+            for m, metric in enumerate(names)
         ],
         columns=list(COLUMNS),
     )
@@ -77,23 +95,21 @@ def paired_difference(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pd.Series:
-    """Return macro `metric` of a minus that of b on the same resamples: value, low, high (percentage points), support.
+    """Return macro `metric` of a minus that of b on the same resamples: value, low, high (percentage points), p, support.
 
-    Arguments as for `au_table`. An interval without 0 says that one of the two is better on faces like these.
+    Arguments as for `au_table`. An interval without 0 says that one of the two is better on faces like these; `p` is the two-sided
+    p-value of no difference (see `intervals.difference`).
 
     Raises:
         TableError: as for `au_table`.
-        SettingsError: the metric is not one of `METRICS`.
+        SettingsError: the metric is not one of `ALL_METRICS`.
     """
-    if metric not in METRICS:
-        raise SettingsError(f"metric {metric!r} is unknown; known are {', '.join(METRICS)}")
-    y, columns = _labels(labels, scores_a.columns)
-    a, b = (_measures(y, _scores(scores, labels.index, columns), threshold) for scores in (scores_a, scores_b))
-    which = METRICS.index(metric)
-    codes = group_codes(groups, len(labels))
-    value, low, high = bootstrap(lambda weights: (a(weights) - b(weights))[:, -1, which], codes, n_resamples, seed)
-    support = int((~np.isnan(y)).any(axis=1).sum())
-    return pd.Series({"value": float(value), "low": float(low), "high": float(high), "support": support}, name=f"{metric} difference")
+    _known([metric], ALL_METRICS, "metric")
+    y, columns = label_array(labels, scores_a.columns)
+    thresholds = _thresholds(threshold, columns)
+    a, b = (_measures(y, score_array(scores, labels.index, columns), thresholds, [metric]) for scores in (scores_a, scores_b))
+    found = difference(lambda w: a(w)[:, -1, 0] - b(w)[:, -1, 0], group_codes(groups, len(labels)), n_resamples, seed)
+    return pd.Series(found | {"support": int((~np.isnan(y)).any(axis=1).sum())}, name=f"{metric} difference")
 
 
 def prior_scores(train_labels: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
@@ -103,95 +119,91 @@ def prior_scores(train_labels: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
     recall 1, so F1 = 2p / (1 + p); a coin that says yes with rate q gets 2pq / (p + q), less for every q below 1. AUC and
     balanced accuracy are 50. A model that has learned to see must beat it.
     """
-    return pd.DataFrame(1.0, index=index, columns=_au_columns(train_labels.columns))
+    return pd.DataFrame(1.0, index=index, columns=au_columns(train_labels.columns))
 
 
-def _measures(y: np.ndarray, p: np.ndarray, threshold: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from row weights [R, N] to percentages [R, A + 1, metric], macro last; y (NaN unlabelled), p [N, A]."""
-    labelled, positive = ~np.isnan(y), y == 1
-    yes = (p >= threshold) & labelled
-    cells = np.stack([yes & positive, positive, yes, labelled]).astype(float)  # [4, N, A]
-    aucs = [_auc(y[:, a], p[:, a]) for a in range(y.shape[1])]
+def best_thresholds(labels: pd.DataFrame, scores: pd.DataFrame) -> dict[str, float]:
+    """Return for each AU the threshold with the best F1 on validation labels (the highest of equals); 0.5 where none is positive.
+
+    Arguments and errors as for `au_table`; give the result to its `threshold`, with the test's labels and scores.
+    """
+    y, columns = label_array(labels, scores.columns)
+    p = score_array(scores, labels.index, columns)
+    found = {}
+    for a, name in enumerate(columns):
+        rows = np.flatnonzero(~np.isnan(y[:, a]))
+        rows = rows[np.argsort(-p[rows, a], kind="stable")]
+        score, truth = p[rows, a], y[rows, a]
+        f1 = 2 * truth.cumsum() / (truth.sum() + np.arange(1, len(rows) + 1))  # yes to the first 1, 2, ...
+        f1[:-1][score[:-1] == score[1:]] = -1.0  # equal scores are answered alike
+        found[name] = float(score[f1.argmax()]) if truth.any() else 0.5
+    return found
+
+
+def _known(asked: Iterable[str], known: Sequence[str], kind: str) -> None:
+    for name in asked:
+        if name not in known:
+            raise SettingsError(f"{kind} {name!r} is unknown; known are {', '.join(known)}")
+
+
+def _thresholds(threshold: float | Mapping[str, float], columns: Sequence[str]) -> np.ndarray:
+    """Return one threshold a column [A]."""
+    if not isinstance(threshold, Mapping):
+        return np.full(len(columns), threshold, dtype=float)
+    if missing := [c for c in columns if c not in threshold]:
+        raise SettingsError(f"no threshold for {', '.join(missing)}; choose it on labels that have these AUs, or give one number for all")
+    return np.array([threshold[c] for c in columns], dtype=float)
+
+
+def _measures(
+    y: np.ndarray, p: np.ndarray, thresholds: np.ndarray, metrics: Sequence[str] = METRICS, averages: Sequence[str] = ("macro",)
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function from row weights [R, N] to percent [R, A + averages, metric]; y (NaN unlabelled), p [N, A], thresholds [A]."""
+    of_each = _counted(y, p, thresholds, metrics)
+    of_all = _counted(y, p, thresholds, metrics, pooled=True) if "micro" in averages else None
 
     def measure(weights: np.ndarray) -> np.ndarray:
-        hits, positives, answers, rows = weights @ cells  # [R, A] each
-        recall = ratio(hits, positives)
-        specificity = ratio(rows - positives - answers + hits, rows - positives, np.nan)
-        balanced = mean_of_defined(np.stack([ratio(hits, positives, np.nan), specificity], axis=-1))
-        auc = np.stack([auc(weights) for auc in aucs], axis=-1)
-        f1, precision = ratio(2 * hits, positives + answers), ratio(hits, answers)
-        per_au = np.stack([f1, auc, balanced, precision, recall], axis=-1)  # [R, A, metric]
-        macro = mean_of_defined(per_au.swapaxes(1, 2))[:, None]  # [R, 1, metric]
-        return np.concatenate([per_au, macro], axis=1)
+        per_au = of_each(weights)  # [R, A, metric]
+        average = {"macro": mean_of_defined(per_au.swapaxes(1, 2))[:, None]}
+        if of_all:
+            average["micro"] = of_all(weights)
+        return np.concatenate([per_au, *(average[name] for name in averages)], axis=1)
 
     return measure
 
 
-def _auc(y: np.ndarray, p: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from row weights [R, N] to the area under the ROC curve [R] in percent, ties counted half.
+def _counted(
+    y: np.ndarray, p: np.ndarray, thresholds: np.ndarray, metrics: Sequence[str], pooled: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function from row weights [R, N] to percent [R, A, metric], or [R, 1, metric] of all AUs `pooled`."""
+    labelled, positive = ~np.isnan(y), y == 1
+    yes = (p >= thresholds) & labelled
+    cells = np.stack([yes & positive, positive, yes, labelled]).astype(float)  # [4, N, A]
+    gap = gaps(y, p) if "calibration_error" in metrics else None  # [N, A, bins]
+    if pooled:
+        cells, gap = cells.sum(axis=2, keepdims=True), gap if gap is None else gap.sum(axis=1, keepdims=True)
+    columns = [(y.ravel(), p.ravel(), y.shape[1])] if pooled else [(y[:, a], p[:, a], 1) for a in range(y.shape[1])]
+    ranked = {name: [_RANKED[name](*column) for column in columns] for name in metrics if name in _RANKED}
 
-    Sorted once: each positive beats the negatives below it, whose weight is one cumulative sum away.
-    """
-    positives, negatives = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
-    negatives = negatives[np.argsort(p[negatives], kind="stable")]
-    below = np.searchsorted(p[negatives], p[positives], side="left")
-    up_to = np.searchsorted(p[negatives], p[positives], side="right")
+    def measure(weights: np.ndarray) -> np.ndarray:
+        hits, positives, answers, rows = weights @ cells  # [R, A] each
+        recall = ratio(hits, positives)
+        rejected = rows - positives - answers + hits
+        specificity = ratio(rejected, rows - positives, np.nan)
+        found = {
+            "f1": ratio(2 * hits, positives + answers),
+            "precision": ratio(hits, answers),
+            "recall": recall,
+            "accuracy": ratio(hits + rejected, rows, np.nan),
+            "balanced_accuracy": mean_of_defined(np.stack([ratio(hits, positives, np.nan), specificity], axis=-1)),
+        }
+        counts = weights.astype(np.int32)
+        found |= {name: np.stack([score(counts) for score in each], axis=-1) for name, each in ranked.items()}
+        if gap is not None:
+            found["calibration_error"] = ratio(np.abs(np.tensordot(weights, gap, 1)).sum(axis=-1), rows, np.nan)
+        return np.stack([found[name] for name in metrics], axis=-1)  # [R, A, metric]
 
-    def auc(weights: np.ndarray) -> np.ndarray:
-        negative = np.zeros((len(weights), len(negatives) + 1))
-        np.cumsum(weights[:, negatives], axis=1, out=negative[:, 1:])
-        positive = weights[:, positives]
-        wins = np.einsum("rp,rp->r", positive, negative[:, below] + negative[:, up_to]) / 2
-        return ratio(wins, positive.sum(axis=1) * negative[:, -1], np.nan)
-
-    return auc
-
-
-def _au_columns(columns: Iterable[str]) -> list[str]:
-    return sorted((c for c in columns if re.fullmatch(r"AU\d+", str(c))), key=lambda name: int(name[2:]))
-
-
-def _labels(labels: pd.DataFrame, scored: Iterable[str]) -> tuple[np.ndarray, list[str]]:
-    """Return labels [N, A] as 0, 1 or NaN, and the columns of the AUs that have a label."""
-    columns = _au_columns(labels.columns)
-    y = np.column_stack([_floats(labels[c], "label") for c in columns]) if columns else np.empty((len(labels), 0))
-    _check(np.isnan(y) | np.isin(y, (0, 1)), labels.index, columns, y, "label", "0, 1 or missing (unlabelled)")
-    has_label = (~np.isnan(y)).any(axis=0)
-    known = [c for c, kept in zip(columns, has_label, strict=True) if kept]
-    without = _au_columns({*columns, *scored} - set(known))
-    if without:
-        warnings.warn(f"never labelled here and left out: {', '.join(without)}", stacklevel=3)
-    if not known:
-        raise TableError("labels: no AU column has a label; expected columns named AU1, AU2 ... with 0, 1 or missing values")
-    return y[:, has_label], known
-
-
-def _scores(scores: pd.DataFrame, index: pd.Index, columns: list[str]) -> np.ndarray:
-    """Return scores [N, A] of `columns`, checked."""
-    missing = [c for c in columns if c not in scores.columns]
-    if missing:
-        raise TableError(f"scores: no column {', '.join(missing)}, which the labels have; ask the model about these AUs, too")
-    if not scores.index.equals(index):
-        raise TableError(f"scores and labels have different rows ({len(scores)} and {len(index)}); use scores.reindex(labels.index)")
-    p = np.column_stack([_floats(scores[c], "score") for c in columns])
-    _check((p >= 0) & (p <= 1), index, columns, p, "score", "a probability in [0, 1]")
-    return p
-
-
-def _floats(column: pd.Series, kind: str) -> np.ndarray:
-    try:
-        return pd.to_numeric(column).astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-    except (ValueError, TypeError) as error:
-        raise TableError(f"{kind} column {column.name}: holds something that is not a number ({error})") from error
-
-
-def _check(fine: np.ndarray, index: pd.Index, columns: Sequence[str], values: np.ndarray, kind: str, expected: str) -> None:
-    if not fine.all():
-        row, column = np.argwhere(~fine)[0]
-        raise TableError(
-            f"{kind} in row {index[row]!r}, column {columns[column]} is {values[row, column]:g}; expected {expected} "
-            f"({(~fine).sum()} such values in all)"
-        )
+    return measure
 
 
 class AuF1(evaluate.Metric):

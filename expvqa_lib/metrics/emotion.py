@@ -13,7 +13,7 @@ import pandas as pd
 from ..errors import TableError
 from ..facs import EMOTIONS
 from .au_f1 import COLUMNS
-from .intervals import bootstrap, group_codes, mean_of_defined, ratio
+from .intervals import bootstrap, difference, group_codes, mean_of_defined, ratio
 
 PER_EMOTION = ("recall", "precision", "f1")
 OVERALL = ("accuracy", "f1", "balanced_accuracy")
@@ -79,6 +79,31 @@ def emotion_table(
         ],
         columns=list(COLUMNS),
     )
+
+
+def emotion_difference(
+    true: Iterable[str | None],
+    predicted_a: Iterable[str | None],
+    predicted_b: Iterable[str | None],
+    groups: Iterable[object] | None = None,
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> pd.Series:
+    """Return the accuracy of a minus that of b on the same resamples: value, low, high (percentage points), p, support.
+
+    Arguments and errors as for `emotion_table`, the result as of `paired_difference`.
+    """
+    true, *both = (pd.Series(list(values), dtype=object) for values in (true, predicted_a, predicted_b))
+    if {len(said) for said in both} != {len(true)}:
+        raise TableError(f"{len(both[0])} and {len(both[1])} predicted emotions for {len(true)} true ones; give one a row")
+    labelled = true.notna().to_numpy()
+    if not labelled.any():
+        raise TableError("no row has a true emotion; expected names such as " + ", ".join(EMOTIONS))
+    gain = ((both[0] == true).astype(float) - (both[1] == true)).to_numpy()[labelled]
+    codes = np.unique(group_codes(groups, len(true))[labelled], return_inverse=True)[1]
+    found = difference(lambda weights: ratio(weights @ gain, weights.sum(axis=1)), codes, n_resamples, seed)
+    return pd.Series(found | {"support": int(labelled.sum())}, name="accuracy difference")
 
 
 class EmotionAccuracy(evaluate.Metric):

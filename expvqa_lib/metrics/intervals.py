@@ -61,11 +61,34 @@ def bootstrap(
         measure: maps row weights [R, N] to values [R, ...]; NaN where a value is not defined.
         codes: `group_codes`. With fewer than two groups, or without resamples, the interval is NaN: nothing was learned about it.
     """
+    value, values = _resampled(measure, codes, n_resamples, seed)
+    if not len(values):
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    return value, *percentiles(values)
+
+
+def difference(measure: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, n_resamples: int = 1000, seed: int = 0) -> dict[str, float]:
+    """Return value, low, high and p of a measure that is the difference of two models on the same rows; arguments as for `bootstrap`.
+
+    `p` is two-sided: twice the share of resamples on the rarer side of 0, which counts to both, with one added to either count (Davison
+    and Hinkley 1997, section 4.2), so that it is never 0.
+    """
+    value, values = _resampled(measure, codes, n_resamples, seed)
+    if not len(values):
+        return {"value": float(value), "low": np.nan, "high": np.nan, "p": np.nan}
+    low, high = percentiles(values)
+    rarer = min((values <= 0).sum(), (values >= 0).sum())
+    return {"value": float(value), "low": float(low), "high": float(high), "p": min(1.0, 2 * (rarer + 1) / (len(values) + 1))}
+
+
+def _resampled(
+    measure: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, n_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The measure of the rows as they are, [...], and of each resample, [R, ...]; none where nothing can be learned."""
     value = measure(np.ones((1, len(codes))))[0]
     if n_resamples == 0 or len(codes) == 0 or codes.max() < 1:
-        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-    values = np.concatenate([measure(weights) for weights in resample(codes, n_resamples, seed)])  # [R, ...]
-    return value, *percentiles(values)
+        return value, np.empty((0, *np.shape(value)))
+    return value, np.concatenate([measure(weights) for weights in resample(codes, n_resamples, seed)])
 
 
 def percentiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
