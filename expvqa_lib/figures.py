@@ -132,6 +132,37 @@ def au_bars(table: pd.DataFrame, metric: str = "f1", title: str | None = None) -
 
 
 @styled
+def forest(table: pd.DataFrame, title: str, label: str) -> Figure:
+    """Draw each target as a row and each model as a dot with its 95% interval, at column width; 0 is marked where values change sign.
+
+    Args:
+        table: columns target, model, value, low, high; any unit.
+        label: of the values, with their unit.
+    """
+    targets, models = list(dict.fromkeys(table.target)), _ordered(table.model)
+    fig = Figure(figsize=(COLUMN, 0.95 + len(targets) * (0.12 + 0.13 * len(models))))
+    ax = fig.add_subplot()
+    for row in range(0, len(targets), 2):
+        ax.axhspan(row - 0.5, row + 0.5, color=_FAINT, zorder=0)
+    step = 0.8 / len(models)
+    for k, model in enumerate(models):
+        mine = table[table.model == model]
+        y = mine.target.map(targets.index) + (k - (len(models) - 1) / 2) * step
+        error = np.nan_to_num(np.stack([mine.value - mine.low, mine.high - mine.value]).clip(min=0))
+        ax.errorbar(
+            mine.value, y, xerr=error, fmt="o", markersize=3.6, elinewidth=1.2, color=colour(model, models), label=NAMES.get(model, model)
+        )
+    if table.low.min() < 0 < table.high.max():
+        ax.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=1)
+    ax.set_yticks(range(len(targets)), targets)
+    ax.set(ylim=(len(targets) - 0.5, -0.5), xlabel=label)
+    ax.grid(axis="x")
+    ax.set_title(title, loc="left", pad=6)
+    fig.legend(loc="outside lower left", ncols=2, handletextpad=0.4)
+    return fig
+
+
+@styled
 def training_curves(logs: Mapping[str, pd.DataFrame], smoothing: int = 11) -> Figure:
     """Draw the loss over steps, training smoothed and validation as dots, and validation AUC where it was logged.
 

@@ -23,6 +23,7 @@ class Profile:
     exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=950, learning_rate=1.5e-3, augment=False))
     exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already
     explained: int = 40  # faces an AU in the attention measurements
+    probed: int | None = 1200  # faces that a linear probe is trained on; None: all
     resamples: int = 1000  # of the bootstrap
     seed: int = 42
     base: str = str(BASE)  # model folder or hub name that fine-tuning starts from
@@ -48,9 +49,10 @@ PROFILES = {
         exp_vqa=Recipe(steps=4, images=8, questions=4, validate_every=2),
         exp_vqa_fz=Recipe(steps=4, images=8, questions=4, validate_every=2),
         explained=2,
+        probed=48,
         resamples=50,
     ),
-    "paper": Profile("paper", base="Salesforce/instructblip-vicuna-7b", corpora=None, exp_vqa=PAPER, exp_vqa_fz=PAPER),
+    "paper": Profile("paper", base="Salesforce/instructblip-vicuna-7b", corpora=None, exp_vqa=PAPER, exp_vqa_fz=PAPER, probed=None),
 }
 """`quick` regenerates the committed figures; `smoke` runs the same code on a miniature in the tests and learns nothing; `paper` is the
 paper's own scale, on data sets of one's own."""

@@ -90,6 +90,11 @@ class Workspace:
         """The corpus on which emotions are measured: each face has one of `facs.EMOTIONS`. None where there is none."""
         return self._first(EMOTION_CORPORA, self._faces["emotion"].isin(list(EMOTIONS)))
 
+    @property
+    def caption_corpus(self) -> str:
+        """The corpus whose Q1 answers are held against sentences: the drawn one with AUs and emotion, or the AU corpus."""
+        return "synth_wild" if self.is_drawn else self.au_corpus
+
     def _first(self, order: tuple[str, ...], labelled: pd.Series) -> str | None:
         there = self._faces.loc[labelled & (self._faces["split"] == "test") & self._faces["labelled_by"].isna(), "dataset"].unique()
         return next((name for name in (*order, *sorted(there)) if name in there), None)
@@ -164,7 +169,7 @@ class Workspace:
 
     def scores(self, name: str) -> pd.DataFrame:
         """P(yes) of the AU corpus's AUs for its test faces, by one model of the run."""
-        return self._kept("q3_scores", name, lambda: self._scores(self.model(name)))
+        return self.kept("q3_scores", name, lambda: self._scores(self.model(name)))
 
     def _scores(self, model: ExpVQA) -> pd.DataFrame:
         """P(yes), the mean over the three wordings of Q3."""
@@ -174,16 +179,17 @@ class Workspace:
         images, aus = faces["image"].tolist(), labelled_aus(faces)
         return score_yes_no(model.model, model.processor, images, aus, wordings=range(len(Q3)), progress=True)
 
-    def answers(self, name: str, kind: str) -> pd.DataFrame:
-        """Answers in words: `Q1` for the emotion corpus's test faces, `Q2` for every labelled area of the AU corpus's test faces.
+    def answers(self, name: str, kind: str, corpus: str | None = None) -> pd.DataFrame:
+        """Answers in words about a corpus's test faces: one to `Q1`, or one to `Q2` for every labelled area.
 
-        Columns: `row` (of `faces_of`), `area`, `question`, `answer`.
+        By default Q1 is asked of the emotion corpus, Q2 of the AU corpus. Columns: `row` (of `faces_of`), `area`, `question`, `answer`.
         """
+        corpus = corpus or (self.emotion_corpus if kind == "Q1" else self.au_corpus)
 
         def make() -> pd.DataFrame:
             from .answering import embed_images, generate
 
-            faces = self.faces_of(self.emotion_corpus if kind == "Q1" else self.au_corpus)
+            faces = self.faces_of(corpus)
             areas = [None] if kind == "Q1" else list(dict.fromkeys(ACTION_UNITS[au].area for au in labelled_aus(faces)))
             model = self.model(name)
             embeds = embed_images(model.model, model.processor, faces["image"].tolist(), progress=True)
@@ -194,7 +200,7 @@ class Workspace:
                 parts.append(pd.DataFrame({"row": faces.index, "area": area, "question": question, "answer": [t[0] for t in told]}))
             return pd.concat(parts, ignore_index=True)
 
-        return self._kept(f"{kind.lower()}_answers", name, make)
+        return self.kept(f"{kind.lower()}_answers-{corpus}", name, make)
 
     # --------------------------------------------------------------------------------------------------------- tables
 
@@ -282,7 +288,7 @@ class Workspace:
         """The model that a variant's training starts from."""
         return self.profile.exp_vqa_start if name == "exp_vqa" else "base"
 
-    def _kept(self, kind: str, model: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    def kept(self, kind: str, model: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Read a model's predictions of a kind, or make and keep them."""
         path = self.run_dir / "predictions" / f"{kind}-{model}-{self._model_fingerprint(model)}.parquet"
         if not path.exists():

@@ -1,0 +1,114 @@
+"""What is measured beyond the per-AU table: captions against the rules' own sentences, and what the representations hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from . import representation
+from .corpora.table import SPLITS, au_labels
+from .evaluation import with_controls
+from .metrics.captions import caption_table
+from .questions import answer_q1, answer_q2
+from .workspace import MODELS
+
+if TYPE_CHECKING:
+    from .workspace import Workspace
+
+WORDED = ("meteor_exact_stem", "rouge_l", "bleu4", "cider_d", "tfidf_similarity", "repetition", "empty", "unfinished")
+
+
+def references(face: dict, kind: str, area: str | None) -> list[str]:
+    """The sentences that the rules write of a face: one, or none where its labels say nothing."""
+    labels = au_labels(face)
+    if kind == "Q2":
+        told = answer_q2(labels, area)
+    else:
+        told = answer_q1([au for au, label in labels.items() if label], face["emotion"] if pd.notna(face["emotion"]) else None)
+    return [told] if told else []
+
+
+def captions(workspace: Workspace, kind: str) -> pd.DataFrame:
+    """Every answer to Q1 or Q2 of every model against the rules' sentence, with the controls.
+
+    The prior says of each face (of Q2: of each area) the sentence that is most frequent in training.
+
+    Returns:
+        One row an answer: model, `row` (of the corpus's test faces), subject, area, caption, references.
+    """
+    corpus = workspace.caption_corpus if kind == "Q1" else workspace.au_corpus
+    faces = workspace.faces_of(corpus)
+    rows = faces.to_dict("records")
+    told = {name: workspace.answers(name, kind, corpus)[["row", "area", "answer"]] for name in MODELS}
+    asked = told[MODELS[0]][["row", "area"]]
+    usual = _most_frequent(workspace.faces_of(corpus, "train"), kind, asked["area"].unique())
+    told["prior"] = asked.assign(answer=asked["area"].map(usual))
+    parts = []
+    for model, answers in told.items():
+        parts.append(answers.assign(model=model))
+    for area, answers in told["exp_vqa"].groupby("area", dropna=False, sort=False):  # an area at a time: each has all faces
+        one = answers.sort_values("row").reset_index(drop=True)
+        other = with_controls({"exp_vqa": one[["answer"]]}, faces, workspace.profile.seed)["exp_vqa_shuffled_images"]
+        parts.append(one.assign(answer=other["answer"], model="exp_vqa_shuffled_images", area=area))
+    table = pd.concat(parts, ignore_index=True).rename(columns={"answer": "caption"})
+    table["subject"] = table["row"].map(faces["subject"])
+    table["references"] = [references(rows[k], kind, area) for k, area in zip(table["row"], table["area"], strict=True)]
+    return table[table["references"].map(bool)].reset_index(drop=True)
+
+
+def _most_frequent(train: pd.DataFrame, kind: str, areas) -> dict:
+    rows = train.to_dict("records")
+    found = {}
+    for area in areas:
+        sentences = pd.Series([text for row in rows for text in references(row, kind, area)], dtype=object)
+        found[area] = sentences.mode().iat[0] if len(sentences) else ""
+    return found
+
+
+def caption_quality(workspace: Workspace, kind: str) -> pd.DataFrame:
+    """The metrics of `metrics.captions` for each model and control; columns as `au_table`, in percent, with intervals by subject."""
+    told = captions(workspace, kind)
+    corpus = workspace.caption_corpus if kind == "Q1" else workspace.au_corpus
+    settings = {"dataset": corpus, "split": "test", "target": kind, "metrics": WORDED}
+    settings |= {"n_resamples": workspace.profile.resamples, "seed": workspace.profile.seed}
+    tables = [
+        caption_table(rows["caption"], rows["references"], model=model, groups=rows["subject"], **settings)
+        for model, rows in told.groupby("model", sort=False)
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def probes(workspace: Workspace, target: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Linear probes of the vision encoder's and the Q-Former's features: `aus` on the AU corpus, `emotion` on the emotion corpus.
+
+    Of a corpus with more faces, `Profile.probed` a split are drawn for training and validation; the test split is whole.
+
+    Returns:
+        The table of `representation_table`, and the differences to the base of `representation_differences`.
+    """
+    faces = workspace.faces()
+    faces = faces[faces["dataset"] == (workspace.au_corpus if target == "aus" else workspace.emotion_corpus)]
+    parts = [workspace.faces_of(faces["dataset"].iat[0], split) for split in SPLITS]
+    most = workspace.profile.probed or len(faces)
+    parts = [
+        part if split == "test" else part.sample(min(most, len(part)), random_state=workspace.profile.seed)
+        for split, part in zip(SPLITS, parts, strict=True)
+    ]
+    faces = pd.concat(parts, ignore_index=True)
+    scores = {}
+    for name in MODELS:
+        for part in representation.PART_NAMES:
+            scores[name, part] = workspace.kept(
+                f"probe-{target}-{part}-{most}", name, lambda n=name, p=part: _probe(workspace, n, faces, target, p)
+            )
+    settings = {"resamples": workspace.profile.resamples, "seed": workspace.profile.seed}
+    return tuple(
+        measure(faces, scores, target, **settings)
+        for measure in (representation.representation_table, representation.representation_differences)
+    )
+
+
+def _probe(workspace: Workspace, name: str, faces: pd.DataFrame, target: str, part: str) -> pd.DataFrame:
+    model = workspace.model(name)
+    return representation.probe(model.model, model.processor, faces, target, part, workspace.run_dir / "features")
