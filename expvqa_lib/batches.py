@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import datasets
 import numpy as np
@@ -12,6 +12,7 @@ from transformers import InstructBlipProcessor
 
 from .augmentation import augment
 from .errors import TableError
+from .files import fingerprint
 from .photos import load_image
 from .recipe import Recipe
 from .text import encode, reference_text
@@ -33,25 +34,34 @@ class ImagePairs(torch.utils.data.Dataset):
         if not len(pairs):
             raise TableError("no pairs to train on: the split is empty")
         self.recipe, self.train, self.epoch = recipe, train, 0
-        table = pairs.to_pandas()
         prepare = (lambda text: reference_text(text, recipe.max_words)) if recipe.reference_text else str
-        self.text = [(prepare(q), prepare(a)) for q, a in zip(table["text_input"], table["text_output"], strict=True)]
-        self.images = table["image"].to_numpy()
-        self.kinds = (table["question_type"] if "question_type" in table else table["image"].map(lambda _: "Q3")).to_numpy()
-        groups = list(table.groupby("image", sort=False).indices.values())
-        each = recipe.questions
-        parts = (lambda rows: range(0, len(rows), each)) if recipe.epochs else (lambda rows: (0,))
-        self.items = [(k, rows, first) for k, rows in enumerate(groups) for first in parts(rows)]
+        self.images, image = _different(pairs, "image")
+        self.questions, self.asked = _different(pairs, "text_input", prepare)
+        self.answers, self.answered = _different(pairs, "text_output", prepare)
+        kinds, kind = _different(pairs, "question_type") if "question_type" in pairs.column_names else (["Q3"], np.zeros_like(image))
+        self.kinds = np.array(kinds)[kind]
+        counts = np.bincount(image)  # [images]
+        items = -(-counts // recipe.questions) if recipe.epochs else np.ones_like(counts)
+        self.rows, self.starts = image.argsort(kind="stable"), np.append(0, counts.cumsum())  # rows of image k: starts[k] to starts[k + 1]
+        self.first = np.append(0, items.cumsum())  # items of image k: first[k] to first[k + 1]
 
     def __len__(self) -> int:
-        return len(self.items)
+        return int(self.first[-1])
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any pair or their order."""
+        codes = (self.rows.tobytes(), self.starts.tobytes(), self.asked.tobytes(), self.answered.tobytes())
+        return fingerprint(self.images, self.questions, self.answers, *codes)
 
     def set_epoch(self, epoch: int) -> None:
         """Choices depend on the epoch, not on what this process has read, so that a run that goes on sees what it would have seen."""
         self.epoch = epoch if self.train else 0
 
     def __getitem__(self, k: int) -> dict:
-        image, rows, first = self.items[k]
+        k = range(len(self))[k]  # IndexError where a loop over all must end
+        image = int(self.first.searchsorted(k, side="right")) - 1
+        rows = self.rows[self.starts[image] : self.starts[image + 1]]
+        first = int(k - self.first[image]) * self.recipe.questions
         rng = np.random.default_rng([self.recipe.seed, image, self.epoch])
         if self.recipe.epochs:
             order = rng.permutation(len(rows))
@@ -63,7 +73,18 @@ class ImagePairs(torch.utils.data.Dataset):
         if self.recipe.epochs:  # pairs that are shown apart see the image differently
             rng = np.random.default_rng([self.recipe.seed, image, self.epoch, first + 1])
         augmented = rng if self.train and self.recipe.augment else None
-        return {"image": self.images[int(rows[0])], "pairs": [self.text[r] for r in chosen], "augment": augmented}
+        shown = [(self.questions[self.asked[r]], self.answers[self.answered[r]]) for r in chosen]
+        return {"image": self.images[image], "pairs": shown, "augment": augmented}
+
+
+def _different(pairs: datasets.Dataset, column: str, prepare: Callable[[str], str] = str) -> tuple[list[str], np.ndarray]:
+    """Return a column's different texts, in the order of their first appearance and prepared, and which of them each row holds [N]."""
+    values = pairs.select_columns([column]).with_format("arrow")[:][column]
+    if values.null_count:
+        row = values.is_null().index(True).as_py()
+        raise TableError(f"the pairs' row {row}, column {column}: missing; every pair needs it")
+    encoded = values.dictionary_encode().combine_chunks()
+    return [prepare(value) for value in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
 
 
 class Collator:

@@ -21,7 +21,7 @@ from .corpora.table import AU_COLUMNS, au_labels
 from .errors import ImageError
 from .features import encoder_key
 from .files import atomic, fingerprint
-from .pairs import PSEUDO, as_dataset, as_row
+from .pairs import PSEUDO, as_row, to_dataset
 from .questions import Q1_EMOTION, Pair, answer_q1, ask_q1, read_emotion
 
 if TYPE_CHECKING:
@@ -97,4 +97,4 @@ def add(pairs: datasets.DatasetDict, table: pd.DataFrame, captions: pd.DataFrame
         question = ask_q1(int(rng.integers(len(Q1_EMOTION))))
         if readable:
             rows.append(as_row(face, Pair("Q1", question, answer_q1(sorted(present), emotion)), PSEUDO))
-    return datasets.DatasetDict({**pairs, "train": datasets.concatenate_datasets([pairs["train"], as_dataset(rows)])})
+    return datasets.DatasetDict({**pairs, "train": datasets.concatenate_datasets([pairs["train"], to_dataset(rows)])})

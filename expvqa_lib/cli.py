@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ExpVQAError, ImageError, SettingsError, TableError
+from .errors import ExpVQAError, ImageError, SettingsError
 from .recipe import PRECISIONS, VARIANTS
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ def build_parser() -> argparse.ArgumentParser:
     data = command(
         "data",
         _data,
-        "check the folder of a licensed data set, read it into a face table, or cut the faces out",
+        "check the folder of a data set, read it or labels of your own into a face table, or cut the faces out",
         "expvqa data check BP4D --root data/BP4D\n  expvqa data read BP4D --root data/BP4D --output tables/BP4D.parquet\n"
-        "  expvqa data crop tables/BP4D.parquet --root data/BP4D --output faces",
+        "  expvqa data crop tables/BP4D.parquet --root data/BP4D --output faces\n"
+        "  expvqa data read own --root photos --labels labels.csv --output own.parquet",
     )
     data.add_argument(
         "action", choices=("check", "read", "crop"), help="say all that was found; write the face table and its split; cut the faces out"
@@ -81,8 +82,10 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument(
         "dataset",
         metavar="DATASET",
-        help="BP4D, DISFA, GFT, RAF-AU, EmotioNet, AffectNet, RAF-DB, RAF-DB-basic or FaceME; for crop a face table, .parquet",
+        help="BP4D, DISFA, GFT, RAF-AU, EmotioNet, AffectNet, RAF-DB, RAF-DB-basic or FaceME; with --labels own, OpenFace, Py-Feat or "
+        "LibreFace; for crop a face table, .parquet",
     )
+    data.add_argument("--labels", nargs="+", metavar="FILE", help="a CSV or Parquet table of your own, or what the program named wrote")
     data.add_argument("--root", required=True, metavar="DIR", help="folder that holds the data set as it was distributed")
     data.add_argument(
         "--output",
@@ -93,13 +96,20 @@ def build_parser() -> argparse.ArgumentParser:
     pairs = command(
         "pairs",
         _pairs,
-        "synthesize the question and answer pairs of a profile, or of a face table of your own",
+        "synthesize the question and answer pairs of a profile, or of a face table of your own, or read released ones",
         "expvqa pairs --profile quick --output pairs\n"
-        "  expvqa pairs --table faces.parquet --captioner exp-vqa --rewrite --llm-model gpt-4o-mini --budget 5 --price 0.15 0.6",
+        "  expvqa pairs --table faces.parquet --captioner exp-vqa --rewrite --llm-model gpt-4o-mini --budget 5 --price 0.15 0.6\n"
+        "  expvqa pairs --from-json Q1.json Q2.json Q3.json --image-root images --validation 0.02 --output pairs",
     )
     _profile(pairs)
     pairs.add_argument("--table", metavar="FILE", help="Parquet face table of your own, in place of the profile's faces")
+    pairs.add_argument("--image-root", metavar="DIR", help="with --table or --from-json: folder that the images are relative to")
     pairs.add_argument("--captioner", metavar="DIR", help="trained model that adds what nobody labelled, marked as pseudo, for training")
+    released = pairs.add_argument_group("the authors' pair files, in place of a profile's pairs")
+    released.add_argument("--from-json", nargs="+", metavar="FILE", help="JSON lists with image, text_input, text_output (image_id, area)")
+    released.add_argument("--question-types", nargs="+", metavar="Q", help="Q1, Q2 or Q3 of each file (default: by its name, or by row)")
+    released.add_argument("--drop-missing", action="store_true", help="leave out rows whose image is not there")
+    released.add_argument("--validation", type=float, metavar="X", help="share of the images for validation, 0.02 say (default: none)")
     pairs.add_argument(
         "--output", default="pairs", metavar="DIR", help="new folder for the pairs, a Hugging Face data set (default: pairs)"
     )
@@ -207,24 +217,6 @@ def _ask(options: argparse.Namespace) -> None:
             print(f"{row.image}\t{row.answer}")
 
 
-def _data(options: argparse.Namespace) -> None:
-    from .corpora import cropping, inspection, readers
-
-    if options.action == "check":
-        print(inspection.report(readers.read_corpus(options.dataset, options.root), progress=True))
-        return
-    if not options.output:
-        raise SettingsError(f"{options.action} needs --output: the face table to write, such as bp4d.parquet, or the folder for faces")
-    if options.action == "crop":
-        cropped = cropping.crop_corpus(options.dataset, options.root, options.output)
-        told = "".join(f", {count} dropped: {reason}" for reason, count in cropped.dropped.items())
-        print(f"{options.output}: {len(cropped.table)} faces of {cropped.read} rows{told}; use the folder as --data-root")
-        return
-    reading = readers.read_and_keep(options.dataset, options.root, options.output)
-    print(inspection.rows(reading).to_string(index=False))
-    print(f"{options.output}: the face table; {readers.split_path(options.output)}: its split; images are relative to {reading.root}")
-
-
 def _workspace(options: argparse.Namespace, run_dir: str | None = None) -> Workspace:
     from .workspace import Workspace
 
@@ -232,56 +224,17 @@ def _workspace(options: argparse.Namespace, run_dir: str | None = None) -> Works
     return Workspace(options.profile, place, data_root=options.data_root or "", base=options.base or "")
 
 
+def _data(options: argparse.Namespace) -> None:
+    from .commands import data
+
+    data(options)
+
+
 def _pairs(options: argparse.Namespace) -> None:
-    from .files import atomic
+    from .commands import pairs
 
-    output = Path(options.output)
-    if output.exists():
-        raise SettingsError(f"{output}: exists already; remove it, or give another folder with --output")
-    chat = _chat(options, output) if options.rewrite else None  # what it lacks is said before the work starts
-    pairs, report = _made_pairs(options, output), None
-    if chat:
-        from .rewriting import rewrite
-
-        pairs, report = rewrite(pairs, chat)
-    for split in [split for split, rows in pairs.items() if not len(rows)]:
-        del pairs[split]  # datasets could not read it back
-    if not pairs:
-        raise TableError(f"{options.table}: no face has a label, so there are no pairs; expected AU columns or emotion with values")
-    with atomic(output) as temporary:
-        pairs.save_to_disk(temporary)
-    for split, rows in pairs.items():
-        print(f"{split}: {len(rows)} pairs")
-    print(f"{report}\n" if report else "", f"{output}: read it with datasets.load_from_disk", sep="")
-
-
-def _made_pairs(options: argparse.Namespace, output: Path):
-    """The pairs by the rules, and with a captioner those of what nobody labelled."""
-    from .corpora.table import read
-    from .pairs import build
-
-    if not options.captioner:
-        return build(read(options.table)) if options.table else _workspace(options).pairs()
-    import expvqa_lib as expvqa
-
-    from .captioning import add, caption
-
-    table = read(options.table) if options.table else _workspace(options).faces()
-    captions = caption(expvqa.load(options.captioner), table, output.with_name(f"{output.name}-captions"))
-    return add(build(table), table, captions)
-
-
-def _chat(options: argparse.Namespace, output: Path):
-    import os
-
-    from .chat import Answers, Chat, Service
-
-    model = options.llm_model or os.environ.get("EXPVQA_LLM_MODEL")
-    if not model:
-        raise SettingsError("--rewrite needs the name of a language model: --llm-model, or EXPVQA_LLM_MODEL")
-    price = tuple(options.price or (0.0, 0.0))
-    service = Service(model, options.llm_url, price=price, max_requests=options.max_requests, max_cost=options.budget)
-    return Chat(service, Answers(output.with_name(f"{output.name}-answers.sqlite")))
+    options.workspace = _workspace
+    pairs(options)
 
 
 def _load(options: argparse.Namespace):

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .errors import ExpVQAError
@@ -46,6 +46,29 @@ def atomic(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def inside(root: str | Path, paths: Iterable[str]) -> list[str | None]:
+    """Resolve paths below `root`, links followed; None for each that leads out of it or is no path.
+
+    Hundreds of thousands in a second or so: a folder is resolved once, a file only where it is a link.
+    """
+    root = os.path.realpath(root)
+    prefix, folders = os.path.join(root, ""), {}
+    found: list[str | None] = []
+    for path in paths:
+        try:
+            name = path.rpartition("/")[2]
+            folder = path[: len(path) - len(name)]
+            if folder not in folders:
+                folders[folder] = os.path.join(os.path.realpath(os.path.join(root, folder)), "")
+            real = folders[folder] + name
+            if name in ("", ".", "..") or os.path.islink(real):
+                real = os.path.realpath(real)
+            found.append(real if (real.startswith(prefix) or real == root) and "\0" not in real else None)
+        except (AttributeError, ValueError):  # a number, or a character that no path has
+            found.append(None)
+    return found
 
 
 def write_json(path: str | Path, value: object) -> None:

@@ -20,7 +20,7 @@ from .chat import Chat
 from .errors import TableError
 from .facs import ACTION_UNITS
 from .files import fingerprint
-from .pairs import FEATURES, LANGUAGE_MODEL, PSEUDO, RULES, as_dataset
+from .pairs import FEATURES, LANGUAGE_MODEL, PSEUDO, RULES, to_dataset
 from .questions import NO, Q1_ACTIONS, answer_q1, ask_q1, read_aus
 
 AT_REST = "The face looks relaxed, and no facial action stands out."
@@ -187,7 +187,7 @@ def _apply(split: datasets.Dataset, told: dict, written: dict, variants: int) ->
         return split
     first = split.select(frame.index[frame["image"].isin(lacking) & ~frame["image"].duplicated()])
     rows = [_q1_at_rest(row) for row in first]
-    return datasets.concatenate_datasets([split, as_dataset(rows)])
+    return datasets.concatenate_datasets([split, to_dataset(rows)])
 
 
 def _at_rest(frame: pd.DataFrame) -> set[str]:

@@ -220,7 +220,7 @@ def finetune(
         raise SettingsError(f"{len(train)} training images are fewer than one batch of {batch}; lower Recipe.images")
     steps = recipe.steps or recipe.epochs * math.ceil(len(train) // batch / recipe.accumulate)
     validation = ImagePairs(pairs["validation"], recipe, train=False) if "validation" in pairs else None
-    told = [_contents(split) for split in (train, validation) if split]
+    told = [split.fingerprint() for split in (train, validation) if split]
     work = folder.parent / f".{folder.name}-checkpoints-{fingerprint(variant, asdict(recipe), batch, encoder_key([model]), told)}"
     _hold_frozen_parts(model, variant, recipe)
     arguments = _arguments(work, recipe, steps, validation is not None)
@@ -318,10 +318,6 @@ def _kept_states(model, processor: InstructBlipProcessor, images: Sequence[str],
     accelerator.wait_for_everyone()
     kept.scan()
     return kept
-
-
-def _contents(train: ImagePairs) -> str:
-    return fingerprint([*train.images, *(part for pair in train.text for part in pair)])
 
 
 def _checkpoints(work: Path) -> list[Path]:

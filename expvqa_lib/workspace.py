@@ -6,6 +6,7 @@ What takes seconds to import (torch, transformers, datasets) is imported where i
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,7 +118,9 @@ class Workspace:
         folder = self.run_dir / f"pairs-{fingerprint(*made_of)}"
         if not folder.exists():
             with atomic(folder) as temporary:
-                pairs.build(self._faces, self.profile.seed).save_to_disk(temporary)
+                (temporary / "arrow").mkdir(parents=True)
+                pairs.save(pairs.build(self._faces, self.profile.seed, temporary / "arrow"), temporary)
+                shutil.rmtree(temporary / "arrow")
         return datasets.load_from_disk(str(folder))
 
     # --------------------------------------------------------------------------------------------------------- models

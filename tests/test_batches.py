@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import datasets
 import pandas as pd
 import pytest
 import torch
@@ -99,6 +100,9 @@ def test_pairs_without_a_column_or_a_row_are_refused(pairs):
         ImagePairs(pairs["train"].select([]), TOY)
     with pytest.raises(TableError, match="no column text_output; found image"):
         ImagePairs(pairs["train"].remove_columns("text_output"), TOY)
+    holed = datasets.Dataset.from_list([{"image": "a", "text_input": "?", "text_output": answer} for answer in ("yes", None)])
+    with pytest.raises(TableError, match="row 1, column text_output: missing"):
+        ImagePairs(holed, TOY)
 
 
 def test_an_empty_split_is_refused(pairs):

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from expvqa_lib.errors import ExpVQAError
-from expvqa_lib.files import atomic, fingerprint, write_json
+from expvqa_lib.files import atomic, fingerprint, inside, write_json
 
 
 def test_a_file_appears_whole_in_folders_that_are_made(tmp_path):
@@ -84,3 +84,41 @@ def test_fingerprints_change_with_every_part_and_never_by_themselves():
     assert all(len(f) == 16 and int(f, 16) >= 0 for f in found)
     assert fingerprint({"x": 1, "y": 2}) == fingerprint({"y": 2, "x": 1})
     assert fingerprint({"x": 1}, b"weights") == "ad4f542d088bb0ac"  # kept results are found again by any later process
+
+
+def test_paths_are_resolved_below_a_root_or_not_at_all(tmp_path):
+    root, out = tmp_path / "root", tmp_path / "root2"
+    (root / "a").mkdir(parents=True)
+    out.mkdir()
+    for path in (root / "a" / "1.png", out / "2.png"):
+        path.touch()
+    links = {"in": root / "a", "out": out, "in.png": root / "a" / "1.png", "out.png": out / "2.png", "loop": root / "loop"}
+    for name, target in links.items():
+        os.symlink(target, root / name)
+    os.symlink(root, tmp_path / "link")
+    good = {
+        "a/1.png": "a/1.png",
+        "in/1.png": "a/1.png",
+        "in.png": "a/1.png",
+        "a/../a/1.png": "a/1.png",
+        "b/none.png": "b/none.png",
+        "a/..": "",
+    }
+    good |= {str(root / "a" / "1.png"): "a/1.png", "a//1.png": "a/1.png", "./a/./1.png": "a/1.png"}
+    assert inside(tmp_path / "link", good) == [str(root / place) for place in good.values()]
+    bad = [
+        "out/2.png",
+        "out.png",
+        "../root2/2.png",
+        "..",
+        "/etc/passwd",
+        "/",
+        str(out / "2.png"),
+        "a/../../root2/2.png",
+        "\0",
+        "a\0/b",
+        5,
+        None,
+    ]
+    assert inside(root, bad) == [None] * len(bad)
+    assert inside("/", ["etc/passwd", "../etc"]) == [os.path.realpath("/etc/passwd"), os.path.realpath("/etc")]

@@ -10,7 +10,9 @@ import pandas as pd
 from ..errors import SettingsError
 from . import splits
 from . import table as face_table
+from .own import read_own
 from .pictures import read_affectnet, read_emotionet, read_faceme, read_raf_au, read_raf_db, read_raf_db_basic
+from .pseudo import read_libreface, read_openface, read_pyfeat
 from .reading import Reading
 from .videos import read_bp4d, read_disfa, read_gft
 
@@ -27,17 +29,29 @@ READERS: dict[str, Callable[..., Reading]] = {
 }
 """Each reader's docstring shows the layout that it reads."""
 
+LABEL_READERS: dict[str, Callable[..., Reading]] = {
+    "own": read_own,
+    "OpenFace": read_openface,
+    "Py-Feat": read_pyfeat,
+    "LibreFace": read_libreface,
+}
+"""Readers of label files that are given as `labels`; the images are below the root."""
+
 
 def read_corpus(name: str, root: str | Path, **options) -> Reading:
-    """Read the data set `name` (a key of `READERS`) below the folder `root`; `options` go to its reader.
+    """Read the data set `name` (a key of `READERS` or `LABEL_READERS`) below the folder `root`; `options` go to its reader.
 
     Raises:
-        SettingsError: there is no such data set.
+        SettingsError: there is no such data set, or it does not go with `labels`.
         TableError: nothing usable is there, or a file cannot be read; the message names it.
     """
-    if name not in READERS:
-        raise SettingsError(f"data set {name!r} is unknown; known are {', '.join(READERS)}")
-    return READERS[name](root, **options)
+    known = READERS | LABEL_READERS
+    if name not in known:
+        raise SettingsError(f"data set {name!r} is unknown; known are {', '.join(known)}")
+    if (name in LABEL_READERS) != ("labels" in options):
+        takes = "needs label files (labels, --labels)" if name in LABEL_READERS else "takes no label files: its own are below the root"
+        raise SettingsError(f"{name} {takes}")
+    return known[name](root, **options)
 
 
 def split_path(table: str | Path) -> Path:

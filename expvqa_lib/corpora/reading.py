@@ -132,8 +132,10 @@ class Log:
         if rows.empty:
             why = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items()) or "no label rows were found"
             raise TableError(f"{self.root}: nothing of {self.dataset} can be used: {self.read} rows read ({why}){self._first_problem()}")
-        kept = [c for c in rows if c in ("subject", "frame", "split", "image", "emotion") or re.fullmatch(r"AU\d+(_intensity)?", c)]
-        table = rows[kept].assign(dataset=self.dataset).sort_values(["subject", "frame"], kind="stable", ignore_index=True)
+        columns = ("subject", "frame", "split", "image", "emotion", "dataset", "labelled_by")
+        kept = [c for c in rows if c in columns or re.fullmatch(r"AU\d+(_intensity)?", c)]
+        named = rows[kept] if "dataset" in kept else rows[kept].assign(dataset=self.dataset)
+        table = named.sort_values(["subject", "frame"], kind="stable", ignore_index=True)
         table.attrs = {"notes": [f"{self.dataset}: {note}" for note in self.notes]} | ({"emotions": list(emotions)} if emotions else {})
         table = face_table.check(table, f"{self.root} ({self.dataset})")
         problems = tuple(Problem(kind, count, tuple(places)) for kind, (count, places) in self._problems.items())

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..errors import TableError
 from ..facs import ACTION_UNITS, EMOTIONS
-from ..files import atomic
+from ..files import atomic, inside
 
 AU_COLUMNS = tuple(unit.name for unit in ACTION_UNITS.values())
 SPLITS = ("train", "validation", "test")
@@ -39,9 +39,9 @@ def check(table: pd.DataFrame, source: str = "face table") -> pd.DataFrame:
     for column in AU_COLUMNS:
         if column in table:
             _allowed(table, column, (0, 1), source)
-        table[column] = table[column].astype("Int8") if column in table else pd.array([pd.NA] * len(table), "Int8")
+        table[column] = table[column].astype("Int8") if column in table else pd.Series(pd.NA, table.index, "Int8")
     for column in ("emotion", "labelled_by"):
-        table[column] = table[column].astype("string") if column in table else pd.array([pd.NA] * len(table), "string")
+        table[column] = table[column].astype("string") if column in table else pd.Series(pd.NA, table.index, "string")
     known = (*EMOTIONS, *table.attrs.get("emotions", ()))
     wrong = [value for value in table["emotion"].dropna().unique() if not set(value.split("+")) <= set(known)]
     _allowed(table, "emotion", known, source, table["emotion"].isin(wrong))
@@ -80,11 +80,11 @@ def read(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
         raise TableError(f"{path}: not a readable Parquet face table ({error})") from error
     table = check(table, str(path))
     root = Path(root or path.parent).resolve()
-    resolved = [(root / image).resolve() for image in table["image"]]
-    for row, image in enumerate(resolved):
-        if not image.is_relative_to(root):
-            raise TableError(f"{path}: row {row}: image {table['image'].iat[row]!r} lies outside {root}")
-    table["image"] = [str(image) for image in resolved]
+    images = inside(root, table["image"])
+    if None in images:
+        row = images.index(None)
+        raise TableError(f"{path}: row {row}: image {table['image'].iat[row]!r} lies outside {root}, or is no path")
+    table["image"] = images
     return table
 
 

@@ -1,0 +1,115 @@
+"""What `expvqa data` and `expvqa pairs` do; cli.py says what they take."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import SettingsError, TableError
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    from .chat import Chat
+
+
+def data(options: argparse.Namespace) -> None:
+    """Check or read a data set or labels of one's own, or cut the faces out of a corpus."""
+    from .corpora import cropping, inspection, readers
+
+    given = {"labels": options.labels} if options.labels else {}
+    if options.action == "check":
+        print(inspection.report(readers.read_corpus(options.dataset, options.root, **given), progress=True))
+        return
+    if not options.output:
+        raise SettingsError(f"{options.action} needs --output: the face table to write, such as bp4d.parquet, or the folder for faces")
+    if options.action == "crop":
+        cropped = cropping.crop_corpus(options.dataset, options.root, options.output)
+        told = "".join(f", {count} dropped: {reason}" for reason, count in cropped.dropped.items())
+        print(f"{options.output}: {len(cropped.table)} faces of {cropped.read} rows{told}; use the folder as --data-root")
+        return
+    reading = readers.read_and_keep(options.dataset, options.root, options.output, **given)
+    print(inspection.rows(reading).to_string(index=False))
+    print(f"{options.output}: the face table; {readers.split_path(options.output)}: its split; images are relative to {reading.root}")
+
+
+def pairs(options: argparse.Namespace) -> None:
+    """Write pairs: a profile's, those of a face table, or released ones; in a language model's words where asked."""
+    from .files import atomic
+    from .pairs import save
+    from .rewriting import rewrite
+
+    output = Path(options.output)
+    if output.exists():
+        raise SettingsError(f"{output}: exists already; remove it, or give another folder with --output")
+    chat = _chat(options, output) if options.rewrite else None  # what it lacks is said before the work starts
+    with atomic(output) as temporary:
+        folder = temporary / "arrow"
+        folder.mkdir(parents=True)
+        made = _released(options, folder) if options.from_json else _made(options, output, folder)
+        made, report = rewrite(made, chat) if chat else (made, None)
+        for split in [split for split, rows in made.items() if not len(rows)]:
+            del made[split]
+        if not made:
+            raise TableError(f"{options.table}: no face has a label, so there are no pairs; expected AU columns or emotion with values")
+        save(made, temporary)
+        shutil.rmtree(folder)
+    for split, rows in made.items():
+        print(f"{split}: {len(rows)} pairs")
+    print(f"{report}\n" if report else "", f"{output}: read it with datasets.load_from_disk", sep="")
+
+
+def _made(options: argparse.Namespace, output: Path, folder: Path) -> datasets.DatasetDict:
+    """The pairs by the rules, and with a captioner those of what nobody labelled."""
+    from .pairs import build
+
+    if not options.captioner and not options.table:
+        return options.workspace(options).pairs()
+    table = _table(options)
+    if not options.captioner:
+        return build(table, folder=folder)
+    import expvqa_lib as expvqa
+
+    from .captioning import add, caption
+
+    captions = caption(expvqa.load(options.captioner), table, output.with_name(f"{output.name}-captions"))
+    return add(build(table, folder=folder), table, captions)
+
+
+def _table(options: argparse.Namespace) -> pd.DataFrame:
+    from .corpora.table import read
+
+    return read(options.table, options.image_root) if options.table else options.workspace(options).faces()
+
+
+def _released(options: argparse.Namespace, folder: Path) -> datasets.DatasetDict:
+    """The pairs of released files; counts and missing images go to standard error."""
+    import datasets
+
+    from .released import read_json, split_by_image
+
+    if not options.image_root:
+        raise SettingsError("--from-json needs --image-root, the folder that the images are relative to")
+    given = {"question_types": options.question_types, "drop_missing": options.drop_missing, "folder": folder}
+    found = read_json(options.from_json, options.image_root, **given)
+    dropped = "".join(f", {count} dropped ({reason})" for reason, count in found.dropped.items())
+    print(f"expvqa: {found.read} rows read, {len(found.pairs)} kept{dropped}", file=sys.stderr)
+    if found.missing:
+        print(f"expvqa: not there, for instance: {', '.join(found.missing)}", file=sys.stderr)
+    return split_by_image(found.pairs, options.validation) if options.validation else datasets.DatasetDict({"train": found.pairs})
+
+
+def _chat(options: argparse.Namespace, output: Path) -> Chat:
+    from .chat import Answers, Chat, Service
+
+    model = options.llm_model or os.environ.get("EXPVQA_LLM_MODEL")
+    if not model:
+        raise SettingsError("--rewrite needs the name of a language model: --llm-model, or EXPVQA_LLM_MODEL")
+    price = tuple(options.price or (0.0, 0.0))
+    service = Service(model, options.llm_url, price=price, max_requests=options.max_requests, max_cost=options.budget)
+    return Chat(service, Answers(output.with_name(f"{output.name}-answers.sqlite")))
