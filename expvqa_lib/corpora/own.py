@@ -20,8 +20,9 @@ from ..errors import SettingsError, TableError
 from ..facs import ACTION_UNITS, EMOTIONS
 from ..files import inside
 from . import splits
-from .reading import LISTED, Log, Reading, header, read_csv, unrepeated
+from .reading import LISTED, Log, Reading, unrepeated
 from .table import SPLITS
+from .textfiles import header, read_csv
 
 Files = str | Path | Sequence[str | Path]
 

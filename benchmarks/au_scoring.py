@@ -1,0 +1,73 @@
+"""Many AUs of many images: `answering.score_yes_no` against the reference's way, in turns on the same images in one process.
+
+The reference asks one question at a time of one image: vision encoder, Q-Former and five beams for each, however often the image came
+before. Here its questions are put into batches of `--batch`. Ours looks once at an image, passes all AUs through the Q-Former and the
+language model together and reads one position's logits. A sample is one AU of one image. How time grows is printed for fewer images
+and AUs. The last line, `ratio: X`, is the reference's time over ours.
+
+`python benchmarks/au_scoring.py [--images 32] [--aus 12] [--batch 128] [--rounds 5]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+
+import numpy as np
+import torch
+import transformers
+
+from expvqa_lib.answering import generate, score_yes_no
+from expvqa_lib.companion import QUICK
+from expvqa_lib.corpora.drawing import render
+from expvqa_lib.corpora.faces import Face, random_identity, random_scene
+from expvqa_lib.corpora.synthetic import random_expression
+from expvqa_lib.facs import BP4D_AUS
+from expvqa_lib.model import load
+from expvqa_lib.questions import ask_q3, read_yes_no
+
+
+def reference(model, processor, images: list, aus: list[int], batch: int) -> np.ndarray:
+    """Answers by five beams as in the released code (length penalty 0, at most 10 tokens), one image a question: yes as true."""
+    asked = [(image, ask_q3(au)) for image in images for au in aus]
+    how = {"beams": 5, "length_penalty": 0.0, "max_new_tokens": 9, "batch": 5 * batch}
+    told = [
+        answer
+        for k in range(0, len(asked), batch)
+        for (answer,) in generate(model, processor, *map(list, zip(*asked[k : k + batch], strict=True)), **how)
+    ]
+    return np.array([read_yes_no(answer) is True for answer in told]).reshape(len(images), len(aus))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--aus", type=int, default=12, choices=range(1, 13))
+    parser.add_argument("--batch", type=int, default=128, help="questions a pass of the reference's way")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
+    rng = np.random.default_rng(0)
+    expressions = [random_expression(rng)[1:] for _ in range(options.images)]
+    faces = [render(Face(random_identity(rng), random_scene(rng), *expression), 96).image for expression in expressions]
+    model, processor = load(QUICK, quiet=True)
+    sizes = [(options.images // 4, options.aus), (options.images, max(1, options.aus // 4)), (options.images, options.aus)]
+    for images, count in sizes:
+        aus, times = list(BP4D_AUS[:count]), {"reference": [], "ours": []}
+        for _ in range(options.rounds + 1):  # the first is for warming up
+            began = time.perf_counter()
+            told = reference(model, processor, faces[:images], aus, options.batch)
+            between = time.perf_counter()
+            scores = score_yes_no(model, processor, faces[:images], aus).to_numpy()
+            times["reference"].append(between - began)
+            times["ours"].append(time.perf_counter() - between)
+        median = {name: float(np.median(values[1:])) for name, values in times.items()}
+        speed = ", ".join(f"{name} {images * count / seconds:.0f} AUs/s" for name, seconds in median.items())
+        agree = (told == (scores >= 0.5)).mean()
+        print(f"{images} images, {count} AUs: {speed}, ratio {median['reference'] / median['ours']:.1f}, the same decision for {agree:.1%}")
+    print(f"ratio: {median['reference'] / median['ours']:.1f}")
+
+
+if __name__ == "__main__":
+    main()
