@@ -15,7 +15,7 @@ from expvqa_lib.cli import main
 from expvqa_lib.corpora import inspection, splits
 from expvqa_lib.corpora import table as face_table
 from expvqa_lib.corpora.pictures import RAF_COMPOUND, read_affectnet, read_emotionet, read_faceme, read_raf_au, read_raf_db
-from expvqa_lib.corpora.readers import READERS, read_and_keep, read_corpus, split_path
+from expvqa_lib.corpora.readers import READERS, layouts, read_and_keep, read_corpus, split_path
 from expvqa_lib.corpora.reading import Reading
 from expvqa_lib.corpora.table import AU_COLUMNS, labelled_aus
 from expvqa_lib.corpora.videos import BP4D_PARTS, DISFA_AUS, GFT_AUS, read_bp4d, read_disfa, read_gft, taken
@@ -466,3 +466,9 @@ def test_each_data_set_is_paired_trained_on_and_scored(root, tmp_path, name):
     with torch.inference_mode():
         scores = score_yes_no(base.model, base.processor, held["image"].tolist(), labelled_aus(table) or [12])
     assert scores.shape == (len(held), len(labelled_aus(table) or [12])) and scores.to_numpy().min() >= 0
+
+
+def test_the_documented_layouts_are_those_of_the_readers():
+    page = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    assert page == layouts()
+    assert all(f"## {name}\n" in page for name in BUILDERS) and page.count("root/") >= len(BUILDERS) - 1

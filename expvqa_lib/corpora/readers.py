@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,3 +99,11 @@ def read_available(root: str | Path, kept: str | Path) -> pd.DataFrame:
     if not tables:
         raise SettingsError(f"{root}: no data set below it; expected folders named {', '.join(READERS)}, or face tables *.parquet")
     return face_table.concat(tables)
+
+
+def layouts() -> str:
+    """Return what each reader expects, as Markdown made from its docstring: `docs/datasets.md`."""
+    parts = ["# The data sets and their layouts", "The readers' docstrings. `expvqa data check NAME --root DIR` says what is found of one."]
+    for name, reader in {**READERS, **LABEL_READERS}.items():
+        parts += [f"## {name}", inspect.getdoc(reader).partition("\n\nArgs:")[0]]
+    return "\n\n".join(parts) + "\n"
