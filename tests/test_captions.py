@@ -20,6 +20,7 @@ from expvqa_lib import metrics
 from expvqa_lib.errors import ModelError, SettingsError, TableError
 from expvqa_lib.metrics import captions as module
 from expvqa_lib.metrics import ngrams
+from expvqa_lib.metrics.meteor import meteor_exact_stem
 
 NAMES = {"model": "m", "dataset": "d", "split": "test"}
 WORDS = ["the", "person", "raises", "lowers", "inner", "outer", "brow", "lip", "corner", "and", "pulls", "chin"]
@@ -229,3 +230,15 @@ def test_the_evaluate_metric_loads_offline_and_adds_batches(monkeypatch):
     assert metric.compute() == pytest.approx(wanted.to_dict()) and set(wanted.index) == set(module.METRICS)
     with pytest.raises(SettingsError, match="metric 'bleu' is unknown; known are meteor_exact_stem"):
         metrics.load("captions", metrics=["bleu"]).compute(predictions=["a"], references=[["a"]])
+
+
+def test_captions_that_stand_several_times_score_as_if_each_were_compared_by_itself():
+    texts = ["The person pulls lip corner.", "The person raises cheek and tightens lids.", "The person does not lower brow.", "A dog."]
+    rng = np.random.default_rng(0)
+    said = [texts[k] for k in rng.integers(0, 4, 60)]
+    references = [[texts[k], texts[j]] for k, j in rng.integers(0, 3, (60, 2))]
+    scores = metrics.caption_scores(said, references)
+    words, other_words = [ngrams.tokens(text) for text in said], [[ngrams.tokens(text) for text in those] for those in references]
+    np.testing.assert_allclose(scores["cider_d"], ngrams.cider_d(words, other_words))
+    np.testing.assert_allclose(scores["meteor_exact_stem"], meteor_exact_stem(words, other_words))
+    assert scores["cider_d"].nunique() > 4

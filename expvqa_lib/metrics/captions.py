@@ -59,8 +59,7 @@ _FLAWS: dict[str, Callable[[str], float]] = {
     "one_word": lambda text: 100.0 * (len(words := tokens(text)) > 2 and len(set(words)) == 1),
     "unfinished": lambda text: 100.0 * (re.search(r"[.!?][\"')\]]*\s*$", text) is None),
 }
-_OF_WORDS = {"meteor_exact_stem": meteor_exact_stem, "meteor_1_5": meteor_1_5, "cider_d": ngrams.cider_d}
-_OF_TEXT = {"rouge_l": rouge_l, "tfidf_similarity": tfidf_similarity}
+_OF_WORDS = {"meteor_exact_stem": meteor_exact_stem, "meteor_1_5": meteor_1_5}
 ALL_METRICS = (*METRICS, "meteor_1_5", "embedding_similarity")
 
 
@@ -140,7 +139,9 @@ def _scored(captions, references, metrics: Sequence[str], encoder: str | Path | 
     captions, references = _checked(captions, references)
     rows = np.flatnonzero([bool(those) for those in references])
     texts, others = [captions[k] for k in rows], [references[k] for k in rows]
-    words, other_words = [tokens(t) for t in texts], [[tokens(r) for r in those] for those in others]
+    place: dict[tuple, int] = {}  # captions that say the same of the same references are compared once
+    same = np.array([place.setdefault((text, *those), len(place)) for text, those in zip(texts, others, strict=True)], dtype=int)
+    words, other_words = [tokens(text) for text, *_ in place], [[tokens(r) for r in those] for _, *those in place]
     table, counts = pd.DataFrame(np.nan, index=range(len(captions)), columns=list(metrics)), None
     compared = [m for m in metrics if m not in _FLAWS]
     if compared and len(rows) < len(captions):
@@ -150,15 +151,19 @@ def _scored(captions, references, metrics: Sequence[str], encoder: str | Path | 
     for metric in metrics:
         if metric in _FLAWS:
             table[metric] = [_FLAWS[metric](text) for text in captions]
+        elif metric == "cider_d":
+            table.loc[rows, metric] = ngrams.cider_d(words, other_words, np.bincount(same, minlength=len(place)))[same]
         elif metric in _OF_WORDS:
-            table.loc[rows, metric] = _OF_WORDS[metric](words, other_words)
-        elif metric in _OF_TEXT:
-            table.loc[rows, metric] = _OF_TEXT[metric](texts, others)
+            table.loc[rows, metric] = _OF_WORDS[metric](words, other_words)[same]
+        elif metric == "rouge_l":
+            table.loc[rows, metric] = rouge_l([text for text, *_ in place], [those for _, *those in place])[same]
+        elif metric == "tfidf_similarity":
+            table.loc[rows, metric] = tfidf_similarity(texts, others)
         elif metric == "embedding_similarity":
             table.loc[rows, metric] = embedding_similarity(texts, others, encoder)
         else:
             counts = np.full((len(captions), 2 * ngrams.ORDER + 2), np.nan)
-            counts[rows] = [ngrams.bleu_counts(caption, those) for caption, those in zip(words, other_words, strict=True)]
+            counts[rows] = np.array([ngrams.bleu_counts(caption, those) for caption, those in zip(words, other_words, strict=True)])[same]
             table.loc[rows, metric] = 0.0
     return table, counts
 

@@ -54,17 +54,25 @@ def bleu(counts: np.ndarray, smooth: bool = False) -> np.ndarray:
         return np.where(hits.min(axis=-1) > 0, 100 * np.exp(logs + brevity), 0.0)
 
 
-def cider_d(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
+def cider_d(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]], times: Sequence[int] | None = None) -> np.ndarray:
     """Return CIDEr-D [N] of each caption, times 100 as papers print it (Vedantam et al. 2015); its mean is the corpus's.
 
     How rare an n-gram is comes from these references: a value holds for this set of images. One image alone has none (NaN).
+
+    Args:
+        times: how many images share the caption and its references; one where None.
     """
-    if len(captions) < 2:
+    times = np.ones(len(captions), int) if times is None else np.asarray(times)
+    total = int(times.sum())
+    if total < 2:
         return np.full(len(captions), np.nan)
     cooked = [[_all_ngrams(r) for r in those] for those in references]
-    images = Counter(gram for those in cooked for gram in set().union(*those))
-    weigh = {gram: math.log(len(captions) / count) for gram, count in images.items()}
-    unseen = math.log(len(captions))
+    images: Counter = Counter()
+    for those, count in zip(cooked, times.tolist(), strict=True):
+        for gram in set().union(*those):
+            images[gram] += count
+    weigh = {gram: math.log(total / count) for gram, count in images.items()}
+    unseen = math.log(total)
     return np.array([_similarity(_all_ngrams(c), those, weigh, unseen) for c, those in zip(captions, cooked, strict=True)])
 
 
