@@ -46,8 +46,14 @@ def pool(
     if part not in PARTS:
         raise SettingsError(f"part {part!r} is unknown; known are {', '.join(PARTS)}")
     embeds = encode_images(model, pixel_values)  # [I, 1 + patches, D_vision]
-    if part == "encoder":
-        return embeds[:, 1:].mean(1)
+    return _of_patches(embeds) if part == "encoder" else _of_queries(model, processor, embeds, question)
+
+
+def _of_patches(embeds: Tensor) -> Tensor:
+    return embeds[:, 1:].mean(1)
+
+
+def _of_queries(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, embeds: Tensor, question: str) -> Tensor:
     text = encode(processor, [question] * len(embeds))
     ids, mask = (text[f"qformer_{name}"].to(embeds.device) for name in ("input_ids", "attention_mask"))
     return query_image(model, embeds, ids, mask).mean(1)
@@ -68,7 +74,7 @@ def represent(
     question: str = QUESTION,
     batch: int = 64,
 ) -> np.ndarray:
-    """Return features [N, D] of image files, float32, as `pool` has them.
+    """Return features [N, D] of image files, float32, as `pool` has them. One look at an image serves both parts.
 
     Args:
         folder: keeps them by weights, image processor, question and image content; it may be deleted at any time.
@@ -78,19 +84,23 @@ def represent(
         SettingsError: the part is not one of `PARTS`.
         ImageError: an image cannot be read.
     """
-    settings = [processor.image_processor.to_dict(), "mean", part, question if part == "qformer" else ""]
-    kept = Features(folder, encoder_key(modules(model, part), *settings))
+    if part not in PARTS:
+        raise SettingsError(f"part {part!r} is unknown; known are {', '.join(PARTS)}")
+    kept = Features(folder, encoder_key(modules(model, "qformer"), processor.image_processor.to_dict(), "means", question))
 
     def look(paths: Sequence[str]) -> Tensor:
-        parts = []
+        """Both parts' features behind each other: [n, D_vision + D_qformer]."""
+        found = []
         for k in range(0, len(paths), batch):
             pixels = pixels_of(processor, paths[k : k + batch]).to(model.device, model.dtype)
             with torch.inference_mode():
-                parts.append(pool(model, processor, pixels, part, question).float().cpu())
-        return torch.cat(parts)
+                embeds = encode_images(model, pixels)
+                found.append(torch.cat([_of_patches(embeds), _of_queries(model, processor, embeds, question)], 1).float().cpu())
+        return torch.cat(found)
 
     kept.fill(images, look)
-    return np.stack([kept[image].numpy() for image in images])
+    width = model.config.vision_config.hidden_size
+    return np.stack([kept[image].numpy() for image in images])[:, slice(width) if part == "encoder" else slice(width, None)]
 
 
 def pixels_of(processor: InstructBlipProcessor, images: Sequence[str]) -> Tensor:

@@ -23,7 +23,7 @@ class Profile:
     exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=950, learning_rate=1.5e-3, augment=False))
     exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already
     explained: int = 40  # faces an AU in the attention measurements
-    probed: int | None = 1200  # faces that a linear probe is trained on; None: all
+    probed: int | None = 600  # faces that a linear probe is trained on; None: all
     resamples: int = 1000  # of the bootstrap
     seed: int = 42
     base: str = str(BASE)  # model folder or hub name that fine-tuning starts from

@@ -25,6 +25,8 @@ FIGURES = (
     "answers",
     "au_detection",
     "emotion_confusion",
+    "caption_quality",
+    "representation",
     "attention",
     "attention_pointing",
 )
