@@ -159,6 +159,7 @@ def _targets(train: pd.DataFrame | pd.Series, validation: pd.DataFrame | pd.Seri
 
 def _path(name: str | None, x: np.ndarray, y: np.ndarray, check: np.ndarray, checked: np.ndarray, test: np.ndarray) -> list:
     """For each of `STRENGTHS`, the balanced log loss on validation labels (NaN without) and the test's probabilities."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.utils.class_weight import compute_sample_weight
@@ -172,7 +173,9 @@ def _path(name: str | None, x: np.ndarray, y: np.ndarray, check: np.ndarray, che
     weights = compute_sample_weight("balanced", checked[known])
     solver, path = LogisticRegression(class_weight="balanced", warm_start=True, max_iter=1000), []
     for strength in STRENGTHS:
-        solver.set_params(C=strength).fit(x, y)
+        with warnings.catch_warnings():  # where hardly regularised fits stop early, validation judges what came of it
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            solver.set_params(C=strength).fit(x, y)
         loss = np.nan
         if known.any():
             loss = log_loss(checked[known], solver.predict_proba(check[known]), sample_weight=weights, labels=classes)
