@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,16 +13,14 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 
 from . import questions
 from .errors import SettingsError
-from .forward import cross_attention_weights, language_inputs, next_logits, query_image
 from .photos import load_image
+from .relevance import BY_QUERY, METHODS, make_maps
 from .text import encode
-
-METHODS = ("gradient_cross_attention", "cross_attention", "gradient_embedding", "gradient_patch")
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The image, the question, the answer's first word, P(yes) against no, and the relevance of the patches [g, g] (maximum 1)."""
+    """The image, the question, the answer's first word, P(yes) against no, and the map [h, h] of `relevance` (maximum 1)."""
 
     image: Image.Image
     question: str
@@ -47,73 +44,76 @@ def relevance(
     *,
     targets: Sequence[str] | None = None,
     method: str = METHODS[0],
+    layer: int | None = None,
+    query: int | None = None,
     batch: int = 64,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Relevance of every patch for one word of the answer.
+    """Where one word of the answer comes from in the picture.
 
-    Methods: `cross_attention`, the Q-Former's attention to patches, mean over layers, heads and queries; `gradient_cross_attention`, the
-    same weighted by the positive gradient of the word's logit (after Chefer et al. 2021); `gradient_embedding` and `gradient_patch`,
-    gradient times the encoder's output or the patch embedding, absolute, summed over channels.
+    Methods that see patches:
+        `cross_attention`: the Q-Former's attention to a patch, mean over layers, heads and queries.
+        `gradient_cross_attention`: the same weighted by the positive gradient of the word's logit (after Chefer et al. 2021).
+        `language_attention`: what the answer's position reads of each query, times what that query attends to; means over layers and
+            heads. For decoder-only language models.
+        `rollout`: attention rollout of the vision encoder from its class token (Abnar & Zuidema 2020); it knows no question.
+        `gradient_embedding`, `gradient_patch`: gradient times the encoder's output or the patch's embedding, absolute.
+
+    Methods that see pixels:
+        `integrated_gradients`: what each pixel's difference to a blurred picture adds to the logit (Sundararajan et al. 2017).
+        `guided_gradients`: the same times `gradient_cross_attention` (in the manner of guided Grad-CAM, Selvaraju et al. 2017).
 
     Args:
         images: anything `photos.load_image` takes, one a question.
-        targets: answers whose first token's logit is explained; the word that the model would say first where None.
+        targets: answers whose first token's logit is explained; the word that the model would say first where None. The logit of a yes
+            or no is explained against that of the other.
+        layer, query: of the Q-Former, counted from 0 among the layers with cross-attention: only its part, of `cross_attention` or
+            `gradient_cross_attention`.
 
     Returns:
-        Maps float32 [N, g, g] from 0 to 1 (the maximum of each), P(yes) [N] against no, and the word explained.
+        Maps float32 [N, h, h] over the model's square picture, from 0 to 1 (the maximum of each, unless nothing is relevant), with h the
+        patches a side or, of the methods that see pixels, the picture's side; P(yes) [N] against no; and the word explained.
 
     Raises:
-        SettingsError: the method is unknown.
+        SettingsError: the method is unknown, cannot be had of this model, or has no such layer or query.
     """
     if method not in METHODS:
         raise SettingsError(f"attention method {method!r} is unknown; known are {', '.join(METHODS)}")
+    if (layer is not None or query is not None) and method not in BY_QUERY:
+        raise SettingsError(f"attention method {method!r} has no single layer or query; those that have are {', '.join(BY_QUERY)}")
     maps, chances, words = [], [], []
     for k in range(0, len(asked), batch):
         chunk = slice(k, k + batch)
-        found = _batch_relevance(model, processor, images[chunk], asked[chunk], targets[chunk] if targets else None, method)
+        aims = targets[chunk] if targets else None
+        found = _batch_relevance(model, processor, images[chunk], asked[chunk], aims, method=method, layer=layer, query=query)
         maps.append(found[0])
         chances.append(found[1])
         words += found[2]
     return np.concatenate(maps), np.concatenate(chances), words
 
 
-def _batch_relevance(model, processor, images, asked, targets, method) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    pixels = processor.image_processor([load_image(i) for i in images], return_tensors="pt")["pixel_values"]
+def _batch_relevance(model, processor, images, asked, targets, **of_method) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    pixels = processor.image_processor([load_image(i) for i in images], return_tensors="pt")["pixel_values"].to(model.device)
     text = {k: v.to(model.device) for k, v in encode(processor, asked, left=model.config.use_decoder_only_language_model).items()}
-    vision = model.vision_model
-    with torch.enable_grad(), cross_attention_weights(model.qformer) as attentions:
-        patches = vision.embeddings(pixels.to(model.device, model.dtype)).detach().requires_grad_()  # [N, P, D]
-        embeds = vision.post_layernorm(vision.encoder(inputs_embeds=patches).last_hidden_state)
-        output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
-        inputs = language_inputs(model, output, text["input_ids"], text["attention_mask"])
-        logits = next_logits(model, inputs)  # [N, V]
-        first = processor.tokenizer([questions.YES, questions.NO], add_special_tokens=False)["input_ids"]
-        yes_no = [ids[0] for ids in first]
-        if targets is None:
-            aim = logits.argmax(1)
-        else:
-            aim = torch.tensor([processor.tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in targets], device=logits.device)
-        goal = logits.gather(1, aim[:, None])[:, 0]
-        is_yes_no = torch.isin(aim, torch.tensor(yes_no, device=aim.device))
-        other = torch.where(aim == yes_no[0], logits[:, yes_no[1]], logits[:, yes_no[0]])
-        goal = goal - torch.where(is_yes_no, other, torch.zeros_like(other))  # a yes is explained against the no
-        heat = _heat(goal.sum(), method, patches, embeds, attentions)
-    side = math.isqrt(heat.shape[1])
-    heat = heat / heat.amax(1, keepdim=True).clamp(min=1e-12)
-    chance = logits[:, yes_no].softmax(1)[:, 0]
-    words = [processor.tokenizer.decode([i]).strip() for i in aim.tolist()]
-    return heat.view(-1, side, side).detach().float().cpu().numpy(), chance.detach().cpu().numpy(), words
+    yes, no = first_tokens(processor, [questions.YES, questions.NO])
+    aim = None if targets is None else torch.tensor(first_tokens(processor, targets), device=model.device)
+
+    def choose(logits: Tensor) -> Callable[[Tensor], Tensor]:
+        nonlocal aim
+        aim = logits.argmax(1) if aim is None else aim
+        return lambda logits: (
+            logits.gather(1, aim[:, None])[:, 0] - torch.where(aim == yes, logits[:, no], torch.where(aim == no, logits[:, yes], 0.0))
+        )
+
+    heat, logits = make_maps(model, pixels, text, choose, **of_method)
+    heat = heat.float()
+    heat = heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-30)
+    chance = logits[:, [yes, no]].softmax(1)[:, 0]
+    return heat.cpu().numpy(), chance.cpu().numpy(), [processor.tokenizer.decode([i]).strip() for i in aim.tolist()]
 
 
-def _heat(goal: Tensor, method: str, patches: Tensor, embeds: Tensor, attentions: Sequence[Tensor]) -> Tensor:
-    """Non-negative relevance [N, patches], class token left out; attentions [N, heads, Q, 1 + patches] of each layer."""
-    if method == "cross_attention":
-        return sum(a.mean((1, 2)) for a in attentions)[:, 1:]
-    if method == "gradient_cross_attention":
-        slopes = torch.autograd.grad(goal, attentions)
-        return sum((a * s).clamp(min=0).sum((1, 2)) for a, s in zip(attentions, slopes, strict=True))[:, 1:]
-    at = embeds if method == "gradient_embedding" else patches
-    return (at * torch.autograd.grad(goal, at)[0]).sum(2).abs()[:, 1:]
+def first_tokens(processor: InstructBlipProcessor, answers: Sequence[str]) -> list[int]:
+    """The language model's token that each answer begins with."""
+    return [ids[0] for ids in processor.tokenizer(list(answers), add_special_tokens=False)["input_ids"]]
 
 
 def explain(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, image, question: str) -> Explanation:
@@ -124,5 +124,5 @@ def explain(model: InstructBlipForConditionalGeneration, processor: InstructBlip
 
 
 def upsample(heat: np.ndarray, size: int) -> np.ndarray:
-    """Maps [N, g, g] to the pixels of the image [N, size, size], bilinear."""
+    """Maps [N, h, h] to pixels of the image [N, size, size], bilinear."""
     return torch.nn.functional.interpolate(torch.from_numpy(heat)[:, None], size=(size, size), mode="bilinear").numpy()[:, 0]

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
-from . import attention, questions
-from .corpora.drawing import au_mask
-from .corpora.faces import Face
+from . import questions
 from .corpora.table import labelled_aus
 from .errors import TableError
 from .facs import ACTION_UNITS
 from .figures import NAMES
-from .metrics.au_f1 import COLUMNS, au_table, prior_scores
+from .metrics.au_f1 import au_table, prior_scores
 from .metrics.captions import caption_aus
 from .metrics.emotion import emotion_table
-from .metrics.intervals import bootstrap, group_codes
 
 MAIN = "exp_vqa"
 
@@ -120,63 +116,6 @@ def told_aus(faces: pd.DataFrame, q2: Mapping[str, pd.DataFrame], resamples: int
 
 def _read_back(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFrame:
     return caption_aus(answers["answer"], columns).groupby(answers["row"].to_numpy()).max().reindex(range(n), fill_value=0.0)
-
-
-def pointing_cases(faces: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
-    """Choose up to `each` test faces an AU where it is present: columns `row` (of `faces`) and `au`."""
-    rng = np.random.default_rng(seed)
-    cases = []
-    for au in labelled_aus(faces):
-        rows = np.flatnonzero(faces[ACTION_UNITS[au].name] == 1)
-        cases += [(int(r), au) for r in rng.permutation(rows)[:each]]
-    return pd.DataFrame(cases, columns=["row", "au"])
-
-
-@lru_cache(4096)
-def _region(face: str, au: int) -> np.ndarray:
-    """The pixels that an AU changed, drawn once however many models and methods are measured against them."""
-    return au_mask(Face.from_json(face), au)
-
-
-def pointing(
-    model, processor, faces: pd.DataFrame, each: int, method: str = attention.METHODS[0], resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """Pointing game: how often the peak of the yes map (Q3) falls on pixels that the AU changed, and how often a random pixel would.
-
-    Args:
-        faces: SynthFACS test faces; the changed pixels come from drawing each face again without the AU.
-        each: faces an AU.
-
-    Returns:
-        Tidy table with the metrics `pointing_accuracy` and `chance` (the region's mean share of the pixels) an AU and `macro`, in percent.
-    """
-    cases = pointing_cases(faces, each, seed)
-    images = [faces["image"].iat[r] for r in cases["row"]]
-    asked = [questions.ask_q3(au) for au in cases["au"]]
-    heat, _, _ = attention.relevance(model, processor, images, asked, targets=[questions.YES] * len(asked), method=method)
-    regions = np.stack([_region(faces["face"].iat[r], au) for r, au in zip(cases["row"], cases["au"], strict=True)])
-    maps = attention.upsample(heat, regions.shape[1]).reshape(len(cases), -1)
-    flat = regions.reshape(len(cases), -1)
-    hit = flat[np.arange(len(cases)), maps.argmax(1)].astype(float)
-    values = np.stack([hit, flat.mean(1)], 1) * 100  # [cases, 2]
-    codes = group_codes(faces["subject"].to_numpy()[cases["row"]], len(cases))
-    aus = cases["au"].unique()
-    member = np.stack([cases["au"] == au for au in aus], 1).astype(float)  # [cases, AUs]
-
-    def measure(weights: np.ndarray) -> np.ndarray:
-        """Weights [R, cases] to means [R, AUs + 1, 2]; the last of the AUs is their macro average."""
-        with np.errstate(invalid="ignore"):
-            total = np.einsum("rc,ca,cm->ram", weights, member, values) / (weights @ member)[..., None]
-        return np.concatenate([total, np.nanmean(total, 1, keepdims=True)], 1)
-
-    value, low, high = bootstrap(measure, codes, resamples, seed)
-    support = [*member.sum(0).astype(int), len(cases)]
-    rows = [
-        (MAIN, faces["dataset"].iat[0], "test", target, metric, value[k, m], low[k, m], high[k, m], support[k])
-        for k, target in enumerate([*(ACTION_UNITS[a].name for a in aus), "macro"])
-        for m, metric in enumerate(("pointing_accuracy", "chance"))
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def summary(au: pd.DataFrame, told: pd.DataFrame) -> str:

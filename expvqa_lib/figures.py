@@ -32,6 +32,7 @@ COLOURS = {
     "exp_vqa": "#0B5FA5",
     "exp_vqa_fz": "#56B4E9",
     "exp_vqa_shuffled_images": "#CC79A7",
+    "exp_vqa_randomised": "#882255",
 }
 NAMES = {
     "prior": "Label prior",
@@ -39,6 +40,7 @@ NAMES = {
     "exp_vqa": "Exp-VQA",
     "exp_vqa_fz": "Exp-VQA(fz)",
     "exp_vqa_shuffled_images": "Exp-VQA, shuffled images",
+    "exp_vqa_randomised": "Exp-VQA, permuted weights",
 }
 _OTHER_COLOURS = ("#009E73", "#D55E00", "#B8A000", "#444444")
 _INK, _FAINT = "#222222", "#F4F4F4"

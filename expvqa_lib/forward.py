@@ -6,11 +6,11 @@ The layers are transformers' own; what depends on an image alone is computed onc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from transformers import InstructBlipForConditionalGeneration
+from transformers import InstructBlipForConditionalGeneration, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 
@@ -61,19 +61,23 @@ def query_image(
 
 
 @contextlib.contextmanager
-def cross_attention_weights(qformer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the weights of each cross-attention that runs inside: [I, heads, questions * Q, P] a layer, of `query_image`'s inputs."""
+def attention_weights(part: PreTrainedModel, layers: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collect the weights [N, heads, from, to] of each of a part's attention layers that runs inside, in the order of running."""
     weights: list[Tensor] = []
-    before = qformer.config._attn_implementation
-    qformer.set_attn_implementation("eager")  # the only implementation that gives weights
-    layers = [layer.crossattention.attention for layer in qformer.encoder.layer if layer.has_cross_attention]
+    before = part.config._attn_implementation
+    part.set_attn_implementation("eager")  # the only implementation that gives weights
     hooks = [layer.register_forward_hook(lambda module, given, result: weights.append(result[1])) for layer in layers]
     try:
         yield weights
     finally:
         for hook in hooks:
             hook.remove()
-        qformer.set_attn_implementation(before)
+        part.set_attn_implementation(before)
+
+
+def cross_attention_weights(qformer: PreTrainedModel) -> contextlib.AbstractContextManager[list[Tensor]]:
+    """Collect the weights of each cross-attention that runs inside: [I, heads, questions * Q, P] a layer, of `query_image`'s inputs."""
+    return attention_weights(qformer, [layer.crossattention.attention for layer in qformer.encoder.layer if layer.has_cross_attention])
 
 
 def _slots(index: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from .photos import ImageSource, load_image
 Picture: TypeAlias = "Image.Image | np.ndarray"
 HEAT = "inferno"  # perceptually uniform, and far from the colours of a face
 _DRAWN = 336  # pixels: maps are smoothed to this size
+_CELLS = 24
 _OPAQUE = 0.75  # of the hottest place
 _GAP, _LINE = 0.05, 0.12  # inches: between pictures, and a line of text
 
@@ -183,8 +184,13 @@ def attention_gallery(rows: Sequence[Mapping[str, Any]], columns: int = 3) -> Fi
 
 
 def smooth(heat_map: np.ndarray, size: int = _DRAWN) -> np.ndarray:
-    """Return a map [size, size] in [0, 1]: a share of its maximum, bicubic between the patches; zeros stay zeros."""
+    """Return a map [size, size] in [0, 1]: a share of its maximum, bicubic between the patches; zeros stay zeros.
+
+    A map of pixels is first averaged over `_CELLS` a side: single pixels, however relevant, would not be seen.
+    """
     heat = np.nan_to_num(np.asarray(heat_map, dtype=np.float32)).clip(min=0)
+    if max(heat.shape) > _CELLS:
+        heat = np.asarray(Image.fromarray(heat).resize((_CELLS, _CELLS), Image.Resampling.BOX))
     heat = heat / heat.max() if heat.max() > 0 else heat
     large = Image.fromarray(heat).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(large).clip(0, 1)

@@ -1,4 +1,5 @@
-"""What is measured beyond the per-AU table: captions against the rules' own sentences, and what the representations hold."""
+"""What is measured beyond the per-AU table: captions against the rules' own sentences, what the representations hold, and how true the
+relevance maps are."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import pandas as pd
 
 from . import representation
 from .corpora.table import SPLITS, au_labels
+from .errors import SettingsError
 from .evaluation import with_controls
 from .metrics.captions import caption_table
 from .questions import answer_q1, answer_q2
@@ -112,3 +114,21 @@ def probes(workspace: Workspace, target: str) -> tuple[pd.DataFrame, pd.DataFram
 def _probe(workspace: Workspace, name: str, faces: pd.DataFrame, target: str, part: str) -> pd.DataFrame:
     model = workspace.model(name)
     return representation.probe(model.model, model.processor, faces, target, part, workspace.run_dir / "features")
+
+
+def faithfulness(workspace: Workspace) -> pd.DataFrame:
+    """Score every attention method and its controls on Exp-VQA and the AU corpus's test faces. See `faithfulness.faithfulness`.
+
+    Of `Profile.explained` faces an AU a quarter are mapped, and a twelfth have patches taken away, which takes most of the time.
+
+    Raises:
+        SettingsError: the faces are not drawn, so nobody knows where an AU is seen.
+    """
+    if not workspace.is_drawn:
+        raise SettingsError("where an action unit is seen is known of drawn faces only")
+    from .faithfulness import faithfulness as measure
+
+    model, profile = workspace.model("exp_vqa"), workspace.profile
+    each, curves = max(1, profile.explained // 4), max(1, profile.explained // 12)
+    settings = {"resamples": profile.resamples, "seed": profile.seed}
+    return measure(model.model, model.processor, workspace.faces_of(workspace.au_corpus), each, curves, **settings)

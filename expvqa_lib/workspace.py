@@ -230,7 +230,7 @@ class Workspace:
             tables.insert(0, evaluation.told_emotions(self.faces_of(corpus), self.faces_of(corpus, "train"), q1, **settings))
         return pd.concat(tables, ignore_index=True)
 
-    def attention(self, method: str = "gradient_cross_attention") -> pd.DataFrame:
+    def attention(self, method: str = "guided_gradients") -> pd.DataFrame:
         """Pointing accuracy an AU on the AU corpus's test faces by a method of `attention.METHODS`, and what chance would give.
 
         Raises:
@@ -238,10 +238,10 @@ class Workspace:
         """
         if not self.is_drawn:
             raise SettingsError("where an action unit is seen is known of drawn faces only")
-        from . import evaluation
+        from . import faithfulness
 
         model, faces = self.model("exp_vqa"), self.faces_of(self.au_corpus)
-        return evaluation.pointing(
+        return faithfulness.pointing(
             model.model, model.processor, faces, self.profile.explained, method, self.profile.resamples, self.profile.seed
         )
 

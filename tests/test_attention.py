@@ -11,7 +11,11 @@ from PIL import Image
 from expvqa_lib.answering import score_yes_no
 from expvqa_lib.attention import METHODS, explain, relevance, upsample
 from expvqa_lib.errors import SettingsError
+from expvqa_lib.forward import cross_attention_weights, encode_images, query_image
+from expvqa_lib.model import load
 from expvqa_lib.questions import ask_q1, ask_q3
+from expvqa_lib.relevance import ON_PIXELS, blur
+from expvqa_lib.text import encode
 
 ASKED = [ask_q3(12), ask_q1(), ask_q3(1, 2)]
 
@@ -23,15 +27,18 @@ def images(faces) -> list[str]:
 
 @torch.no_grad()
 def look_only_at(model, patch: int) -> None:
-    """Rebuild the model so that the answer depends on one patch: its neighbours stay apart, and every query attends to its position."""
+    """Rebuild the model so that the answer depends on one patch: its neighbours stay apart, and everything attends to its position."""
     vision = model.vision_model
-    for layer in vision.encoder.layers:
-        for part in (layer.self_attn.projection, layer.mlp.fc2):
-            part.weight.zero_()
-            part.bias.zero_()
     width = vision.config.hidden_size
     mark = torch.randn(width, generator=torch.Generator().manual_seed(0))
     mark = (mark - mark.mean()) / mark.std()
+    for layer in vision.encoder.layers:
+        layer.self_attn.qkv.weight[:width] = 0
+        layer.self_attn.qkv.bias[:width] = 1
+        layer.self_attn.qkv.weight[width : 2 * width] = 5 * mark / width
+        for part in (layer.self_attn.projection, layer.mlp.fc2):
+            part.weight.zero_()
+            part.bias.zero_()
     vision.embeddings.position_embedding[:] = -3 * mark
     vision.embeddings.position_embedding[0, 1 + patch] = 3 * mark
     for layer in model.qformer.encoder.layer:
@@ -42,10 +49,16 @@ def look_only_at(model, patch: int) -> None:
         attention.key.bias.zero_()
 
 
+def in_patches(maps: np.ndarray) -> np.ndarray:
+    """Maps [N, h, h] as their means over the 4 x 4 patches."""
+    return torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(maps), 4).numpy()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_a_map_from_0_to_1_whose_maximum_is_1(model, processor, images, method):
     maps, chance, words = relevance(model, processor, images, ASKED, method=method)
-    assert maps.shape == (3, 4, 4) and maps.dtype == np.float32
+    side = 48 if method in ON_PIXELS else 4
+    assert maps.shape == (3, side, side) and maps.dtype == np.float32
     assert maps.min() >= 0 and np.allclose(maps.max((1, 2)), 1)
     assert chance.shape == (3,) and ((chance > 0) & (chance < 1)).all()
     assert len(words) == 3 and all(isinstance(w, str) for w in words)
@@ -66,9 +79,9 @@ def test_a_map_points_to_the_patch_that_decides(model, processor, images, method
     scores = score_yes_no(model, processor, [picture, here, elsewhere], [12])["AU12"]
     assert abs(scores[1] - scores[0]) > 1e-3 and abs(scores[2] - scores[0]) < 1e-4  # the toy is what it is meant to be
 
-    heat = relevance(model, processor, [picture], [ask_q3(12)], targets=["yes"], method=method)[0][0]
+    heat = in_patches(relevance(model, processor, [picture], [ask_q3(12)], targets=["yes"], method=method)[0])[0]
     assert int(heat.argmax()) == patch
-    assert np.sort(heat.ravel())[-2] < 0.2
+    assert np.sort(heat.ravel())[-2] < 0.2 * heat.max()
 
 
 def test_gradient_maps_follow_the_image(model, processor, images):
@@ -81,6 +94,57 @@ def test_p_yes_is_that_of_scoring_and_words_are_the_likeliest(model, processor, 
     np.testing.assert_allclose(chance, score_yes_no(model, processor, images, [12])["AU12"], atol=1e-4)
     _, _, told = relevance(model, processor, images, [ask_q3(12)] * 3, targets=["no", "yes", "The person"])
     assert told == ["no", "yes", processor.tokenizer.decode(processor.tokenizer("The", add_special_tokens=False)["input_ids"][0]).strip()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["bfloat16", "converted"])
+def test_every_method_works_in_bfloat16_and_on_a_converted_checkpoint(model, processor, images, folder, kind, method):
+    if kind == "converted":
+        model, processor = load(folder, device="cpu", quiet=True)
+    else:
+        model = model.to(torch.bfloat16)
+    vision = model.config.vision_config
+    parts = (model.vision_model, model.qformer, model.language_model)
+    before = [part.config._attn_implementation for part in parts]
+    maps, chance, _ = relevance(model, processor, images, ASKED, targets=["yes"] * 3, method=method)
+    side = vision.image_size if method in ON_PIXELS else vision.image_size // vision.patch_size
+    assert maps.shape == (3, side, side) and np.isfinite(maps).all() and np.isfinite(chance).all()
+    assert maps.min() >= 0 and np.allclose(maps.max((1, 2)), 1)
+    assert [part.config._attn_implementation for part in parts] == before and "sdpa" in before
+
+
+@torch.no_grad()
+def test_one_layer_and_one_query_are_what_the_qformer_attends_to(model, processor, images):
+    pixels = processor.image_processor([Image.open(images[0])], return_tensors="pt")["pixel_values"]
+    text = encode(processor, ASKED[:1], left=True)
+    with cross_attention_weights(model.qformer) as weights:
+        query_image(model, encode_images(model, pixels), text["qformer_input_ids"], text["qformer_attention_mask"])
+    for layer, query in ((0, 2), (1, 3)):
+        wanted = weights[layer][0, :, query, 1:].mean(0).view(4, 4)
+        found = relevance(model, processor, images[:1], ASKED[:1], method="cross_attention", layer=layer, query=query)[0][0]
+        np.testing.assert_allclose(found, wanted / wanted.max(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": 2, "method": "cross_attention"}, "layer=2: the Q-Former has 2; expected 0 to 1"),
+        ({"query": -1, "method": "gradient_cross_attention"}, "query=-1: the Q-Former has 4; expected 0 to 3"),
+        ({"layer": 0, "method": "rollout"}, "'rollout' has no single layer or query"),
+    ],
+)
+def test_a_layer_or_query_that_is_not_there_is_refused(model, processor, images, options, message):
+    with pytest.raises(SettingsError, match=message):
+        relevance(model, processor, images, ASKED, **options)
+
+
+def test_a_blur_keeps_what_is_even_and_the_mean():
+    flat = torch.full((2, 3, 16, 16), 0.7)
+    torch.testing.assert_close(blur(flat, 2.0), flat)
+    dot = torch.zeros(1, 1, 33, 33)
+    dot[0, 0, 16, 16] = 1
+    soft = blur(dot, 2.0)
+    assert soft.sum() == pytest.approx(1, abs=1e-5) and soft[0, 0, 16, 16] == pytest.approx(1 / (8 * np.pi), rel=0.02)
 
 
 def test_a_yes_and_a_no_have_opposite_gradients(model, processor, images):
@@ -120,7 +184,7 @@ def test_explain_gathers_everything_and_draws_it(model, processor, images):
 
 
 def test_an_unknown_method_is_refused(model, processor, images):
-    with pytest.raises(SettingsError, match="attention method 'gradcam' is unknown; known are gradient_cross_attention, cross_attention"):
+    with pytest.raises(SettingsError, match="attention method 'gradcam' is unknown; known are guided_gradients, integrated_gradients"):
         relevance(model, processor, images, ASKED, method="gradcam")
 
 

@@ -6,14 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from expvqa_lib import attention, evaluation
+from expvqa_lib import evaluation
 from expvqa_lib.answering import score_yes_no
-from expvqa_lib.corpora.drawing import au_mask
-from expvqa_lib.corpora.faces import Face
-from expvqa_lib.corpora.table import au_labels, labelled_aus
+from expvqa_lib.corpora.table import au_labels
 from expvqa_lib.errors import TableError
-from expvqa_lib.evaluation import MAIN, au_columns, derange, pointing, pointing_cases, told_aus, told_emotions, with_controls
-from expvqa_lib.facs import ACTION_UNITS, AREAS, BP4D_AUS
+from expvqa_lib.evaluation import MAIN, au_columns, derange, told_aus, told_emotions, with_controls
+from expvqa_lib.facs import AREAS, BP4D_AUS
 from expvqa_lib.questions import answer_q1, answer_q2
 
 SHUFFLED = f"{MAIN}_shuffled_images"
@@ -137,73 +135,3 @@ def test_the_summary_has_a_row_a_model(faces):
     lines = evaluation.summary(au, told).splitlines()
     assert len(lines) == 2 + 4 and len({line.count("|") for line in lines}) == 1
     assert any("100.0 [100.0, 100.0]" in line for line in lines)
-
-
-# -------------------------------------------------------------------------------------------------------------- pointing
-
-
-@pytest.fixture
-def maps_of(monkeypatch):
-    """Replace the attention maps, nothing else: how they are scored is what is tested."""
-
-    def arrange(draw) -> list[dict]:
-        calls = []
-
-        def relevance(model, processor, images, asked, **options):
-            calls.append({"images": images, "asked": asked} | options)
-            return np.stack([draw(k) for k in range(len(images))]).astype(np.float32), None, None
-
-        monkeypatch.setattr(attention, "relevance", relevance)
-        return calls
-
-    return arrange
-
-
-def regions(faces: pd.DataFrame, each: int, seed: int) -> list[np.ndarray]:
-    cases = pointing_cases(faces, each, seed)
-    return [au_mask(Face.from_json(faces["face"].iat[r]), au) for r, au in zip(cases["row"], cases["au"], strict=True)]
-
-
-def test_cases_are_faces_that_show_the_au(faces):
-    test = part(faces, "wild")
-    cases = pointing_cases(test, 2, seed=0)
-    assert all(test[ACTION_UNITS[au].name].iat[row] == 1 for row, au in cases.itertuples(index=False))
-    assert not cases.duplicated().any()
-    counts = cases["au"].value_counts()
-    for au in labelled_aus(test):
-        assert counts.get(au, 0) == min(2, (test[ACTION_UNITS[au].name] == 1).sum())
-
-
-def test_a_perfect_map_scores_100_and_one_that_looks_away_0(faces, maps_of):
-    test = part(faces, "lab")
-    masks = regions(test, 3, 5)
-    calls = maps_of(lambda k: masks[k])
-    table = pointing(None, None, test, 3, method="gradient_patch", resamples=20, seed=5)
-    assert list(table.columns) == COLUMNS
-    assert (table.loc[table["metric"] == "pointing_accuracy", ["value", "low", "high"]] == 100).all(axis=None)
-    (call,) = calls
-    assert call["method"] == "gradient_patch" and set(call["targets"]) == {"yes"} and len(call["asked"]) == len(masks)
-    maps_of(lambda k: ~masks[k])
-    away = pointing(None, None, test, 3, resamples=20, seed=5)
-    assert (away.loc[away["metric"] == "pointing_accuracy", ["value", "low", "high"]] == 0).all(axis=None)
-
-
-def test_chance_is_the_regions_share_of_the_pixels(faces, maps_of):
-    test = part(faces, "lab")
-    masks, cases = regions(test, 3, 5), pointing_cases(test, 3, 5)
-    maps_of(lambda k: masks[k])
-    table = pointing(None, None, test, 3, resamples=20, seed=5)
-    shares = pd.Series([mask.mean() * 100 for mask in masks]).groupby(cases["au"]).mean()
-    for au, share in shares.items():
-        assert value(table, MAIN, f"AU{au}", "chance") == pytest.approx(share)
-    assert value(table, MAIN, "macro", "chance") == pytest.approx(shares.mean())
-    assert table.loc[table["target"] == "macro", "support"].tolist() == [len(cases)] * 2
-
-
-def test_pointing_asks_the_model_itself(model, processor, faces):
-    test = part(faces, "lab")
-    table = pointing(model, processor, test, 1, resamples=10)
-    hits = table.loc[(table["metric"] == "pointing_accuracy") & (table["target"] != "macro"), "value"]
-    assert set(hits) <= {0.0, 100.0}
-    again = pointing(model, processor, test, 1, resamples=10)
-    pd.testing.assert_frame_equal(table, again)

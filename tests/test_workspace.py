@@ -106,7 +106,7 @@ def test_answers_name_their_face_area_and_question(detection, place):
 
 def test_attention_scores_the_trained_model(detection, place):
     table = Workspace("toy", **place).attention("cross_attention")
-    assert set(table["metric"]) == {"pointing_accuracy", "chance"} and set(table["dataset"]) == {"synth_lab"}
+    assert set(table["metric"]) >= {"pointing_accuracy", "chance"} and set(table["dataset"]) == {"synth_lab"}
 
 
 def test_faces_of_one_corpus_and_split(detection, place):
