@@ -174,7 +174,7 @@ fi
 if [[ "$extra" == tests ]]; then
     step "ruff check" "$python" -m ruff check .
     step "ruff format --check" "$python" -m ruff format --check .
-    step "pytest" "$python" -m pytest -q
+    step "pytest" "$python" -m pytest -q -n 2 --dist loadfile # a file's tests share what they make
     exit "$failed"
 fi
 
