@@ -8,9 +8,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .companion import ExpVQA, load
+    from .widgets import explore
     from .workspace import Workspace
 
-__all__ = ["ExpVQA", "Workspace", "load"]
+__all__ = ["ExpVQA", "Workspace", "explore", "load"]
 
 
 def __getattr__(name: str):
@@ -19,6 +20,10 @@ def __getattr__(name: str):
         from . import companion
 
         return getattr(companion, name)
+    if name == "explore":
+        from .widgets import explore
+
+        return explore
     if name == "Workspace":
         from .workspace import Workspace
 

@@ -1,0 +1,234 @@
+"""The explorer: a face, a question, the answer and where the model looked, in a notebook."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import replace
+
+import ipywidgets as w
+import torch
+
+from . import questions, views
+from .companion import ExpVQA, load
+from .corpora.faces import AUS, Face
+from .errors import ExpVQAError, ImageError, SettingsError
+from .faces_widget import FaceChooser, Photo
+from .facs import ACTION_UNITS, AREAS
+from .latest import Latest
+from .views import View
+
+KINDS = {"Q1 face": "Q1", "Q2 area": "Q2", "Q3 action": "Q3", "own words": "own"}
+SMALL = 50_000_000  # parameters: such a model answers in a tenth of a second
+_KEPT = 30  # entries of the history
+
+
+def explore(model: ExpVQA | None = None) -> Explorer:
+    """An explorer of a model (default: `load()`): make it the last line of a cell in JupyterLab, Notebook or Colab.
+
+    Raises:
+        SettingsError: `model` is something else, for instance a name; `load` it first.
+    """
+    if model is not None and not isinstance(model, ExpVQA):
+        raise SettingsError(f"explore takes a loaded model, found {type(model).__name__} {model!r}; give it expvqa_lib.load(...)")
+    return Explorer(load() if model is None else model)
+
+
+class Explorer(w.VBox):
+    """Widgets of one model. It is asked on another thread, so that the page stays alive, and only the newest question counts.
+
+    Its parts can be set from Python: `face` (a `FaceChooser`), `kind`, `area`, `au`, `question`, `samples`, `live`, and the buttons `ask`,
+    `stop` and `save`. `wait` waits for the answer, `view` holds it, `history` holds what was asked for by the button.
+    """
+
+    def __init__(self, model: ExpVQA) -> None:
+        self.model, self.view, self.history = model, None, []
+        self._wanted = False  # in the history: kept while a later change, say of a slider still moving, takes a question's place
+        self._is_small = sum(part.numel() for part in model.model.parameters()) < SMALL
+        self._worker = Latest(self._show_error)
+        self.face = FaceChooser(self._on_face)
+        self._make_question()
+        self._make_results()
+        super().__init__(self._arranged())
+        for part in (self.kind, self.area, self.au):
+            part.observe(self._on_kind, "value")
+        self.question.observe(self._on_question, "value")
+        for part in (self.question, self.samples):
+            part.observe(self._on_change, "value")
+        self.ask.on_click(lambda _: self._submit(keep=True))
+        self.stop.on_click(self._on_stop)
+        self.save.on_click(self._on_save)
+        self._show(None)
+        self._on_kind()  # sets the first question
+
+    def wait(self, timeout: float = 60) -> bool:
+        """Wait until the answer is there; False where `timeout` seconds were not enough."""
+        return self._worker.wait(timeout)
+
+    # ------------------------------------------------------------------------------------------------- the widgets
+
+    def _make_question(self) -> None:
+        self.kind = w.ToggleButtons(options=KINDS, value="Q3", style={"button_width": "112px"})
+        self.area = w.Dropdown(options=AREAS, layout=w.Layout(width="226px"))
+        names = [(f"AU{au} {unit.noun}", au) for au, unit in ACTION_UNITS.items()]
+        self.au = w.Dropdown(options=names, value=12, layout=w.Layout(width="226px"))
+        counts = [("no samples", 0), ("3 samples", 3), ("5 samples", 5), ("10 samples", 10)]
+        self.samples = w.Dropdown(options=counts, value=5, layout=w.Layout(width="112px"))
+        self.question = w.Text(continuous_update=False, layout=w.Layout(width="456px"))
+        self.ask = w.Button(description="Ask", button_style="primary", icon="comment", layout=w.Layout(width="112px"))
+        self.stop = w.Button(description="Stop", icon="stop", disabled=True, layout=w.Layout(width="112px"))
+        self.live = w.Checkbox(value=self._is_small, description="ask at every change", indent=False, layout=w.Layout(width="170px"))
+
+    def _make_results(self) -> None:
+        self.progress = w.IntProgress(max=5, layout=w.Layout(width="456px", height="8px", visibility="hidden"))
+        self.status, self.notice, self.answer, self.bars = w.HTML(), w.HTML(), w.HTML(), w.HTML()
+        self.overlay = w.Image(format="png", width=views.SIDE, height=views.SIDE)
+        self.looked, self.heading, self.past, self.link = w.HTML(), w.HTML(), w.HTML(), w.HTML()
+        self.save = w.Button(description="Save as PNG", icon="download", disabled=True, layout=w.Layout(width="130px"))
+
+    def _arranged(self) -> list[w.Widget]:
+        looked = w.VBox([self.looked, self.overlay], layout=w.Layout(width="228px", justify_content="flex-end"))
+        left = [
+            w.HBox([self.face, looked]),
+            self.notice,
+            self.kind,
+            w.HBox([self.area, self.au, self.samples]),
+            self.question,
+            w.HBox([self.ask, self.stop, self.live]),
+            self.progress,
+            self.status,
+            self.answer,
+        ]
+        past = [w.HTML(views.box("title", "History")), self.past, w.HBox([self.save, self.link])]
+        right = [self.heading, w.HBox([self.bars, self.face.intensities])]
+        columns = [w.VBox(left, layout=w.Layout(width="466px")), w.VBox(right, layout=w.Layout(width="446px"))]
+        warning = w.HTML(views.STYLE + views.box("notice", self.model.notice or ""))
+        return [warning, w.HBox(columns, layout=w.Layout(flex_flow="row wrap", grid_gap="0 14px")), *past]
+
+    # ------------------------------------------------------------------------------------------------------- events
+
+    def _on_face(self, now: bool) -> None:
+        self._show_heading()
+        if now:
+            self._submit()
+        else:
+            self._on_change()
+
+    def _on_kind(self, _=None) -> None:
+        for part, kind in ((self.area, "Q2"), (self.au, "Q3")):
+            part.layout.display = None if self.kind.value == kind else "none"
+        if self.kind.value != "own":
+            self.question.value = self._preset()
+        self._show_bars()
+
+    def _on_question(self, change: dict) -> None:
+        if self.kind.value != "own" and change["new"] != self._preset():
+            self.kind.value = "own"
+
+    def _on_change(self, _=None) -> None:
+        self.link.value = ""
+        if self.live.value:
+            self._submit()
+
+    def _on_stop(self, _) -> None:
+        self._worker.cancel()
+        self._wanted = False
+        self._rest("Stopped.")
+
+    def _on_save(self, _) -> None:
+        content = views.figure_png(self.view)  # here, not on the thread: matplotlib's styles are shared by all threads
+        name = f"expvqa-{datetime.datetime.now():%Y%m%d-%H%M%S}.png"
+        self.link.value = f'<a class="expvqa" download="{name}" href="{views.data_url(content)}">{name} ({len(content) // 1024} kB)</a>'
+
+    # ------------------------------------------------------------------------------------------------------- asking
+
+    def _preset(self) -> str:
+        if self.kind.value == "Q1":
+            return questions.ask_q1()
+        return questions.ask_q2(self.area.value) if self.kind.value == "Q2" else questions.ask_q3(self.au.value)
+
+    def _submit(self, keep: bool = False) -> None:
+        """Ask what the widgets say now; with `keep` it goes to the history."""
+        chosen = self.face.chosen()
+        if chosen is None:
+            self._worker.cancel()
+            self._rest("Upload a photo, or give its path.")
+            return
+        self._wanted |= keep
+        question, samples = self.question.value, self.samples.value
+        self.stop.disabled, self.save.disabled = False, True
+        self.progress.value, self.progress.layout.visibility = 0, "visible"
+        self._worker.submit(lambda check: self._work(check, chosen, question, samples))
+
+    def _work(self, check: Callable[[], None], chosen: Face | Photo, question: str, samples: int) -> None:
+        """On the thread: ask step by step, and show what is there after each."""
+        if self._is_small:
+            torch.set_num_threads(1)  # of this thread: two would wait for one another longer than they work
+        self._step(check, "Looking for the face")
+        seen = self.face.see(chosen)
+        check()
+        self.notice.value = views.box("notice", seen.notice or "")
+        if isinstance(chosen, Photo):
+            self.face.show(seen.shown)
+        self._step(check, "Answering")
+        view = View(seen.shown, seen.name, question, self.model.ask(seen.image, question, crop=False))
+        self._step(check, "Explaining", view)
+        found = self.model.explain(seen.image, question=question, crop=False)
+        view = replace(view, heat=found.heat, word=found.answer, p_yes=found.p_yes)
+        self._step(check, "Scoring the action units", view)
+        view = replace(view, aus=self.model.aus(seen.image, AUS, crop=False))
+        if samples:
+            self._step(check, "Sampling answers", view)
+            view = replace(view, samples=tuple(self.model.ask(seen.image, question, samples=samples, crop=False)))
+        check()
+        if self._wanted:
+            self._wanted = False
+            self.history = [*self.history, view][-_KEPT:]
+        self._show(view)
+        self._rest("")
+
+    def _step(self, check: Callable[[], None], doing: str, view: View | None = None) -> None:
+        """Between two steps: end here if something newer is wanted, else show what is there and say what comes."""
+        check()
+        if view:
+            self._show(view)
+        self.progress.value += 1
+        self.status.value = views.box("quiet", f"{doing} …")
+
+    # ------------------------------------------------------------------------------------------------------ showing
+
+    def _show(self, view: View | None) -> None:
+        self.view = view
+        self.answer.value = views.answer_html(view)
+        if view and view.heat is not None:
+            self.overlay.value = views.overlay_png(view)
+        if view is None or view.heat is not None:  # while an answer is being explained the last map stays
+            self.overlay.layout.visibility = "visible" if view else "hidden"
+        self.looked.value = views.box("title", f"Where it looked for “{view.word}”" if view and view.word else "Where it looked")
+        self.past.value = views.history_html(self.history)
+        self._show_bars()
+        self._show_heading()
+
+    def _show_bars(self) -> None:
+        if self.view is None or self.view.aus is not None:  # until there are new ones the old ones stay, or they would flicker
+            self.bars.value = views.bars_html(AUS, self.view and self.view.aus, self.au.value if self.kind.value == "Q3" else None)
+
+    def _show_heading(self) -> None:
+        drawn = "; sliders: how strongly it is drawn" if self.face.is_drawn else ""
+        self.heading.value = views.box("title", f"Action units: probability of yes{drawn}")
+
+    def _show_error(self, error: Exception) -> None:
+        """Where there is no answer, that of something else must not stand."""
+        self._wanted = False
+        known = isinstance(error, ExpVQAError)
+        if isinstance(error, ImageError):
+            self.face.show(None)
+        self._show(None)
+        self._rest("")
+        self.status.value = views.box("error", str(error) if known else f"This should not happen: {type(error).__name__}: {error}")
+
+    def _rest(self, text: str) -> None:
+        """Nothing is under way."""
+        self.status.value = views.box("quiet", text)
+        self.stop.disabled, self.progress.layout.visibility = True, "hidden"
+        self.save.disabled = self.view is None
