@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from expvqa_lib import faithfulness
 from expvqa_lib.evaluation import summary, verdict
 
 ROOT = Path(__file__).parent.parent
@@ -17,6 +18,11 @@ def test_the_results_table_is_the_one_computed_from_the_committed_figures():
 def test_the_best_and_the_weakest_action_unit_are_those_of_the_committed_figures():
     au, pointed = (pd.read_csv(ROOT / "figures" / f"{name}.csv") for name in ("au_detection", "attention"))
     assert verdict(au, pointed) in " ".join((ROOT / "README.md").read_text().split())
+
+
+def test_what_is_said_of_the_maps_is_what_was_measured():
+    table = pd.read_csv(ROOT / "figures" / "faithfulness.csv")
+    assert faithfulness.verdict(table) in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_the_quick_models_card_tells_the_committed_figures():
