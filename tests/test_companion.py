@@ -127,7 +127,7 @@ def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(base, files):
 def test_explain_says_where_it_looked(base, files):
     found = base.explain(files[0], au=12)
     assert found.question == ask_q3(12) and found.p_yes == pytest.approx(base.aus(files[0])["AU12"], abs=1e-4)
-    assert found.heat.shape == (8, 8) and found.heat.max() == pytest.approx(1) and found.heat.min() >= 0
+    assert found.heat.shape == (96, 96) and found.heat.max() == pytest.approx(1) and found.heat.min() >= 0
     assert isinstance(found.plot(), matplotlib.figure.Figure)
     assert base.explain(files[0], question=ASKED).question == ASKED
     with pytest.raises(SettingsError, match="explain needs an AU number or a question"):
@@ -206,7 +206,7 @@ def test_a_model_with_weights_missing_or_of_another_shape_is_refused(tmp_path, n
 def test_the_package_imports_without_torch():
     code = "import sys, expvqa_lib; print('torch' in sys.modules, sorted(expvqa_lib.__all__))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False ['ExpVQA', 'Workspace', 'load']"
+    assert done.stdout.strip() == "False ['ExpVQA', 'Workspace', 'explore', 'load']"
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         expvqa.nothing  # noqa: B018
     assert expvqa.ExpVQA is companion.ExpVQA

@@ -30,7 +30,7 @@ def test_a_converted_folder_answers_scores_explains_and_is_a_plain_transformers_
     assert isinstance(model.ask(picture, "AU12?"), str) and model.notice is None
     assert len(model.ask(picture, "Why?", samples=3)) == 3
     assert model.aus(picture, aus=[1, 12]).between(0, 1).all()
-    assert model.explain(picture, au=12).heat.shape == (4, 4)
+    assert model.explain(picture, au=12).heat.shape == (56, 56)
     settings = InstructBlipForConditionalGeneration.from_pretrained(folder).generation_config
     assert (settings.num_beams, settings.max_length, settings.repetition_penalty, settings.length_penalty) == (5, 256, 1.5, 1.0)
     assert model.processor.tokenizer.pad_token_id == 420 and model.model.config.image_token_index == 421

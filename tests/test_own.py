@@ -155,7 +155,7 @@ def test_a_drawn_split_parts_subjects_and_hangs_on_the_seed_alone(tmp_path, root
         ("image,AU1,AU1\n2.png,1,1\n", "row 1: column 'AU1' is AU1, as is another"),
         ("image,AU1\n", "nothing of own can be used: 0 rows read"),
         ("image,AU1\n2.png,\n", "1 nothing labelled"),
-        (b"image,AU1\n2.png,\xff\n", "row 2, column AU1: not UTF-8"),
+        (b"image,AU1\n2.png,\xff\n", "row 2, column 2: not UTF-8"),
         ("image,AU1\n2.png,1\n".encode("utf-16"), "UTF-16 text"),
     ],
 )

@@ -451,9 +451,9 @@ def test_each_data_set_is_paired_trained_on_and_scored(root, tmp_path, name):
     from expvqa_lib import pairs
     from expvqa_lib.answering import score_yes_no
     from expvqa_lib.companion import load
+    from expvqa_lib.profiles import BASE
     from expvqa_lib.recipe import Recipe
     from expvqa_lib.training import finetune
-    from expvqa_lib.workspace import BASE
 
     read_and_keep(name, root(name), tmp_path / "faces.parquet")
     table = face_table.read(tmp_path / "faces.parquet", tmp_path / name)

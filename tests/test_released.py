@@ -190,7 +190,7 @@ def test_validation_takes_its_share_of_the_images_whatever_the_order_of_rows(tmp
 
 
 def test_the_command_makes_pairs_that_a_model_trains_on(tmp_path, root, capsys):
-    from expvqa_lib.workspace import BASE
+    from expvqa_lib.profiles import BASE
 
     for k in range(6):
         Image.new("RGB", (48, 48), (40 * k, 90, 90)).save(root / f"{k}.png")
