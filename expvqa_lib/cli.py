@@ -7,13 +7,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .errors import ExpVQAError, ImageError, SettingsError
 from .recipe import PRECISIONS, VARIANTS
-
-if TYPE_CHECKING:
-    from .workspace import Workspace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -217,13 +213,6 @@ def _ask(options: argparse.Namespace) -> None:
             print(f"{row.image}\t{row.answer}")
 
 
-def _workspace(options: argparse.Namespace, run_dir: str | None = None) -> Workspace:
-    from .workspace import Workspace
-
-    place = run_dir or Path("runs") / options.profile
-    return Workspace(options.profile, place, data_root=options.data_root or "", base=options.base or "")
-
-
 def _data(options: argparse.Namespace) -> None:
     from .commands import data
 
@@ -233,7 +222,6 @@ def _data(options: argparse.Namespace) -> None:
 def _pairs(options: argparse.Namespace) -> None:
     from .commands import pairs
 
-    options.workspace = _workspace
     pairs(options)
 
 
@@ -247,12 +235,14 @@ def _train(options: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
 
+    from .commands import open_workspace
+
     if options.pairs:
         _train_on(options)
         return
     if options.model or _own_recipe(options):
         raise SettingsError("--model and changes of the recipe go with --pairs; without, a profile trains its own model on its own pairs")
-    workspace = _workspace(options, options.output)
+    workspace = open_workspace(options, options.output)
     with PartialState(cpu=not torch.accelerator.is_available()).main_process_first():  # one of several processes draws the faces
         workspace.pairs()
     workspace.train(options.variant)
@@ -291,7 +281,9 @@ def _train_on(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    workspace, known = _workspace(options, options.output), ("base", *VARIANTS)
+    from .commands import open_workspace
+
+    workspace, known = open_workspace(options, options.output), ("base", *VARIANTS)
     if options.model in known:
         table = workspace.au_detection()
         table = table[table["model"] == options.model]

@@ -1,4 +1,4 @@
-"""What `expvqa data` and `expvqa pairs` do; cli.py says what they take."""
+"""What `expvqa data` and `expvqa pairs` do, and the workspace of a command; cli.py says what they take."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .chat import Chat
+    from .workspace import Workspace
+
+
+def open_workspace(options: argparse.Namespace, run_dir: str | None = None) -> Workspace:
+    """The workspace that the options describe; `run_dir` (default: runs/PROFILE) hangs from where the user stands."""
+    from .workspace import Workspace
+
+    place = run_dir or Path("runs") / options.profile
+    return Workspace(options.profile, place, data_root=options.data_root or "", base=options.base or "")
 
 
 def data(options: argparse.Namespace) -> None:
@@ -69,7 +78,7 @@ def _made(options: argparse.Namespace, output: Path, folder: Path) -> datasets.D
     from .pairs import build
 
     if not options.captioner and not options.table:
-        return options.workspace(options).pairs()
+        return open_workspace(options).pairs()
     table = _table(options)
     if not options.captioner:
         return build(table, folder=folder)
@@ -84,7 +93,7 @@ def _made(options: argparse.Namespace, output: Path, folder: Path) -> datasets.D
 def _table(options: argparse.Namespace) -> pd.DataFrame:
     from .corpora.table import read
 
-    return read(options.table, options.image_root) if options.table else options.workspace(options).faces()
+    return read(options.table, options.image_root) if options.table else open_workspace(options).faces()
 
 
 def _released(options: argparse.Namespace, folder: Path) -> datasets.DatasetDict:

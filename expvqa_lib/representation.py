@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from .corpora.table import SPLITS, labelled_aus
+from .corpora.table import SPLITS
 from .errors import SettingsError, TableError
-from .facs import ACTION_UNITS
+from .evaluation import au_columns
 from .figures import NAMES
 from .metrics.au_f1 import COLUMNS, au_table, paired_difference
 from .metrics.emotion import emotion_difference, emotion_table
@@ -60,7 +60,7 @@ def probe(
 def _labels(rows: pd.DataFrame, faces: pd.DataFrame, target: str) -> pd.DataFrame | pd.Series:
     if target not in TARGETS:
         raise SettingsError(f"target {target!r} is unknown; known are {', '.join(TARGETS)}")
-    columns = "emotion" if target == "emotion" else [ACTION_UNITS[au].name for au in labelled_aus(faces)]
+    columns = "emotion" if target == "emotion" else au_columns(faces)
     return rows[columns].reset_index(drop=True)
 
 

@@ -46,9 +46,7 @@ def captions(workspace: Workspace, kind: str) -> pd.DataFrame:
     asked = told[MODELS[0]][["row", "area"]]
     usual = _most_frequent(workspace.faces_of(corpus, "train"), kind, asked["area"].unique())
     told["prior"] = asked.assign(answer=asked["area"].map(usual))
-    parts = []
-    for model, answers in told.items():
-        parts.append(answers.assign(model=model))
+    parts = [answers.assign(model=model) for model, answers in told.items()]
     for area, answers in told["exp_vqa"].groupby("area", dropna=False, sort=False):  # an area at a time: each has all faces
         one = answers.sort_values("row").reset_index(drop=True)
         other = with_controls({"exp_vqa": one[["answer"]]}, faces, workspace.profile.seed)["exp_vqa_shuffled_images"]

@@ -91,3 +91,16 @@ def golden() -> dict:
     from safetensors.torch import load_file
 
     return load_file(GOLDEN / "golden.safetensors")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Makes one data set in miniature and returns its folder."""
+
+    def make(name: str):
+        from corpora_fixtures import BUILDERS
+
+        BUILDERS[name](tmp_path / name)
+        return tmp_path / name
+
+    return make

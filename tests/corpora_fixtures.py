@@ -10,10 +10,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from expvqa_lib.corpora.drawing import render
 from expvqa_lib.corpora.faces import Face, random_identity, random_scene
+from expvqa_lib.corpora.reading import Reading
 from expvqa_lib.corpora.synthetic import random_expression
 from expvqa_lib.corpora.videos import DISFA_AUS, GFT_AUS
 
@@ -170,3 +172,13 @@ def build_all(root: Path) -> None:
     """Make every data set below `root`, in a folder of its name."""
     for name, build in BUILDERS.items():
         build(root / name)
+
+
+def by_image(reading: Reading) -> pd.DataFrame:
+    return reading.table.assign(name=reading.table["image"].str.rpartition("/")[2]).set_index("name")
+
+
+def change(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))

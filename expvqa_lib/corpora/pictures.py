@@ -16,7 +16,7 @@ import pandas as pd
 from ..errors import TableError
 from ..facs import ACTION_UNITS, EMOTIONS, au_column
 from . import splits
-from .reading import SUFFIX, Log, Reading, codes, inside, places, unrepeated
+from .reading import SUFFIX, Log, Reading, codes, drop_outside, places, unrepeated
 from .textfiles import header, read_csv, read_lines
 
 FACS_CODES = range(1, 70)
@@ -109,7 +109,7 @@ def read_emotionet(root: str | Path, *, seed: int = 42, split_file: str | Path |
         rows[column] = codes(log, rows, column, {"0": 0, "1": 1, "999": np.nan})
     address = rows["URL"].str.strip("\"' ").str.split("?").str[0]
     rows = rows.assign(name=address.str.split("/").str[-2:].str.join("/"), unlabelled=rows[columns].isna().all(axis=1))
-    rows = inside(log, rows, "name")
+    rows = drop_outside(log, rows, "name")
     rows = unrepeated(log, rows, ["name"], columns)
     rows = log.drop(rows, rows["unlabelled"], "no AU labelled")
     rows = rows[["name", "file", "line", *columns]]
@@ -138,7 +138,7 @@ def read_affectnet(root: str | Path, *, seed: int = 42, split_file: str | Path |
     rows = _affectnet_lists(log, lists) if len(lists) else _affectnet_arrays(log)
     rows = log.drop(rows, rows["expression"].isin(["8", "9", "10"]), "none, uncertain or no face")
     rows = _emotions(log, rows, "expression", {str(code): emotion for code, emotion in enumerate(AFFECTNET)})
-    rows = inside(log, rows, "name")
+    rows = drop_outside(log, rows, "name")
     rows = unrepeated(log, rows, ["name"], ["emotion"])
     if not split_file:
         log.note("split: the official one; its validation set is the paper's test set")
@@ -230,7 +230,7 @@ def read_faceme(root: str | Path, *, agreeing: int = 2, seed: int = 42, split_fi
     if "image" not in rows or len(annotators) < agreeing:
         raise TableError(f"{log.root / file}: row 1: found columns {list(rows)[:-2]}, expected image, and one for each of 3 annotators")
     rows = rows.rename(columns={"image": "name"})
-    rows = unrepeated(log, inside(log, rows, "name"), ["name"], annotators)
+    rows = unrepeated(log, drop_outside(log, rows, "name"), ["name"], annotators)
     words = rows[annotators].stack().str.lower().str.split(";").explode().str.strip()
     words = words[words != ""].rename_axis(["row", "annotator"]).reset_index(name="word").drop_duplicates()
     words["word"] = words["word"].replace(WORDS)
@@ -264,7 +264,7 @@ def _listed(log: Log, file: str) -> pd.DataFrame:
     log.read += len(rows)
     rows = rows.join(rows["text"].str.extract(r"^\s*(?P<name>\S+)\s+(?P<label>\S+)\s*$"))
     rows = log.drop(rows, rows["label"].isna(), "malformed row", "text", ", expected an image and its label")
-    return inside(log, rows, "name")
+    return drop_outside(log, rows, "name")
 
 
 def _emotions(log: Log, rows: pd.DataFrame, column: str, known: dict[str, str]) -> pd.DataFrame:

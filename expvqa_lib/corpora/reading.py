@@ -215,6 +215,6 @@ def unrepeated(log: Log, rows: pd.DataFrame, key: list[str], labels: list[str]) 
     return log.drop(rows, rows.duplicated(key, keep=False), "labelled twice, differently", key[-1])
 
 
-def inside(log: Log, rows: pd.DataFrame, column: str) -> pd.DataFrame:
+def drop_outside(log: Log, rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """Drop rows whose image path is absolute or leads upwards."""
     return log.drop(rows, rows[column].str.contains(_OUTSIDE, regex=True), "image path that leads out of the folder", column)
