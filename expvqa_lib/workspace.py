@@ -24,6 +24,7 @@ from .facs import ACTION_UNITS, EMOTIONS
 from .files import atomic, fingerprint, write_json
 from .questions import Q3, ask_q1, ask_q2
 from .recipe import VARIANTS, Recipe
+from .teaching import Lesson, choose
 
 if TYPE_CHECKING:
     import datasets
@@ -150,7 +151,15 @@ class Workspace:
         if not (folder := self.model_dir(name)).exists():
             recipe = self.recipe(name)
             model, processor = load(self.train(self._start(name)), device="cpu", language_dtype=recipe.precision, quiet=self.is_drawn)
-            finetune(model, processor, self.pairs(), folder, variant=name, recipe=recipe, features=self.run_dir / "features")
+            finetune(
+                model,
+                processor,
+                choose(self.pairs(), self.lesson(name)),
+                folder,
+                variant=name,
+                recipe=recipe,
+                features=self.run_dir / "features",
+            )
         return folder
 
     def recipe(self, name: str) -> Recipe:
@@ -159,6 +168,10 @@ class Workspace:
 
         recipe = getattr(self.profile, name)
         return replace(recipe, precision="float32") if recipe.precision == "float16" and not torch.cuda.is_available() else recipe
+
+    def lesson(self, name: str) -> Lesson:
+        """What a variant is taught: all pairs, except for Q3 about the AUs that the profile leaves unseen."""
+        return Lesson(unseen=self.profile.unseen)
 
     def model_dir(self, name: str) -> Path:
         """Where a fine-tuned variant is kept."""
@@ -282,10 +295,10 @@ class Workspace:
         return fingerprint(pd.util.hash_pandas_object(self._faces.astype("string"), index=False).to_numpy().tobytes(), self.profile.seed)
 
     def _model_fingerprint(self, name: str) -> str:
-        """Changes with whatever the model is made from: data, base and recipe."""
+        """Changes with whatever the model is made from: data, base, lesson and recipe."""
         if name not in VARIANTS:
             return fingerprint(self._fingerprint(), _fingerprint_of(self.base))
-        return fingerprint(self._model_fingerprint(self._start(name)), vars(getattr(self.profile, name)))
+        return fingerprint(self._model_fingerprint(self._start(name)), vars(self.lesson(name)), vars(getattr(self.profile, name)))
 
     def _start(self, name: str) -> str:
         """The model that a variant's training starts from."""
