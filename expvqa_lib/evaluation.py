@@ -12,7 +12,7 @@ from .corpora.table import labelled_aus
 from .errors import TableError
 from .facs import ACTION_UNITS
 from .figures import NAMES
-from .metrics.au_f1 import au_table, prior_scores
+from .metrics.au_f1 import ALL_METRICS, au_table, prior_scores
 from .metrics.captions import caption_aus
 from .metrics.emotion import emotion_table
 
@@ -82,7 +82,9 @@ def au_detection(
         "n_resamples": resamples,
         "seed": seed,
     }
-    return pd.concat([au_table(labels, table, model=name, **common) for name, table in rows.items()], ignore_index=True)
+    return pd.concat(
+        [au_table(labels, table, model=name, metrics=ALL_METRICS, **common) for name, table in rows.items()], ignore_index=True
+    )
 
 
 def told_emotions(
@@ -106,7 +108,7 @@ def told_aus(faces: pd.DataFrame, q2: Mapping[str, pd.DataFrame], resamples: int
     An AU counts as told where any of the face's answers says it is present.
     """
     columns = au_columns(faces)
-    read = {model: _read_back(answers, len(faces), columns) for model, answers in q2.items()}
+    read = {model: told_in(answers, len(faces), columns) for model, answers in q2.items()}
     read = with_controls(read, faces, seed)
     read["prior"] = pd.DataFrame(1.0, index=faces.index, columns=columns)
     common = {"dataset": faces["dataset"].iat[0], "split": "test", "groups": faces["subject"], "n_resamples": resamples, "seed": seed}
@@ -114,7 +116,8 @@ def told_aus(faces: pd.DataFrame, q2: Mapping[str, pd.DataFrame], resamples: int
     return table[table["metric"] != "auc"].assign(question="Q2")  # a caption says a thing or not: there is no score to rank by
 
 
-def _read_back(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFrame:
+def told_in(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFrame:
+    """AUs that any of a face's answers says are present, 1 or 0: [n, columns]; `answers` has `row` (the face's number) and `answer`."""
     return caption_aus(answers["answer"], columns).groupby(answers["row"].to_numpy()).max().reindex(range(n), fill_value=0.0)
 
 

@@ -33,6 +33,8 @@ COLOURS = {
     "exp_vqa_fz": "#56B4E9",
     "exp_vqa_shuffled_images": "#CC79A7",
     "exp_vqa_randomised": "#882255",
+    "exp_vqa_fz_shuffled_images": "#E7A9CF",
+    "exp_vqa_fz_named": "#117733",
 }
 NAMES = {
     "prior": "Label prior",
@@ -41,6 +43,8 @@ NAMES = {
     "exp_vqa_fz": "Exp-VQA(fz)",
     "exp_vqa_shuffled_images": "Exp-VQA, shuffled images",
     "exp_vqa_randomised": "Exp-VQA, permuted weights",
+    "exp_vqa_fz_shuffled_images": "Exp-VQA(fz), shuffled images",
+    "exp_vqa_fz_named": "Exp-VQA(fz), named in Q1",
 }
 _OTHER_COLOURS = ("#009E73", "#D55E00", "#B8A000", "#444444")
 _INK, _FAINT = "#222222", "#F4F4F4"
@@ -254,6 +258,27 @@ def confusion(true: Iterable[str], predicted: Iterable[str | None], labels: Sequ
     ax.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(labels)), labels)
     ax.set(xlabel="answered", ylabel="true", title=title)
+    return fig
+
+
+@styled
+def reliability(bins: pd.DataFrame, title: str = "Is a probability one?") -> Figure:
+    """Draw how often yes was right against how probable it was said to be; a larger dot stands for more answers.
+
+    Args:
+        bins: of `metrics.reliability_table`, one target.
+    """
+    fig = Figure(figsize=(COLUMN, 2.9))
+    ax = fig.add_subplot()
+    rows = bins.dropna(subset=["positives"])
+    ax.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.8, zorder=1)
+    ax.plot(rows["mean_score"], rows["positives"], color=COLOURS["exp_vqa"], linewidth=1.0, zorder=2)
+    ax.scatter(rows["mean_score"], rows["positives"], s=8 + 90 * rows["faces"] / rows["faces"].max(), color=COLOURS["exp_vqa"], zorder=3)
+    ax.set_xlabel("P(yes), mean of the bin (%)")
+    _percent_axis(ax, "The AU is there (%)")
+    ax.set_xlim(-2, 102)
+    ax.set_aspect("equal")
+    ax.set_title(title)
     return fig
 
 

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from . import representation
+from . import evaluation, representation
 from .corpora.table import SPLITS, au_labels
 from .errors import SettingsError
 from .evaluation import with_controls
+from .metrics.au_f1 import au_table, best_thresholds
 from .metrics.captions import caption_table
 from .questions import answer_q1, answer_q2
+from .recipe import VARIANTS
 from .workspace import MODELS
 
 if TYPE_CHECKING:
     from .workspace import Workspace
 
 WORDED = ("meteor_exact_stem", "rouge_l", "bleu4", "cider_d", "tfidf_similarity", "repetition", "empty", "unfinished")
+TUNED_METRICS = ("f1", "balanced_accuracy", "precision", "recall")
 
 
 def references(face: dict, kind: str, area: str | None) -> list[str]:
@@ -77,6 +80,23 @@ def caption_quality(workspace: Workspace, kind: str) -> pd.DataFrame:
         for model, rows in told.groupby("model", sort=False)
     ]
     return pd.concat(tables, ignore_index=True)
+
+
+def tuned_thresholds(workspace: Workspace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure both variants with the threshold of each AU that is best on the validation split, in place of 0.5.
+
+    Returns:
+        A table as `au_table` gives it, whose metrics end in `_tuned`; and the thresholds, a row a model and a column an AU.
+    """
+    columns = evaluation.au_columns(workspace.faces_of(workspace.au_corpus))
+    seen, test = (workspace.faces_of(workspace.au_corpus, split) for split in ("validation", "test"))
+    common = {"dataset": workspace.au_corpus, "split": "test", "groups": test["subject"], "metrics": TUNED_METRICS}
+    common |= {"n_resamples": workspace.profile.resamples, "seed": workspace.profile.seed}
+    tables, chosen = [], {}
+    for name in VARIANTS:
+        chosen[name] = best_thresholds(seen[columns], workspace.scores(name, split="validation")[columns])
+        tables.append(au_table(test[columns], workspace.scores(name), model=name, threshold=chosen[name], **common))
+    return pd.concat(tables, ignore_index=True), pd.DataFrame(chosen).T
 
 
 def probes(workspace: Workspace, target: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -183,16 +183,22 @@ class Workspace:
 
     # ---------------------------------------------------------------------------------------------------- predictions
 
-    def scores(self, name: str) -> pd.DataFrame:
-        """P(yes) of the AU corpus's AUs for its test faces, by one model of the run."""
-        return self.kept("q3_scores", name, lambda: self._scores(self.model(name)))
+    def scores(self, name: str, corpus: str | None = None, aus: Sequence[int] | None = None, split: str = "test") -> pd.DataFrame:
+        """P(yes) of AUs for a corpus's faces by one model of the run, a row a face of `faces_of`.
 
-    def _scores(self, model: ExpVQA) -> pd.DataFrame:
+        Of the AU corpus and the AUs that are labelled there by default.
+        """
+        corpus = corpus or self.au_corpus
+        aus = list(aus or labelled_aus(self.faces_of(corpus, split)))
+        return self.kept(
+            f"q3_scores-{corpus}-{split}-{fingerprint(aus)[:4]}", name, lambda: self._scores(self.model(name), corpus, aus, split)
+        )
+
+    def _scores(self, model: ExpVQA, corpus: str, aus: Sequence[int], split: str = "test") -> pd.DataFrame:
         """P(yes), the mean over the three wordings of Q3."""
         from .answering import score_yes_no
 
-        faces = self.faces_of(self.au_corpus)
-        images, aus = faces["image"].tolist(), labelled_aus(faces)
+        images = self.faces_of(corpus, split)["image"].tolist()
         return score_yes_no(model.model, model.processor, images, aus, wordings=range(len(Q3)), progress=True)
 
     def answers(self, name: str, kind: str, corpus: str | None = None) -> pd.DataFrame:
@@ -228,7 +234,11 @@ class Workspace:
         from . import evaluation
 
         train, test = self.faces_of(self.au_corpus, "train"), self.faces_of(self.au_corpus)
-        scores = {known: self.scores(known) for known in MODELS} if model is None else {name: self._scores(model)}
+        scores = (
+            {known: self.scores(known) for known in MODELS}
+            if model is None
+            else {name: self._scores(model, self.au_corpus, labelled_aus(test))}
+        )
         return evaluation.au_detection(test, train, scores, self.profile.resamples, self.profile.seed, name)
 
     def captions(self) -> pd.DataFrame:

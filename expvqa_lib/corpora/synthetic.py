@@ -55,7 +55,7 @@ class CorpusSizes:
     videos: int = 2
     wild_train: int = 1200
     wild_validation: int = 80
-    wild_test: int = 60
+    wild_test: int = 240
     emotion_train: int = 900
     emotion_validation: int = 80
     emotion_test: int = 600

@@ -7,13 +7,14 @@ from typing import Any
 import evaluate
 
 from ..errors import SettingsError
-from .au_f1 import COLUMNS, AuF1, au_table, best_thresholds, paired_difference, prior_scores
+from .au_f1 import ALL_METRICS, COLUMNS, AuF1, au_table, best_thresholds, paired_difference, prior_scores
 from .calibration import reliability_table
 from .captions import CaptionScores, caption_aus, caption_scores, caption_table
 from .emotion import EmotionAccuracy, emotion_difference, emotion_table
 from .predictions import answer_table, wide
 
 __all__ = [
+    "ALL_METRICS",
     "COLUMNS",
     "answer_table",
     "au_table",

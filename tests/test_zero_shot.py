@@ -1,0 +1,93 @@
+"""Action units that Exp-VQA(fz) was never asked about in training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from expvqa_lib import profiles, zero_shot
+from expvqa_lib.corpora.synthetic import CorpusSizes
+from expvqa_lib.errors import SettingsError
+from expvqa_lib.metrics.au_f1 import au_table
+from expvqa_lib.profiles import Profile
+from expvqa_lib.workspace import Workspace
+
+SIZES = CorpusSizes(lab_train=2, lab_validation=1, lab_test=2, videos=1, image=48, wild_train=12, wild_validation=2, wild_test=120)
+SIZES = replace(SIZES, emotion_train=2, emotion_validation=2, emotion_test=2)
+BLIND = "exp_vqa_fz_shuffled_images"
+
+
+class Scripted(Workspace):
+    """A workspace whose models answer by a script: `sight` 1 sees each AU, 0 says the same of all faces; both say no to what is unseen."""
+
+    def scores(self, name, corpus, aus, split="test"):
+        faces = self.faces_of(corpus, split)
+        sight = {"base": 0.0, "exp_vqa": 1.0, "exp_vqa_fz": 0.5}[name]
+        rng = np.random.default_rng(0)
+        noise = rng.random((len(faces), len(aus)))
+        told = sight * faces[[f"AU{au}" for au in aus]].astype(float) + (1 - sight) * noise
+        return told * [0.4 if au in self.profile.unseen and name != "exp_vqa" else 1.0 for au in aus]
+
+    def answers(self, name, kind, corpus=None):
+        faces = self.faces_of(corpus)
+        answer = faces["AU25"].map({1: "The person separates lips.", 0: "The face shows sadness."})
+        return pd.DataFrame({"row": faces.index, "area": None, "question": "?", "answer": answer})
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zero-shot")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(profiles.PROFILES, "toy", Profile("toy", SIZES, resamples=100))
+        yield Scripted("toy", run_dir=folder, figures_dir=folder)
+
+
+@pytest.fixture(scope="module")
+def table(workspace):
+    return zero_shot.zero_shot(workspace)
+
+
+def test_unseen_action_units_are_asked_where_they_are_labelled_and_frequent_enough(workspace):
+    faces, asked = workspace.faces_of("synth_wild"), zero_shot.asked(workspace)
+    assert zero_shot.corpus(workspace) == "synth_wild"
+    assert set(asked["unseen"]) <= {5, 9, 20, 25, 26} and not set(asked["unseen"]) & set(asked["seen"])
+    assert {au: int(faces[f"AU{au}"].sum()) >= zero_shot.FEWEST for au in (25, 11)} == {25: 25 in asked["unseen"], 11: 11 in asked["seen"]}
+
+
+def test_averages_are_those_of_their_action_units(workspace, table):
+    for group, aus in zero_shot.asked(workspace).items():
+        mine = table[(table["model"] == "exp_vqa_fz") & (table["metric"] == "auc")].set_index("target")["value"]
+        assert mine[group] == pytest.approx(mine[[f"AU{au}" for au in aus]].mean())
+    faces = workspace.faces_of("synth_wild")
+    scores = workspace.scores("exp_vqa_fz", "synth_wild", [25])
+    alone = au_table(faces[["AU25"]], scores, model="m", dataset="d", split="s", metrics=("auc",), n_resamples=0)
+    assert mine["AU25"] == pytest.approx(alone["value"].iat[0])
+
+
+def test_models_and_controls_stand_beside_each_other_and_what_is_named_has_no_rank(table):
+    assert set(table["model"]) == {"prior", "base", "exp_vqa", "exp_vqa_fz", BLIND, "exp_vqa_fz_named"}
+    value = table.set_index(["model", "target", "metric"])["value"]
+    assert value["exp_vqa", "unseen", "auc"] == 100 and value["prior", "unseen", "auc"] == 50
+    assert value["exp_vqa_fz_named", "AU25", "f1"] == 100
+    assert ("exp_vqa_fz_named", "AU25", "auc") not in value.index
+
+
+def test_the_verdict_says_what_beats_the_controls_and_what_does_not(workspace, table):
+    gains = zero_shot.differences(workspace)
+    of = gains.set_index(["group", "metric", "minus"])
+    assert of.loc[("unseen", "auc", BLIND), "low"] > 0 and of.loc[("unseen", "f1", "prior"), "high"] < 0
+    said = zero_shot.verdict(table, gains)
+    assert "lies above 0 against Label prior, Base, untuned, Exp-VQA(fz), shuffled images" in said
+    assert "its F1 is 0.0, and **does not beat**" in said
+    better = gains.assign(low=gains["low"].abs() + 1)
+    assert "**does not beat**" not in zero_shot.verdict(table, better) and "beats the prior's" in zero_shot.verdict(table, better)
+
+
+def test_without_an_unseen_action_unit_there_is_nothing_to_ask(workspace, monkeypatch):
+    monkeypatch.setattr(workspace, "profile", replace(workspace.profile, unseen=()))
+    assert zero_shot.corpus(workspace) is None
+    with pytest.raises(SettingsError, match="no test split has 10 faces or more with an unseen action unit"):
+        zero_shot.zero_shot(workspace)
