@@ -35,6 +35,7 @@ COLOURS = {
     "exp_vqa_randomised": "#882255",
     "exp_vqa_fz_shuffled_images": "#E7A9CF",
     "exp_vqa_fz_named": "#117733",
+    "exp_vqa_fz_named_shuffled_images": "#999933",
 }
 NAMES = {
     "prior": "Label prior",
@@ -45,6 +46,7 @@ NAMES = {
     "exp_vqa_randomised": "Exp-VQA, permuted weights",
     "exp_vqa_fz_shuffled_images": "Exp-VQA(fz), shuffled images",
     "exp_vqa_fz_named": "Exp-VQA(fz), named in Q1",
+    "exp_vqa_fz_named_shuffled_images": "Exp-VQA(fz), named in Q1 of shuffled images",
 }
 _OTHER_COLOURS = ("#009E73", "#D55E00", "#B8A000", "#444444")
 _INK, _FAINT = "#222222", "#F4F4F4"
@@ -262,13 +264,13 @@ def confusion(true: Iterable[str], predicted: Iterable[str | None], labels: Sequ
 
 
 @styled
-def reliability(bins: pd.DataFrame, title: str = "Is a probability one?") -> Figure:
+def reliability(bins: pd.DataFrame, title: str = "Are the probabilities right?") -> Figure:
     """Draw how often yes was right against how probable it was said to be; a larger dot stands for more answers.
 
     Args:
         bins: of `metrics.reliability_table`, one target.
     """
-    fig = Figure(figsize=(COLUMN, 2.9))
+    fig = Figure(figsize=(COLUMN, 3.4))
     ax = fig.add_subplot()
     rows = bins.dropna(subset=["positives"])
     ax.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.8, zorder=1)
@@ -276,9 +278,8 @@ def reliability(bins: pd.DataFrame, title: str = "Is a probability one?") -> Fig
     ax.scatter(rows["mean_score"], rows["positives"], s=8 + 90 * rows["faces"] / rows["faces"].max(), color=COLOURS["exp_vqa"], zorder=3)
     ax.set_xlabel("P(yes), mean of the bin (%)")
     _percent_axis(ax, "The AU is there (%)")
-    ax.set_xlim(-2, 102)
-    ax.set_aspect("equal")
-    ax.set_title(title)
+    ax.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal")
+    ax.set_title(title, loc="left", pad=6)
     return fig
 
 
