@@ -133,8 +133,8 @@ def au_bars(table: pd.DataFrame, metric: str = "f1", title: str | None = None) -
         ax.axvline(at["macro"] - 0.8, color="#BBBBBB", linewidth=0.6)
     ax.set_xticks(list(at.values()), targets)
     ax.set_xlim(-0.6, max(at.values()) + 0.6)
-    _percent_axis(ax, f"{_metric_name(metric)} (%)")
-    ax.set_title(title or f"{_metric_name(metric)} by action unit, with 95% intervals", pad=20)
+    _percent_axis(ax, f"{metric_name(metric)} (%)")
+    ax.set_title(title or f"{metric_name(metric)} by action unit, with 95% intervals", pad=20)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(models), handletextpad=0.4, borderpad=0)
     return fig
 
@@ -333,7 +333,8 @@ def _metric_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return rows
 
 
-def _metric_name(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """How a metric is written: `F1`, `AUC`, `Balanced accuracy`."""
     return {"f1": "F1", "auc": "AUC"}.get(metric, metric.replace("_", " ").capitalize())
 
 
