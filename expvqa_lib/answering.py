@@ -14,9 +14,11 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 
 from . import questions
 from .errors import SettingsError
-from .forward import encode_images, language_inputs, next_logits, query_image
+from .forward import encode_images, language_inputs, query_image
 from .photos import load_image
+from .processes import by_share, state
 from .text import encode
+from .wordings import beginnings, p_yes
 
 
 def embed_images(
@@ -59,30 +61,43 @@ def score_yes_no(
     embeds: Tensor | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Probability that the answer to "does this AU occur?" starts with yes rather than no.
+    """Probability that the answer to "does this AU occur?" is yes rather than no, in any wording (see `wordings.p_yes`).
 
     The vision encoder runs once an image, each question once through Q-Former and language model, without generation: P(yes) is the share
-    of "yes" in the next token's probability of "yes" and "no".
+    of the likeliest "yes" in the next token's probability of that and the likeliest "no".
+
+    Several processes of `accelerate launch` or `torchrun` score a share of the images each; all call this and all get the whole table.
 
     Args:
         aus: AU numbers to ask about.
         wordings: which of the Q3 wordings; of several, the mean probability.
         batch: questions a forward pass.
-        embeds: from `embed_images`, to save a second look.
+        embeds: from `embed_images`, to save a second look; these are then scored by this process alone.
 
     Returns:
         One row an image, one column an AU (`AU12`), values in [0, 1].
+
+    Raises:
+        ModelError: the tokenizer cannot tell yes from no.
+        SettingsError: an AU or wording is unknown.
+        ImageError: an image is missing or unreadable.
     """
-    embeds = embed_images(model, processor, images, progress=progress) if embeds is None else embeds
-    asked = [questions.ask_q3(au, wording) for wording in wordings for au in aus]
-    yes, no = (processor.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in (questions.YES, questions.NO))
-    scores, each = [], max(1, batch // max(1, len(asked)))  # images a pass
-    for k in tqdm(range(0, len(embeds) if asked else 0, each), desc="scoring AUs", disable=not progress):
-        some = embeds[k : k + each]
-        inputs = _prompt(model, processor, some, asked * len(some))
-        scores.append(next_logits(model, inputs)[:, [yes, no]].softmax(1)[:, 0].cpu())
-    values = torch.cat(scores).view(len(embeds), len(wordings), len(aus)).mean(1).numpy() if scores else np.empty((0, len(aus)))
-    return pd.DataFrame(values, columns=[f"AU{au}" for au in aus])
+    asked, begin = [questions.ask_q3(au, wording) for wording in wordings for au in aus], beginnings(processor.tokenizer)
+
+    def score(embeds: Tensor) -> np.ndarray:
+        scores, each = [], max(1, batch // max(1, len(asked)))  # images a pass
+        for k in tqdm(range(0, len(embeds) if asked else 0, each), desc="scoring AUs", disable=not progress):
+            some = embeds[k : k + each]
+            scores.append(p_yes(model, _prompt(model, processor, some, asked * len(some)), begin).cpu())
+        values = torch.cat(scores) if scores else torch.empty(0)
+        return values.view(len(embeds), len(wordings), len(aus)).mean(1).numpy()
+
+    if embeds is None:
+        progress &= state().is_main_process
+        shares = by_share(len(images), lambda mine: [score(embed_images(model, processor, images[mine], progress=progress))])
+    else:
+        shares = [score(embeds)]
+    return pd.DataFrame(np.concatenate(shares), columns=[f"AU{au}" for au in aus])
 
 
 @torch.inference_mode()
@@ -107,13 +122,23 @@ def generate(
 
     What is None comes from the model's own `generation_config`: a converted checkpoint answers as the reference does, with 5 beams (also
     when it samples), repetition penalty 1.5 and 255 new tokens; without settings of its own a model answers greedily, with 80.
-    The penalty covers the answer alone, since the language model is given embeddings, as in the reference.
+    The penalty covers the answer alone, since the language model is given embeddings, as in the reference. Several processes share the
+    images as in `score_yes_no`, except with `embeds` and where they sample.
 
     Returns:
         For each image a list of `samples` answers.
     """
     if len(images if embeds is None else embeds) != len(asked):
         raise SettingsError(f"{len(asked)} questions for {len(images)} images; give one question an image")
+    if embeds is None and samples == 1:
+        progress &= state().is_main_process
+        how = {"beams": beams, "max_new_tokens": max_new_tokens, "repetition_penalty": repetition_penalty, "length_penalty": length_penalty}
+
+        def answer(mine: slice) -> list[list[str]]:
+            seen = embed_images(model, processor, images[mine], progress=progress)
+            return generate(model, processor, images[mine], asked[mine], **how, batch=batch, embeds=seen, progress=progress)
+
+        return by_share(len(asked), answer)
     embeds = embed_images(model, processor, images, progress=progress) if embeds is None else embeds
     own, tokenizer = model.generation_config, processor.tokenizer
     beams = beams or own.num_beams or 1

@@ -16,6 +16,7 @@ from .errors import SettingsError
 from .photos import load_image
 from .relevance import BY_QUERY, METHODS, make_maps
 from .text import encode
+from .wordings import beginnings, first_p_yes
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _batch_relevance(model, processor, images, asked, targets, **of_method) -> t
     heat, logits = make_maps(model, pixels, text, choose, **of_method)
     heat = heat.float()
     heat = heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-30)
-    chance = logits[:, [yes, no]].softmax(1)[:, 0]
+    chance = first_p_yes(logits, beginnings(processor.tokenizer))
     return heat.cpu().numpy(), chance.cpu().numpy(), [processor.tokenizer.decode([i]).strip() for i in aim.tolist()]
 
 

@@ -60,7 +60,7 @@ def caption(model: ExpVQA, table: pd.DataFrame, folder: str | Path) -> pd.DataFr
 
 def _answers(model: ExpVQA, key: str, images: list[str], question: str, folder: Path) -> list[str]:
     """Read the answers about some images, or ask and keep them."""
-    path = folder / f"{fingerprint(key, question, [_state(image) for image in images])}.parquet"
+    path = folder / f"{fingerprint(key, question, [image_state(image) for image in images])}.parquet"
     if not path.exists():
         told = generate(model.model, model.processor, images, [question] * len(images))
         with atomic(path) as temporary:
@@ -68,7 +68,7 @@ def _answers(model: ExpVQA, key: str, images: list[str], question: str, folder: 
     return pd.read_parquet(path)["answer"].tolist()
 
 
-def _state(image: str) -> tuple[str, int, int]:
+def image_state(image: str) -> tuple[str, int, int]:
     """What tells that an image is still the same, without reading it."""
     try:
         stat = Path(image).stat()

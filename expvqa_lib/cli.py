@@ -141,10 +141,26 @@ def build_parser() -> argparse.ArgumentParser:
     own.add_argument("--no-augment", action="store_true", help="images as they are; a frozen encoder then sees each once only")
     train.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/PROFILE); with --pairs: new folder of the model")
 
-    evaluate = command("evaluate", _evaluate, "measure AU detection and print the table", "expvqa evaluate --profile quick")
+    evaluate = command(
+        "evaluate",
+        _evaluate,
+        "measure the models of a run, or a model on a face table of your own: predictions first, then metrics",
+        "expvqa evaluate --profile quick\n  expvqa evaluate --model exp-vqa --data faces.parquet --questions q3 q1 --output mine\n"
+        "  expvqa evaluate --predictions mine/predictions.parquet --data faces.parquet",
+    )
     _profile(evaluate)
     _model(evaluate, "all models of the run; exp_vqa, say, for the rows of one of them")
-    evaluate.add_argument("--output", metavar="DIR", help="folder of the run with the trained models (default: runs/PROFILE)")
+    evaluate.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/PROFILE); with --data: predictions/MODEL")
+    own = evaluate.add_argument_group("on faces of your own; a run that was stopped goes on, `accelerate launch` shares it")
+    own.add_argument("--data", metavar="PATH", help="face table, .parquet or .csv, or folder that holds data sets")
+    own.add_argument("--image-root", metavar="DIR", help="folder that the images are relative to (default: the table's)")
+    own.add_argument("--questions", nargs="+", choices=("q1", "q2", "q3"), default=["q3"], metavar="Q", help="q1, q2, q3 (default: q3)")
+    own.add_argument("--wordings", nargs="+", type=int, default=[0], metavar="N", help="0, 1, 2 (default: 0)")
+    own.add_argument(
+        "--in-words", action="store_true", help="have Q3 answered in words, too: slower, and counts what is neither yes nor no"
+    )
+    own.add_argument("--split", default="test", metavar="S", help="train, validation or test (default: test)")
+    own.add_argument("--predictions", metavar="FILE", help="measure these again, without a model")
 
     convert = command(
         "convert",
@@ -281,17 +297,9 @@ def _train_on(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from .commands import open_workspace
+    from .commands import evaluate
 
-    workspace, known = open_workspace(options, options.output), ("base", *VARIANTS)
-    if options.model in known:
-        table = workspace.au_detection()
-        table = table[table["model"] == options.model]
-    elif options.model:
-        table = workspace.au_detection(_load(options), Path(options.model).name)
-    else:
-        table = workspace.au_detection()
-    print(table.to_string(index=False))
+    evaluate(options, _load)
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What `expvqa data` and `expvqa pairs` do, and the workspace of a command; cli.py says what they take."""
+"""What `expvqa data`, `expvqa pairs` and `expvqa evaluate` do, and the workspace of a command; cli.py says what they take."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from .errors import SettingsError, TableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import datasets
     import pandas as pd
 
@@ -122,3 +124,52 @@ def _chat(options: argparse.Namespace, output: Path) -> Chat:
     price = tuple(options.price or (0.0, 0.0))
     service = Service(model, options.llm_url, price=price, max_requests=options.max_requests, max_cost=options.budget)
     return Chat(service, Answers(output.with_name(f"{output.name}-answers.sqlite")))
+
+
+def evaluate(options: argparse.Namespace, load: Callable) -> None:
+    """Measure the models of a run, or one on a face table of one's own; `load` takes the options and loads their model."""
+    if options.data or options.predictions:
+        _evaluate_own(options, load)
+        return
+    from .recipe import VARIANTS
+
+    workspace = open_workspace(options, options.output)
+    if options.model in ("base", *VARIANTS):
+        table = workspace.au_detection()
+        table = table[table["model"] == options.model]
+    elif options.model:
+        table = workspace.au_detection(load(options), Path(options.model).name)
+    else:
+        table = workspace.au_detection()
+    print(table.to_string(index=False))
+
+
+def _evaluate_own(options: argparse.Namespace, load: Callable) -> None:
+    from . import predicting
+    from .files import atomic
+
+    if not options.data:
+        raise SettingsError("--predictions needs --data, the face table with the labels")
+    if options.predictions:
+        output = Path(options.output or Path(options.predictions).parent)
+        predictions = predicting.read_predictions(options.predictions)
+        faces = predicting.read_faces(options.data, options.image_root, output / "tables")
+    else:
+        if not options.model:
+            raise SettingsError("--data needs --model, the model to ask, or --predictions, what one has answered")
+        from .processes import state
+
+        with state().main_process_first():  # one of several processes reads data sets and keeps their tables
+            output = Path(options.output or Path("predictions") / Path(options.model).name)
+            faces = predicting.read_faces(options.data, options.image_root, output / "tables")
+        kinds = [kind.upper() for kind in options.questions]
+        asked = {"split": options.split, "wordings": options.wordings, "in_words": options.in_words, "name": Path(options.model).name}
+        predictions = predicting.predict(load(options), faces, output, kinds, **asked)
+        if not state().is_main_process:
+            return
+    name = predictions.attrs.get("model") or Path(options.predictions).resolve().parent.name
+    table = predicting.measure(predictions, faces, split=options.split, name=name)
+    with atomic(output / "metrics.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.4f")
+    print(table.to_string(index=False))
+    print(f"{output}: {'metrics.csv' if options.predictions else 'predictions.parquet and metrics.csv'}")

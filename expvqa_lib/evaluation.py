@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,16 @@ def au_columns(faces: pd.DataFrame) -> list[str]:
     return [ACTION_UNITS[n].name for n in labelled_aus(faces)]
 
 
-def with_controls(predictions: Mapping[str, pd.DataFrame], faces: pd.DataFrame, seed: int, main: str = MAIN) -> dict[str, pd.DataFrame]:
+def with_controls(
+    predictions: Mapping[str, pd.DataFrame], faces: pd.DataFrame, seed: int, main: str | None = MAIN
+) -> dict[str, pd.DataFrame]:
     """Add the shuffled-image control: every face keeps its labels and gets the `main` model's prediction for a face of somebody else.
 
-    The question is the same for all faces, so this equals asking the model about the exchanged image.
+    The question is the same for all faces, so this equals asking the model about the exchanged image. None for `main` adds no control.
+    TableError as for `derange`.
     """
+    if main is None:
+        return dict(predictions)
     other = derange(faces["subject"], seed)
     return dict(predictions) | {f"{main}_shuffled_images": predictions[main].iloc[other].reset_index(drop=True)}
 
@@ -60,7 +65,8 @@ def au_detection(
     scores: Mapping[str, pd.DataFrame],
     resamples: int = 1000,
     seed: int = 0,
-    main: str = MAIN,
+    main: str | None = MAIN,
+    averages: Sequence[str] = ("macro",),
 ) -> pd.DataFrame:
     """Per-AU detection (Q3) of every model, of the label prior, and of the `main` model on shuffled images.
 
@@ -68,6 +74,7 @@ def au_detection(
         faces: test faces with labels and subjects (intervals come from drawing subjects).
         train: training faces, for the prior.
         scores: P(yes) [faces, AUs] by model.
+        averages: as for `au_table`.
 
     Returns:
         Tidy table: model, dataset, split, target, metric, value, low, high, support; values in percent.
@@ -81,35 +88,38 @@ def au_detection(
         "groups": faces["subject"],
         "n_resamples": resamples,
         "seed": seed,
+        "metrics": ALL_METRICS,
+        "averages": averages,
     }
-    return pd.concat(
-        [au_table(labels, table, model=name, metrics=ALL_METRICS, **common) for name, table in rows.items()], ignore_index=True
-    )
+    return pd.concat([au_table(labels, table, model=name, **common) for name, table in rows.items()], ignore_index=True)
 
 
 def told_emotions(
-    faces: pd.DataFrame, train: pd.DataFrame, q1: Mapping[str, pd.DataFrame], resamples: int = 1000, seed: int = 0
+    faces: pd.DataFrame, train: pd.DataFrame, q1: Mapping[str, pd.DataFrame], resamples: int = 1000, seed: int = 0, main: str | None = MAIN
 ) -> pd.DataFrame:
     """Emotions read out of Q1 answers, of every model and control; columns as `au_detection`, and `question`.
 
-    The prior says the most frequent one.
+    The prior says the most frequent one of `train`; there is none where no emotion is known there.
     """
     told = {model: answers["answer"].map(questions.read_emotion).to_frame() for model, answers in q1.items()}
-    told = with_controls(told, faces, seed)
-    told["prior"] = pd.DataFrame({"answer": [train["emotion"].mode().iat[0]] * len(faces)})
+    told = with_controls(told, faces, seed, main)
+    if train["emotion"].notna().any():
+        told["prior"] = pd.DataFrame({"answer": [train["emotion"].mode().iat[0]] * len(faces)})
     common = {"dataset": faces["dataset"].iat[0], "split": "test", "groups": faces["subject"], "n_resamples": resamples, "seed": seed}
     tables = [emotion_table(faces["emotion"], table["answer"], model=model, **common) for model, table in told.items()]
     return pd.concat(tables, ignore_index=True).assign(question="Q1")
 
 
-def told_aus(faces: pd.DataFrame, q2: Mapping[str, pd.DataFrame], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+def told_aus(
+    faces: pd.DataFrame, q2: Mapping[str, pd.DataFrame], resamples: int = 1000, seed: int = 0, main: str | None = MAIN
+) -> pd.DataFrame:
     """AUs read out of Q2 answers, of every model and control; columns as `au_detection`, and `question`. The prior names all.
 
     An AU counts as told where any of the face's answers says it is present.
     """
     columns = au_columns(faces)
     read = {model: told_in(answers, len(faces), columns) for model, answers in q2.items()}
-    read = with_controls(read, faces, seed)
+    read = with_controls(read, faces, seed, main)
     read["prior"] = pd.DataFrame(1.0, index=faces.index, columns=columns)
     common = {"dataset": faces["dataset"].iat[0], "split": "test", "groups": faces["subject"], "n_resamples": resamples, "seed": seed}
     table = pd.concat([au_table(faces[columns], told, model=model, **common) for model, told in read.items()], ignore_index=True)

@@ -6,7 +6,7 @@ The layers are transformers' own; what depends on an image alone is computed onc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -104,16 +104,27 @@ def language_inputs(model: InstructBlipForConditionalGeneration, query_output: T
     return inputs
 
 
-def next_logits(model: InstructBlipForConditionalGeneration, inputs: dict) -> Tensor:
-    """Logits [N, V] of the answer's first token after a prompt of `language_inputs`, padded on the left; of float32."""
+def next_logits(model: InstructBlipForConditionalGeneration, inputs: dict, said: Sequence[int] = ()) -> Tensor:
+    """Logits [N, V] of the answer's next token after a prompt of `language_inputs`, padded on the left; of float32.
+
+    `said` are the tokens with which every answer has begun; none for the logits of its first.
+    """
     language = model.language_model
+    tokens = torch.tensor([said], dtype=torch.long, device=language.device).expand(len(inputs["inputs_embeds"]), -1)  # [N, said]
     if model.config.use_decoder_only_language_model:
+        if said:
+            words, mask, places = language.get_input_embeddings()(tokens), inputs["attention_mask"], inputs["position_ids"]
+            inputs = {
+                "inputs_embeds": torch.cat([inputs["inputs_embeds"], words], 1),
+                "attention_mask": torch.cat([mask, torch.ones_like(tokens, dtype=mask.dtype)], 1),
+                "position_ids": torch.cat([places, places[:, -1:] + torch.arange(1, len(said) + 1, device=places.device)], 1),
+            }
         last = torch.zeros_like(inputs["attention_mask"], dtype=torch.bool)
         last[:, -1] = True
         logits = language.lm_head(_read(language, inputs, last))
     else:
-        start = torch.full((len(inputs["inputs_embeds"]), 1), language.config.decoder_start_token_id, device=language.device)
-        logits = language(**inputs, decoder_input_ids=start).logits[:, -1]
+        start = torch.full((len(tokens), 1), language.config.decoder_start_token_id, device=language.device)
+        logits = language(**inputs, decoder_input_ids=torch.cat([start, tokens], 1)).logits[:, -1]
     return logits.float()
 
 

@@ -187,6 +187,10 @@ def load(
     finally:
         if bars:
             logging.enable_progress_bar()
+    for name in ("tokenizer", "qformer_tokenizer"):  # transformers would make one that knows nothing
+        tokenizer = getattr(processor, name)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens) or tokenizer.pad_token_id is None:
+            raise ModelError(f"{source}: no {name} is there that knows words and padding; copy its files there, or save the model again")
     wrong = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if wrong:  # transformers would fill them with random numbers and answer anyway
         raise ModelError(

@@ -158,3 +158,19 @@ def test_answers_that_are_neither_are_counted_and_never_a_no():
         metrics.answer_table(labels, answers.iloc[1:], **NAMES)
     with pytest.raises(TableError, match="answers: no column AU4"):
         metrics.answer_table(labels, answers[["AU1"]], **NAMES)
+
+
+def test_au_f1_gives_further_metrics_and_the_support_where_asked():
+    labels, scores = faces(unlabelled=0.1)
+    wanted = ("f1", "precision", "recall", "accuracy", "balanced_accuracy", "auc", "average_precision")
+    y = labels.to_numpy(dtype=float, na_value=np.nan)
+    told = metrics.load("au_f1", aus=(1, 4, 12), metrics=(*wanted, "support")).compute(predictions=scores.to_numpy(), references=y)
+    table = metrics.au_table(labels, scores, **NAMES, metrics=wanted, n_resamples=0)
+    expected = {f"{row.metric}_{row.target}": row.value for row in table.itertuples()}
+    expected |= {f"support_{row.target}": row.support for row in table.itertuples()}
+    assert told == pytest.approx(expected) and len(told) == 4 * 8
+    assert set(metrics.load("au_f1", aus=(1, 4, 12), metrics=["support"]).compute(predictions=scores.to_numpy(), references=y)) == {
+        f"support_{target}" for target in (*AUS, "macro")
+    }
+    with pytest.raises(SettingsError, match="metric 'kappa' is unknown"):
+        metrics.load("au_f1", metrics=["kappa"])

@@ -109,3 +109,34 @@ def test_fully_sharded_layers_give_the_loss_and_gradients_of_one_process(model, 
     (tmp_path / "shard.py").write_text(SHARDED)
     output = launch(2, tmp_path / "shard.py", tmp_path / "start", tmp_path / "pairs", variant, config["fsdp_transformer_layer_cls_to_wrap"])
     assert int(output.split("compared ")[1].split()[0]) > 30
+
+
+ASKED = """
+import sys, pandas as pd, torch
+torch.set_num_threads(1)
+from accelerate import PartialState
+from expvqa_lib.answering import embed_images, generate, score_yes_no
+from expvqa_lib.model import load
+start, folder, *images = sys.argv[1:]
+model, processor = load(start, quiet=True)
+for count in (len(images), 1, 0):
+    scores = score_yes_no(model, processor, images[:count], [1, 12, 25], batch=4)
+    told = generate(model, processor, images[:count], ["Why?"] * count, max_new_tokens=4)
+    here = score_yes_no(model, processor, [], [1, 12, 25], embeds=embed_images(model, processor, images[:count]))
+    table = pd.concat([scores, here.add_suffix("_here"), pd.DataFrame({"told": [answer for (answer,) in told]})], axis=1)
+    table.to_parquet(f"{folder}/{count}-{PartialState().process_index}-of-{PartialState().num_processes}.parquet")
+"""
+
+
+def test_two_processes_score_and_answer_as_one_does_all_images_in_order(model, processor, faces, tmp_path):
+    ExpVQA(model, processor).save(tmp_path / "start")
+    images = faces["image"].iloc[[0, 20, 70, 100, 5]].tolist()
+    (tmp_path / "ask.py").write_text(ASKED)
+    for processes in (1, 2):
+        launch(processes, tmp_path / "ask.py", tmp_path / "start", tmp_path, *images)
+    for count in (5, 1, 0):  # of fewer images than processes, too
+        one, first, second = (pd.read_parquet(tmp_path / f"{count}-{which}.parquet") for which in ("0-of-1", "0-of-2", "1-of-2"))
+        assert len(one) == count
+        pd.testing.assert_frame_equal(first, second)
+        pd.testing.assert_frame_equal(first, one, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(one["AU12"], one["AU12_here"], atol=1e-6)

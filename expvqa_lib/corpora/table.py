@@ -68,16 +68,17 @@ def write(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def read(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
-    """Read a face table; its image paths come back resolved under `root` (default: the table's own folder).
+    """Read a face table, Parquet or .csv; its image paths come back resolved under `root` (default: the table's own folder).
 
     Raises:
         TableError: no readable table is there, it breaks a rule of `check`, or an image path leads out of the folder.
     """
     path = Path(path)
     try:
-        table = pd.read_parquet(path)
+        text = dict.fromkeys((*_REQUIRED, "emotion", "labelled_by"), "string")  # 007 is a subject, not a number
+        table = pd.read_csv(path, dtype=text) if path.suffix == ".csv" else pd.read_parquet(path)
     except Exception as error:
-        raise TableError(f"{path}: not a readable Parquet face table ({error})") from error
+        raise TableError(f"{path}: not a readable Parquet face table, or .csv ({error})") from error
     table = check(table, str(path))
     root = Path(root or path.parent).resolve()
     images = inside(root, table["image"])

@@ -37,8 +37,8 @@ _METRICS: dict[str, type[evaluate.Metric]] = {"au_f1": AuF1, "captions": Caption
 def load(name: str, **kwargs: Any) -> evaluate.Metric:
     """Return an `evaluate` metric (`compute`, `add`, `add_batch`, `evaluate.combine`): `au_f1`, `captions` or `emotion_accuracy`.
 
-    Keyword arguments go to the metric: `au_f1` takes `aus` (FACS numbers of the columns) and `threshold`, `captions` takes `metrics` and
-    `encoder`.
+    Keyword arguments go to the metric: `au_f1` takes `aus` (FACS numbers of the columns), `threshold` and `metrics`, `captions` takes
+    `metrics` and `encoder`.
 
     Raises:
         SettingsError: the name or an argument is unknown.

@@ -207,22 +207,31 @@ def _counted(
 
 
 class AuF1(evaluate.Metric):
-    """Per-AU and macro F1 in percent, as an `evaluate` metric; predictions (P(yes)) and references (0, 1 or NaN) are [N, A].
+    """`au_table`'s values as an `evaluate` metric, per AU and macro; predictions (P(yes)) and references (0, 1 or NaN) are [N, A].
 
     Args:
         aus: FACS numbers of the A columns, in order.
         threshold: yes from this probability on.
+        metrics: of `ALL_METRICS`, in percent (`f1_AU12`, `f1_macro`, ...), or `support`, the number of positive labels (of labelled rows).
     """
 
-    def __init__(self, aus: Sequence[int] = BP4D_AUS, threshold: float = 0.5, keep_in_memory: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        aus: Sequence[int] = BP4D_AUS,
+        threshold: float = 0.5,
+        metrics: Sequence[str] = ("f1",),
+        keep_in_memory: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        _known(metrics, (*ALL_METRICS, "support"), "metric")
         self.columns = [au_column(number) for number in aus]
-        self.threshold = threshold
+        self.threshold, self.metrics = threshold, metrics
         super().__init__(keep_in_memory=keep_in_memory, **kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
         row = datasets.Sequence(datasets.Value("float64"))
         return evaluate.MetricInfo(
-            description="F1 of each action unit and their mean, in percent.",
+            description="F1 or other metrics of each action unit and their mean, in percent.",
             citation="",
             inputs_description="predictions: probability of yes for each AU; references: 0, 1, or NaN for unlabelled.",
             features=datasets.Features({"predictions": row, "references": row}),
@@ -230,9 +239,10 @@ class AuF1(evaluate.Metric):
 
     def _compute(self, *, predictions: Sequence[Sequence[float]], references: Sequence[Sequence[float]]) -> dict[str, float]:
         scores, labels = (self._frame(rows, kind) for rows, kind in ((predictions, "prediction"), (references, "reference")))
-        table = au_table(labels, scores, model="", dataset="", split="", threshold=self.threshold, n_resamples=0)
-        f1 = table[table.metric == "f1"].set_index("target")["value"]
-        return {f"f1_{target}": float(value) for target, value in f1.items()}
+        wanted = [name for name in self.metrics if name != "support"] or ["f1"]
+        table = au_table(labels, scores, model="", dataset="", split="", threshold=self.threshold, metrics=wanted, n_resamples=0)
+        values = table.pivot(index="target", columns="metric", values="value").assign(support=table.groupby("target")["support"].first())
+        return {f"{name}_{target}": float(values.at[target, name]) for name in self.metrics for target in table["target"].unique()}
 
     def _frame(self, rows: Sequence[Sequence[float]], kind: str) -> pd.DataFrame:
         for number, row in enumerate(rows):

@@ -79,12 +79,35 @@ def answer_table(
     scores = pd.DataFrame(np.where(np.isnan(said), 1 - np.nan_to_num(y), said), answers.index, columns)
     told = au_table(labels[columns], scores, metrics=ANSWER_METRICS, groups=groups, n_resamples=n_resamples, seed=seed, **names)
 
-    def measure(weights: np.ndarray) -> np.ndarray:
-        share = ratio(weights @ unread, weights @ ~np.isnan(y), np.nan)  # [R, A]
-        return np.concatenate([share, mean_of_defined(share)[:, None]], axis=1)
+    fixed = {"groups": groups, "n_resamples": n_resamples, "seed": seed}
+    shares = share_table(unread, ~np.isnan(y), [*columns, "macro"], "unread", **fixed, **names)
+    return pd.concat([told, shares], ignore_index=True)
 
-    value, low, high = bootstrap(measure, group_codes(groups, len(labels)), n_resamples, seed)
-    support = [*unread.sum(axis=0), unread.sum()]
-    fixed = tuple(told.iloc[0][["model", "dataset", "split"]])
-    rows = [(*fixed, t, "unread", value[k], low[k], high[k], int(support[k])) for k, t in enumerate([*columns, "macro"])]
-    return pd.concat([told, pd.DataFrame(rows, columns=list(COLUMNS))], ignore_index=True)
+
+def share_table(
+    flags: np.ndarray,
+    counted: np.ndarray,
+    targets: Sequence[str],
+    metric: str,
+    *,
+    model: str,
+    dataset: str,
+    split: str,
+    groups: Iterable[object] | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Percent of the `counted` [N, A] that have a flag (bool [N, A], within counted), with intervals; columns of `au_table`.
+
+    `targets` names the A columns, and where one more is named, their mean. Support is the number of flags.
+    """
+    average = len(targets) > flags.shape[1]
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        share = ratio(weights @ flags, weights @ counted, np.nan)  # [R, A]
+        return np.concatenate([share, mean_of_defined(share)[:, None]], axis=1) if average else share
+
+    value, low, high = bootstrap(measure, group_codes(groups, len(flags)), n_resamples, seed)
+    support = [*flags.sum(axis=0), flags.sum()]
+    rows = [(model, dataset, split, t, metric, value[k], low[k], high[k], int(support[k])) for k, t in enumerate(targets)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
