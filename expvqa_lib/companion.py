@@ -9,19 +9,29 @@ from pathlib import Path
 import pandas as pd
 import torch
 from PIL import Image
-from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
+from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, InstructBlipProcessor, LlamaConfig
 
 from . import attention, model, questions
 from .answering import generate, score_yes_no
 from .corpora.faces import AUS
-from .errors import SettingsError
+from .errors import ModelError, SettingsError
 from .framing import crop_face
 from .model import DRAWN
 from .photos import load_image
+from .profiles import PROFILES
 
 QUICK = Path(__file__).parent / "data" / "quick"
 
 TINY = "This is the quick profile's tiny model: trained on drawn faces, so what it says of a photograph is an experiment, not a finding."
+
+UNTAUGHT = (
+    "InstructBLIP has seen photographs, but was never taught action units: its answers are guesses. "
+    "`expvqa.load` takes the folder of an Exp-VQA that was converted or fine-tuned."
+)
+
+BIG = PROFILES["paper"].base
+SPARE = 2 * 10**9
+"""Bytes on a GPU beside the weights of `BIG`: what it computes with."""
 
 
 class ExpVQA:
@@ -105,6 +115,47 @@ def load(
     """
     found = model.load(QUICK if source is None else source, device=device, dtype=dtype, bits=bits, quiet=quiet or source is None)
     return ExpVQA(*found, TINY if getattr(found[0].config, "trained_on", None) == DRAWN else None)
+
+
+def big_options() -> dict:
+    """Options of `load` with which the CUDA GPU that is here holds `BIG`: whole where it fits, else with its language model in 4 bits.
+
+    Raises:
+        ModelError: there is no CUDA GPU, or too little of its memory is free.
+    """
+    needed = _big_needs()
+    if not torch.cuda.is_available():
+        raise ModelError(f"{BIG} needs a CUDA GPU with {needed[4] / 1e9:.0f} GB free, and there is none")
+    dtype = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"  # a T4 (7.5) only imitates bfloat16
+    free = torch.cuda.mem_get_info()[0]
+    for bits, bytes_needed in needed.items():
+        if bytes_needed <= free:
+            return {"source": BIG, "device": "cuda", "dtype": dtype, "bits": bits}
+    name = torch.cuda.get_device_name()
+    raise ModelError(f"{BIG} needs {needed[4] / 1e9:.0f} GB on the GPU, and the {name} has {free / 1e9:.0f} GB free")
+
+
+def offer() -> str:
+    """Say in Markdown which model suits this machine: the 7B one where a CUDA GPU can hold it, and in how many bits."""
+    try:
+        options = big_options()
+    except ModelError as error:
+        return f"The tiny model answers here: {error}. In Colab choose *Runtime*, *Change runtime type*, *T4 GPU* and start again."
+    how = f"its language model in {options['bits']} bits" if options["bits"] else f"in {options['dtype']}"
+    return (
+        f"The {torch.cuda.get_device_name()} can hold InstructBLIP-Vicuna-7B, {how}: {_big_needs()[options['bits']] / 1e9:.0f} GB of its "
+        f"{torch.cuda.mem_get_info()[0] / 1e9:.0f} GB free. Set `big = True` below to ask it instead of the tiny model; its files are "
+        "downloaded first, and are larger than that."
+    )
+
+
+def _big_needs() -> dict[int | None, int]:
+    """Bytes that `BIG` needs on a GPU, by the bits of its language model (None: half precision); from its shapes, nothing is read."""
+    vision, qformer, words = InstructBlipConfig().vision_config, InstructBlipConfig().qformer_config, LlamaConfig(vocab_size=32001)
+    config = InstructBlipConfig(vision_config=vision.to_dict(), qformer_config=qformer.to_dict(), text_config=words.to_dict())
+    with torch.device("meta"):
+        skeleton = InstructBlipForConditionalGeneration(config)
+    return {bits: model.memory_needed(skeleton, torch.float16, bits=bits) + SPARE for bits in (None, 4)}
 
 
 def _is_list(images) -> bool:

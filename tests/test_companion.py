@@ -226,3 +226,40 @@ def test_the_default_model_sees_a_smile_and_raised_brows():
     assert (chances({12: 1.0, 6: 0.8})["AU12"] > rest["AU12"]).sum() >= 16  # by chance: 0.6%
     assert (chances({1: 1.0, 2: 0.8})["AU1"] > rest["AU1"]).sum() >= 16
     assert isinstance(model.ask(render(Face()).image, ASKED), str)
+
+
+# ------------------------------------------------------------------------------------------------------- the large model
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Puts a CUDA GPU into the machine: its name, compute capability and free memory in GB."""
+
+    def plug_in(name: str, capability: tuple[int, int], free: float) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(free * 1e9), int(free * 1e9)))
+
+    return plug_in
+
+
+def test_a_t4_is_offered_the_large_model_in_4_bits(gpu):
+    gpu("Tesla T4", (7, 5), 15.6)
+    assert companion.big_options() == {"source": companion.BIG, "device": "cuda", "dtype": "float16", "bits": 4}
+    said = companion.offer()
+    assert "Tesla T4" in said and "in 4 bits: 8 GB of its 16 GB free" in said and "`big = True`" in said
+
+
+def test_a_gpu_with_room_is_offered_it_in_half_precision(gpu):
+    gpu("NVIDIA A100", (8, 0), 39)
+    assert companion.big_options() == {"source": companion.BIG, "device": "cuda", "dtype": "bfloat16", "bits": None}
+    assert "in bfloat16: 18 GB of its 39 GB free" in companion.offer()
+
+
+def test_where_the_large_model_cannot_be_the_reason_is_said(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert companion.offer().startswith(f"The tiny model answers here: {companion.BIG} needs a CUDA GPU with 8 GB free, and there is none.")
+    gpu("GeForce GTX 1650", (7, 5), 3.9)
+    with pytest.raises(ModelError, match="needs 8 GB on the GPU, and the GeForce GTX 1650 has 4 GB free"):
+        companion.big_options()

@@ -5,6 +5,8 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import badges
+import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -56,6 +58,39 @@ def test_the_shipped_launch_configurations_are_read_by_accelerate(name):
         wrapped = set(config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(","))
         assert hasattr(modeling_instructblip, "InstructBlipEncoderLayer") and "LlamaDecoderLayer" in LlamaForCausalLM._no_split_modules
         assert wrapped == {"InstructBlipEncoderLayer", "LlamaDecoderLayer"}
+
+
+# --------------------------------------------------------------------------------------- where the project lives, said once
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *badges.NOTEBOOKS], ids=lambda path: path.stem)
+def test_badges_and_install_lines_name_the_repository_of_pyproject(path):
+    text = path.read_text(encoding="utf-8")
+    assert badges.rewritten(text) == text, "run python tests/badges.py"
+    fork = badges.rewritten(text, "https://github.com/someone/else")
+    assert badges.REPOSITORY.removeprefix("https://github.com/") not in fork
+    opened = re.findall(r"github/someone/else/blob/main/notebooks/([\w.]+)\)", fork)
+    assert opened == [path.name] if path.suffix == ".ipynb" else {ROOT / "notebooks" / name for name in opened} <= set(badges.NOTEBOOKS)
+
+
+def test_a_repository_that_colab_cannot_open_is_named():
+    with pytest.raises(SystemExit, match="Repository = 'https://example.org/a/b'; expected https://github.com/OWNER/NAME"):
+        badges.rewritten("", "https://example.org/a/b")
+
+
+def test_every_notebook_begins_with_the_same_install_cell():
+    codes = {path.stem: [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"] for path in badges.NOTEBOOKS}
+    firsts = {name: cells[0].source for name, cells in codes.items()}
+    common = firsts["01_data_inspection"]
+    assert f'"EXPVQA_SOURCE", "git+{badges.REPOSITORY}"' in common and 'find_spec("expvqa_lib") is None' in common
+    walks = {name for name, source in firsts.items() if source.endswith("Markdown(companion.offer())")}
+    assert walks == {"walkthrough", "own_photos"} and len({firsts[name] for name in walks}) == 1
+    assert {source for name, source in firsts.items() if name not in walks} == {common} and firsts["walkthrough"].startswith(common)
+    again = [name for name, cells in codes.items() for c in cells[1:] if "expvqa-companion" in c.source or "google.colab" in c.source]
+    assert not again, "the source stands in another cell too"
+
+
+# ----------------------------------------------------------------------------------------------------------------- scripts
 
 
 def test_ci_runs_what_a_user_runs():

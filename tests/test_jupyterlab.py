@@ -1,4 +1,7 @@
-"""JupyterLab in a headless browser: the notebooks open, and the explorer answers to clicks. Pictures are kept in runs/jupyterlab."""
+"""JupyterLab in a headless browser: the notebooks open, the walkthroughs run to their end, and the explorer answers to clicks.
+
+Pictures of it all are kept in runs/jupyterlab.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,15 @@ KEPT = ROOT / "runs" / "jupyterlab"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
 PATIENCE = 40_000  # ms, on a busy machine
+RUN = 600_000  # ms: a walkthrough takes half a minute where nothing else runs
+SETTINGS = {
+    "apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false"}',  # else it asks, on every page
+    "notebook-extension/tracker.jupyterlab-settings": '{"windowingMode": "none"}',  # else cells out of sight are not on the page
+}
+VIEW = {"width": 1100, "height": 1000}
+ERROR = "[data-mime-type='application/vnd.jupyter.error']"
+ENDED = f"""() => document.querySelector("{ERROR}") || [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")]
+    .every(prompt => /^\\[\\d+\\]:$/.test(prompt.innerText.trim()))"""  # every cell has its number, or one failed
 MARKUP = "<img src=x onerror=alert(1)>"
 TOKEN = "for-this-test-only"
 
@@ -38,11 +50,16 @@ def lab(tmp_path_factory):
     shutil.copytree(ROOT / "notebooks", home / "work", ignore=shutil.ignore_patterns(".*"))
     cells = [v4.new_code_cell("import expvqa_lib as expvqa\n\nexpvqa.explore()")]
     nbformat.write(v4.new_notebook(cells=cells, metadata=KERNEL), home / "work" / "explorer.ipynb")
-    quiet = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text('{"fetchNews": "false"}')  # else it asks, on every page
+    walkthrough = home / "work" / "walkthrough.ipynb"
+    walkthrough.write_text(walkthrough.read_text(encoding="utf-8").replace("steps = 300", "steps = 4"), encoding="utf-8")
+    settings = home / "config" / "lab" / "user-settings" / "@jupyterlab"
+    for name, text in SETTINGS.items():
+        (settings / name).parent.mkdir(parents=True)
+        (settings / name).write_text(text)
     places = {f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "RUNTIME", "DATA")}
-    environment = os.environ | places | {"IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment = (
+        os.environ | places | {"IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TMPDIR": str(home)}
+    )
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
     command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={home / 'work'}"]
     with (home / "log").open("w") as log:
@@ -73,7 +90,7 @@ def browser():
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield browser.new_context(viewport={"width": 1100, "height": 1000})  # one, so that JupyterLab's files are kept between pages
+        yield browser.new_context(viewport=VIEW)  # one, so that JupyterLab's files are kept between pages
         browser.close()
 
 
@@ -89,6 +106,14 @@ def opened(page, lab: str, name: str) -> None:
     """Open a notebook alone on the page, without the side bars."""
     page.goto(f"{lab}/doc/tree/{name}?token={TOKEN}")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+
+
+def run_all(page) -> None:
+    """Run all cells, once there is a kernel: until then JupyterLab asks for one, or does nothing."""
+    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.locator(".jp-CodeCell .jp-InputPrompt").first.filter(has_not_text="[ ]").wait_for()
 
 
 def button(page, text: str):
@@ -108,13 +133,7 @@ def keep(page, name: str) -> None:
 
 def test_the_explorer_redraws_asks_and_explains(page, lab):
     opened(page, lab, "explorer.ipynb")
-    prompt = page.locator(".jp-CodeCell .jp-InputPrompt").first
-    for _ in range(30):  # until there is a kernel, the keys do nothing
-        page.locator(".jp-CodeCell .cm-content").first.click()
-        page.keyboard.press("Control+Enter")
-        page.wait_for_timeout(1000)
-        if prompt.inner_text().strip() != "[ ]:":
-            break
+    run_all(page)
     page.locator(".expvqa-answer", has_text="no").wait_for()
     picture = page.locator("img.widget-image").first
     before = picture.get_attribute("src")
@@ -152,6 +171,27 @@ def test_the_explorer_redraws_asks_and_explains(page, lab):
     with Image.open(KEPT / "explorer_saved.png") as saved:
         assert min(saved.size) > 500
     assert page.locator("[data-mime-type*=stderr], [data-mime-type*=error], .jp-Dialog").count() == 0
+
+
+@pytest.mark.parametrize("name", ["walkthrough", "own_photos"])
+def test_a_walkthrough_runs_to_its_end(page, lab, name):
+    opened(page, lab, f"{name}.ipynb")
+    run_all(page)
+    page.wait_for_function(ENDED, timeout=RUN)
+    assert page.locator(ERROR).all_inner_texts() == []
+    assert not [text for text in page.locator("[data-mime-type*=stderr]").all_inner_texts() if "Warning" in text]
+    pictures, tables = (page.locator(f".jp-OutputArea {tag}:visible").count() for tag in ("img", "table"))
+    assert (pictures, tables) >= {"walkthrough": (4, 2), "own_photos": (2, 3)}[name]
+    if name == "walkthrough":
+        page.locator(".widget-slider .noUi-handle").first.wait_for()
+        page.locator(".expvqa-answer").wait_for()
+    else:
+        assert "3 faces in 2 of the 4 files" in page.locator(".jp-Notebook").inner_text()
+    page.set_viewport_size({"width": 1100, "height": 200 + page.locator(".jp-WindowedPanel-inner").evaluate("part => part.scrollHeight")})
+    page.locator(".jp-WindowedPanel-outer").evaluate("part => part.scrollTo(0, 0)")
+    keep(page, f"{name}_run")
+    page.set_viewport_size(VIEW)
+    assert page.locator(".jp-Dialog").count() == 0
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
