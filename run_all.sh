@@ -8,7 +8,8 @@ Usage: ./run_all.sh [options]
 
 Set up an environment (once), run the numbered notebooks in order and write runs/PROFILE/report.html and the figures.
 
-  --profile NAME    quick (default: drawn faces, minutes on a CPU) or paper (data sets of your own, the paper's scale)
+  --profile NAME    quick (default: drawn faces, minutes on a CPU), full (quick with the ablations, within the hour), paper (data
+                    sets of your own, the paper's scale) or paper-full (paper with the ablations)
   --data-root DIR   with paper: folder that holds the data sets, each in a folder of its name (BP4D, DISFA, ...)
   --base DIR        with paper: model folder or hub name to start from (default: the hub's InstructBLIP-Vicuna-7B)
   --from NN         resume with notebook NN (for example 04), keeping the ones before it
@@ -167,7 +168,7 @@ install
 echo "== Environment ready in $((SECONDS - began)) s: $python"
 
 export PATH="${python%/*}:$PATH" TOKENIZERS_PARALLELISM=false
-if [[ "$extra" == tests || "$profile" == quick ]]; then
+if [[ "$extra" == tests || "$profile" == quick || "$profile" == full ]]; then
     export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 fi
 

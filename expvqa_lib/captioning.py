@@ -27,17 +27,22 @@ from .questions import Q1_EMOTION, Pair, answer_q1, ask_q1, read_emotion
 if TYPE_CHECKING:
     from .companion import ExpVQA
 
+HALVES = ("actions", "emotion")
 CHUNK = 256  # faces a file
 """Where the run is stopped, as many answers at most are lost."""
 
 
-def caption(model: ExpVQA, table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+def caption(
+    model: ExpVQA, table: pd.DataFrame, folder: str | Path, *, lacking: str | None = None, question: str | None = None
+) -> pd.DataFrame:
     """Ask a model for what the training faces of a table lack: the actions where only the emotion is labelled, and the reverse.
 
     Args:
         model: the captioner, from `expvqa_lib.load`.
         table: a face table; its images are aligned crops.
         folder: keeps the answers, so that a run that was stopped goes on; another model, question or image asks anew.
+        lacking: one of `HALVES`, for a captioner that tells no other; default: both.
+        question: what to ask; default: the first Q1 question about what is missing.
 
     Returns:
         One row a face: `row` (the index in `table`), `missing` ("actions" or "emotion"), `question` and `answer`.
@@ -48,13 +53,13 @@ def caption(model: ExpVQA, table: pd.DataFrame, folder: str | Path) -> pd.DataFr
     faces = table[table["split"] == "train"]
     has_aus, has_emotion = faces[list(AU_COLUMNS)].notna().any(axis=1), faces["emotion"].notna()
     key = encoder_key([model.model], model.model.generation_config.to_diff_dict())
-    parts = []
-    for missing, lacking in (("actions", faces[has_emotion & ~has_aus]), ("emotion", faces[has_aus & ~has_emotion])):
-        question = ask_q1(emotion=missing == "emotion")
-        for k in tqdm(range(0, len(lacking), CHUNK), desc=f"captioning {missing}", unit=f"x{CHUNK}", disable=lacking.empty):
-            rows = lacking.iloc[k : k + CHUNK]
-            answers = _answers(model, key, rows["image"].tolist(), question, Path(folder))
-            parts.append(pd.DataFrame({"row": rows.index, "missing": missing, "question": question, "answer": answers}))
+    incomplete, parts = dict(zip(HALVES, (faces[has_emotion & ~has_aus], faces[has_aus & ~has_emotion]), strict=True)), []
+    for missing in HALVES if lacking is None else (lacking,):
+        asked, those = question or ask_q1(emotion=missing == "emotion"), incomplete[missing]
+        for k in tqdm(range(0, len(those), CHUNK), desc=f"captioning {missing}", unit=f"x{CHUNK}", disable=those.empty):
+            rows = those.iloc[k : k + CHUNK]
+            answers = _answers(model, key, rows["image"].tolist(), asked, Path(folder))
+            parts.append(pd.DataFrame({"row": rows.index, "missing": missing, "question": asked, "answer": answers}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["row", "missing", "question", "answer"])
 
 
@@ -77,6 +82,20 @@ def image_state(image: str) -> tuple[str, int, int]:
     return str(image), stat.st_size, stat.st_mtime_ns
 
 
+def completed(table: pd.DataFrame, captions: pd.DataFrame) -> dict[object, tuple[list[int], str]]:
+    """Present AUs and emotion by row of the table, for each caption in which the missing half can be read."""
+    found = {}
+    for told, face in zip(captions.itertuples(), table.loc[captions["row"]].to_dict("records"), strict=True):
+        if told.missing == "actions":
+            named, denied = read_actions(told.answer)
+            present, emotion = named - denied, face["emotion"]
+        else:
+            present, emotion = {n for n, v in au_labels(face).items() if v}, read_emotion(told.answer)
+        if present if told.missing == "actions" else emotion:
+            found[told.row] = sorted(present), emotion
+    return found
+
+
 def add(pairs: datasets.DatasetDict, table: pd.DataFrame, captions: pd.DataFrame, seed: int = 42) -> datasets.DatasetDict:
     """Append to the training pairs one Q1 pair, with source `pseudo`, for each caption in which the missing half can be read.
 
@@ -85,16 +104,9 @@ def add(pairs: datasets.DatasetDict, table: pd.DataFrame, captions: pd.DataFrame
         captions: from `caption`.
         seed: of the wordings.
     """
-    rng, rows = np.random.default_rng(seed), []
-    for told, face in zip(captions.itertuples(), table.loc[captions["row"]].to_dict("records"), strict=True):
-        if told.missing == "actions":
-            named, denied = read_actions(told.answer)
-            present, emotion = named - denied, face["emotion"]
-            readable = bool(present)
-        else:
-            present, emotion = {n for n, v in au_labels(face).items() if v}, read_emotion(told.answer)
-            readable = emotion is not None
-        question = ask_q1(int(rng.integers(len(Q1_EMOTION))))
-        if readable:
-            rows.append(as_row(face, Pair("Q1", question, answer_q1(sorted(present), emotion)), PSEUDO))
+    halves, rows = completed(table, captions), []
+    wordings = np.random.default_rng(seed).integers(len(Q1_EMOTION), size=len(captions))
+    for row, face, wording in zip(captions["row"], table.loc[captions["row"]].to_dict("records"), wordings.tolist(), strict=True):
+        if row in halves:
+            rows.append(as_row(face, Pair("Q1", ask_q1(wording), answer_q1(*halves[row])), PSEUDO))
     return datasets.DatasetDict({**pairs, "train": datasets.concatenate_datasets([pairs["train"], to_dataset(rows)])})

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import ExpVQAError, ImageError, SettingsError
-from .recipe import PRECISIONS, VARIANTS
+from .recipe import PRECISIONS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,7 +127,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _profile(train)
     train.add_argument(
-        "--variant", choices=VARIANTS, default="exp_vqa", help="exp_vqa trains the vision encoder, exp_vqa_fz keeps it frozen"
+        "--variant",
+        default="exp_vqa",
+        metavar="NAME",
+        help="exp_vqa trains the vision encoder (default), exp_vqa_fz keeps it frozen; or an ablation of that, such as q3_only, "
+        "cat_captioner or without_au12",
     )
     train.add_argument("--pairs", metavar="DIR", help="pairs of your own, a folder of `expvqa pairs` (default: the profile's)")
     train.add_argument("--model", metavar="DIR", help="with --pairs: model folder or hub name to start from")
@@ -138,6 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     own.add_argument("--accumulate", type=_positive, metavar="N", help="batches a step (paper: 1)")
     own.add_argument("--epochs", type=_positive, metavar="N", help="(paper: 6)")
     own.add_argument("--max-words", type=_positive, metavar="N", help="cut texts to N words (paper: 50)")
+    own.add_argument("--unseen", type=_positive, nargs="+", default=[], metavar="AU", help="action units that no Q3 pair shall ask about")
     own.add_argument("--no-augment", action="store_true", help="images as they are; a frozen encoder then sees each once only")
     train.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/PROFILE); with --pairs: new folder of the model")
 
@@ -198,7 +203,12 @@ def _model(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def _profile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", default="quick", metavar="NAME", help="quick (default): drawn faces; paper: the paper's own scale")
+    parser.add_argument(
+        "--profile",
+        default="quick",
+        metavar="NAME",
+        help="quick (default): drawn faces; paper: the paper's own scale; full, paper-full: with ablations",
+    )
     parser.add_argument("--data-root", metavar="DIR", help="with paper: folder that holds the data sets, each in a folder of its name")
     parser.add_argument("--base", metavar="DIR", help="model folder or hub name to start from (paper: InstructBLIP-Vicuna-7B of the hub)")
 
@@ -248,52 +258,9 @@ def _load(options: argparse.Namespace):
 
 
 def _train(options: argparse.Namespace) -> None:
-    import torch
-    from accelerate import PartialState
+    from .commands import train
 
-    from .commands import open_workspace
-
-    if options.pairs:
-        _train_on(options)
-        return
-    if options.model or _own_recipe(options):
-        raise SettingsError("--model and changes of the recipe go with --pairs; without, a profile trains its own model on its own pairs")
-    workspace = open_workspace(options, options.output)
-    with PartialState(cpu=not torch.accelerator.is_available()).main_process_first():  # one of several processes draws the faces
-        workspace.pairs()
-    workspace.train(options.variant)
-    PartialState().print(f"{options.variant} is trained; its run folder is {options.output or Path('runs') / options.profile}")
-
-
-def _own_recipe(options: argparse.Namespace) -> dict:
-    """The fields of the recipe that were given on the command line."""
-    names = ("precision", "images", "questions", "accumulate", "epochs", "max_words")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    given |= {"steps": None} if options.epochs else {}
-    return given | ({"augment": False} if options.no_augment else {})
-
-
-def _train_on(options: argparse.Namespace) -> None:
-    """Fine-tune a model of one's own on pairs of one's own by a profile's recipe."""
-    from dataclasses import replace
-
-    import datasets
-    from accelerate import PartialState
-
-    from . import profiles
-    from .model import load
-    from .training import finetune
-
-    recipe = replace(getattr(profiles.get(options.profile), options.variant), **_own_recipe(options))
-    if not options.model or not options.output:
-        raise SettingsError("--pairs needs --model, what to start from, and --output, the new folder")
-    try:
-        pairs = datasets.load_from_disk(options.pairs)
-    except Exception as error:
-        raise SettingsError(f"{options.pairs}: no pairs could be read ({error}); expected a folder of `expvqa pairs`") from error
-    model, processor = load(options.model, device="cpu", language_dtype=recipe.precision)
-    finetune(model, processor, pairs, options.output, variant=options.variant, recipe=recipe)
-    PartialState().print(f"{options.output}: the fine-tuned model")
+    train(options)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What `expvqa data`, `expvqa pairs` and `expvqa evaluate` do, and the workspace of a command; cli.py says what they take."""
+"""What `expvqa data`, `pairs`, `train` and `evaluate` do, and the workspace of a command; cli.py says what they take."""
 
 from __future__ import annotations
 
@@ -124,6 +124,63 @@ def _chat(options: argparse.Namespace, output: Path) -> Chat:
     price = tuple(options.price or (0.0, 0.0))
     service = Service(model, options.llm_url, price=price, max_requests=options.max_requests, max_cost=options.budget)
     return Chat(service, Answers(output.with_name(f"{output.name}-answers.sqlite")))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Fine-tune a model of a profile, or one of one's own on pairs of one's own."""
+    import torch
+    from accelerate import PartialState
+
+    from .teaching import named
+
+    if options.pairs:
+        _train_on(options)
+        return
+    if options.model or options.unseen or _own_recipe(options):
+        raise SettingsError(
+            "--model, --unseen and changes of the recipe go with --pairs; without, a profile trains its own model on its own pairs"
+        )
+    named(options.variant)  # what is unknown is refused before any work
+    workspace = open_workspace(options, options.output)
+    with PartialState(cpu=not torch.accelerator.is_available()).main_process_first():  # one of several processes draws the faces
+        workspace.pairs()
+    workspace.train(options.variant)
+    PartialState().print(f"{options.variant} is trained; its run folder is {options.output or Path('runs') / options.profile}")
+
+
+def _own_recipe(options: argparse.Namespace) -> dict:
+    """The fields of the recipe that were given on the command line."""
+    names = ("precision", "images", "questions", "accumulate", "epochs", "max_words")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given |= {"steps": None} if options.epochs else {}
+    return given | ({"augment": False} if options.no_augment else {})
+
+
+def _train_on(options: argparse.Namespace) -> None:
+    """Fine-tune a model of one's own on pairs of one's own by a profile's recipe."""
+    from dataclasses import replace
+
+    import datasets
+    from accelerate import PartialState
+
+    from . import profiles, teaching
+    from .model import load
+    from .training import finetune
+
+    lesson = teaching.named(options.variant, tuple(options.unseen))
+    variant = teaching.variant(options.variant)
+    recipe = replace(getattr(profiles.get(options.profile), variant), **_own_recipe(options))
+    if lesson.captioner:
+        raise SettingsError(f"{options.variant} is trained on sentences about a profile's faces, not on --pairs; leave that out")
+    if not options.model or not options.output:
+        raise SettingsError("--pairs needs --model, what to start from, and --output, the new folder")
+    try:
+        pairs = datasets.load_from_disk(options.pairs)
+    except Exception as error:
+        raise SettingsError(f"{options.pairs}: no pairs could be read ({error}); expected a folder of `expvqa pairs`") from error
+    model, processor = load(options.model, device="cpu", language_dtype=recipe.precision)
+    finetune(model, processor, teaching.choose(pairs, lesson), options.output, variant=variant, recipe=recipe)
+    PartialState().print(f"{options.output}: the fine-tuned model")
 
 
 def evaluate(options: argparse.Namespace, load: Callable) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .corpora.synthetic import CorpusSizes
@@ -23,6 +23,8 @@ class Profile:
     exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=950, learning_rate=1.5e-3, augment=False))
     unseen: tuple[int, ...] = (5, 9, 20, 25, 26)  # AUs that Exp-VQA(fz) is asked about without having been taught to (zero-shot)
     exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already
+    ablations: bool = False  # whether notebook 09, which trains them, belongs to the run
+    left_out: tuple[int, ...] = (12, 4)  # AUs that one model each is never asked about, to see whether it can still tell them
     explained: int = 40  # faces an AU in the attention measurements
     probed: int | None = 600  # faces that a linear probe is trained on; None: all
     resamples: int = 1000  # of the bootstrap
@@ -49,14 +51,17 @@ PROFILES = {
         ),
         exp_vqa=Recipe(steps=4, images=8, questions=4, validate_every=2),
         exp_vqa_fz=Recipe(steps=4, images=8, questions=4, validate_every=2),
+        ablations=True,
+        left_out=(12,),
         explained=2,
         probed=48,
         resamples=50,
     ),
     "paper": Profile("paper", base="Salesforce/instructblip-vicuna-7b", corpora=None, exp_vqa=PAPER, exp_vqa_fz=PAPER, probed=None),
 }
+PROFILES |= {full: replace(PROFILES[name], name=full, ablations=True) for name, full in (("quick", "full"), ("paper", "paper-full"))}
 """`quick` regenerates the committed figures; `smoke` runs the same code on a miniature in the tests and learns nothing; `paper` is the
-paper's own scale, on data sets of one's own."""
+paper's own scale, on data sets of one's own. `full` and `paper-full` are the same with the ablations."""
 
 
 def get(name: str) -> Profile:

@@ -17,6 +17,7 @@ from pathlib import Path
 from .errors import ExpVQAError, SettingsError
 from .files import atomic
 
+ABLATIONS = "09_ablations"  # the notebook of profiles with ablations
 PARAMETERS = ("profile", "data_root", "base", "run_dir", "figures_dir")  # of every numbered notebook, all strings
 
 
@@ -67,9 +68,12 @@ def reproduce(
     from . import profiles
     from .report import write_report
 
-    profiles.with_data(profile, data_root)
+    has_ablations = profiles.with_data(profile, data_root).ablations
     folder = Path(notebooks).resolve() if notebooks else repository_root() / "notebooks"
-    known = find_notebooks(folder)
+    known = [path for path in find_notebooks(folder) if has_ablations or path.stem != ABLATIONS]
+    if not has_ablations and ABLATIONS[:2] in {number.zfill(2) for number in (start or "", *(only or []))}:
+        have = ", ".join(name for name, other in profiles.PROFILES.items() if other.ablations)
+        raise SettingsError(f"notebook {ABLATIONS} is not part of profile {profile!r}, which has no ablations; {have} have them")
     chosen = _choose(known, start, only)
     for path in chosen:
         _check_parameters(path)

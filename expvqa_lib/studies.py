@@ -3,6 +3,7 @@ relevance maps are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -99,7 +100,9 @@ def tuned_thresholds(workspace: Workspace) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.concat(tables, ignore_index=True), pd.DataFrame(chosen).T
 
 
-def probes(workspace: Workspace, target: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def probes(
+    workspace: Workspace, target: str, models: Sequence[str] = MODELS, parts: Sequence[str] = tuple(representation.PART_NAMES)
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Linear probes of the vision encoder's and the Q-Former's features: `aus` on the AU corpus, `emotion` on the emotion corpus.
 
     Of a corpus with more faces, `Profile.probed` a split are drawn for training and validation; the test split is whole.
@@ -109,16 +112,16 @@ def probes(workspace: Workspace, target: str) -> tuple[pd.DataFrame, pd.DataFram
     """
     faces = workspace.faces()
     faces = faces[faces["dataset"] == (workspace.au_corpus if target == "aus" else workspace.emotion_corpus)]
-    parts = [workspace.faces_of(faces["dataset"].iat[0], split) for split in SPLITS]
+    splits = [workspace.faces_of(faces["dataset"].iat[0], split) for split in SPLITS]
     most = workspace.profile.probed or len(faces)
-    parts = [
-        part if split == "test" else part.sample(min(most, len(part)), random_state=workspace.profile.seed)
-        for split, part in zip(SPLITS, parts, strict=True)
+    splits = [
+        some if split == "test" else some.sample(min(most, len(some)), random_state=workspace.profile.seed)
+        for split, some in zip(SPLITS, splits, strict=True)
     ]
-    faces = pd.concat(parts, ignore_index=True)
+    faces = pd.concat(splits, ignore_index=True)
     scores = {}
-    for name in MODELS:
-        for part in representation.PART_NAMES:
+    for name in models:
+        for part in parts:
             scores[name, part] = workspace.kept(
                 f"probe-{target}-{part}-{most}", name, lambda n=name, p=part: _probe(workspace, n, faces, target, p)
             )

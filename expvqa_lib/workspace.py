@@ -24,7 +24,7 @@ from .facs import ACTION_UNITS, EMOTIONS
 from .files import atomic, fingerprint, write_json
 from .questions import Q3, ask_q1, ask_q2
 from .recipe import VARIANTS, Recipe
-from .teaching import Lesson, choose
+from .teaching import Lesson, named, taught, variant
 
 if TYPE_CHECKING:
     import datasets
@@ -127,19 +127,17 @@ class Workspace:
     # --------------------------------------------------------------------------------------------------------- models
 
     def model(self, name: str) -> ExpVQA:
-        """`base`, `exp_vqa` or `exp_vqa_fz`; a variant is fine-tuned first if it is not there (a killed training goes on)."""
+        """`base`, a variant or a name of `teaching.named`; fine-tuned first if it is not there (a killed training goes on)."""
         from .companion import load
 
         return load(self.train(name), quiet=self.is_drawn)
 
     def train(self, name: str) -> str | Path:
-        """Fine-tune a variant if it is not there yet, and return where the model is: a folder, or the base's hub name.
+        """Fine-tune a model if it is not there yet, and return where it is: a folder, or the base's hub name.
 
         Raises:
-            SettingsError: the model is not one of `MODELS`.
+            SettingsError: the model is neither the base nor known to `teaching.named`.
         """
-        if name not in MODELS:
-            raise SettingsError(f"model {name!r} is unknown; known are {', '.join(MODELS)}")
         if name == "base":
             return self.base
         import torch
@@ -149,36 +147,29 @@ class Workspace:
 
         torch.set_num_threads(min(torch.get_num_threads(), 8))
         if not (folder := self.model_dir(name)).exists():
-            recipe = self.recipe(name)
+            pairs, recipe = taught(self, name), self.recipe(name)
             model, processor = load(self.train(self._start(name)), device="cpu", language_dtype=recipe.precision, quiet=self.is_drawn)
-            finetune(
-                model,
-                processor,
-                choose(self.pairs(), self.lesson(name)),
-                folder,
-                variant=name,
-                recipe=recipe,
-                features=self.run_dir / "features",
-            )
+            features = self.run_dir / "features"
+            finetune(model, processor, pairs, folder, variant=variant(name), recipe=recipe, features=features)
         return folder
 
     def recipe(self, name: str) -> Recipe:
-        """The profile's recipe of a variant; without a CUDA GPU, float32 takes the place of float16."""
+        """The profile's recipe of a variant, an ablation's is that of `exp_vqa_fz`; without a CUDA GPU in float32, not float16."""
         import torch
 
-        recipe = getattr(self.profile, name)
+        recipe = getattr(self.profile, variant(name))
         return replace(recipe, precision="float32") if recipe.precision == "float16" and not torch.cuda.is_available() else recipe
 
     def lesson(self, name: str) -> Lesson:
-        """What a variant is taught: all pairs; Exp-VQA(fz) all but Q3 about the profile's unseen AUs, to be asked about them afterwards."""
-        return Lesson(unseen=self.profile.unseen if name == "exp_vqa_fz" else ())
+        """What a model of the run is taught; Exp-VQA everything, the others no Q3 about the profile's unseen AUs (see `zero_shot`)."""
+        return named(name, () if name == "exp_vqa" else self.profile.unseen)
 
     def model_dir(self, name: str) -> Path:
-        """Where a fine-tuned variant is kept."""
+        """Where a fine-tuned model is kept."""
         return self.run_dir / "models" / f"{name}-{self._model_fingerprint(name)}"
 
     def training_log(self, name: str) -> pd.DataFrame:
-        """Loss by step of a variant."""
+        """Loss by step of a fine-tuned model."""
         return pd.read_csv(Path(self.train(name)) / "log.csv")
 
     # ---------------------------------------------------------------------------------------------------- predictions
@@ -202,7 +193,7 @@ class Workspace:
         return score_yes_no(model.model, model.processor, images, aus, wordings=range(len(Q3)), progress=True)
 
     def answers(self, name: str, kind: str, corpus: str | None = None) -> pd.DataFrame:
-        """Answers in words about a corpus's test faces: one to `Q1`, or one to `Q2` for every labelled area.
+        """Answers in words about a corpus's test faces: one to `Q1`, or to `Q1_actions` alone, or one to `Q2` an area.
 
         By default Q1 is asked of the emotion corpus, Q2 of the AU corpus. Columns: `row` (of `faces_of`), `area`, `question`, `answer`.
         """
@@ -212,12 +203,12 @@ class Workspace:
             from .answering import embed_images, generate
 
             faces = self.faces_of(corpus)
-            areas = [None] if kind == "Q1" else list(dict.fromkeys(ACTION_UNITS[au].area for au in labelled_aus(faces)))
+            areas = [None] if kind != "Q2" else list(dict.fromkeys(ACTION_UNITS[au].area for au in labelled_aus(faces)))
             model = self.model(name)
             embeds = embed_images(model.model, model.processor, faces["image"].tolist(), progress=True)
             parts = []
             for area in areas:
-                question = ask_q1() if area is None else ask_q2(area)
+                question = ask_q1(emotion=kind == "Q1") if area is None else ask_q2(area)
                 told = generate(model.model, model.processor, [], [question] * len(faces), embeds=embeds, batch=256, progress=True)
                 parts.append(pd.DataFrame({"row": faces.index, "area": area, "question": question, "answer": [t[0] for t in told]}))
             return pd.concat(parts, ignore_index=True)
@@ -306,12 +297,13 @@ class Workspace:
 
     def _model_fingerprint(self, name: str) -> str:
         """Changes with whatever the model is made from: data, base, lesson and recipe."""
-        if name not in VARIANTS:
+        if name == "base":
             return fingerprint(self._fingerprint(), _fingerprint_of(self.base))
-        return fingerprint(self._model_fingerprint(self._start(name)), vars(self.lesson(name)), vars(getattr(self.profile, name)))
+        lesson = {field: value for field, value in vars(self.lesson(name)).items() if value is not None}
+        return fingerprint(self._model_fingerprint(self._start(name)), lesson, vars(getattr(self.profile, variant(name))))
 
     def _start(self, name: str) -> str:
-        """The model that a variant's training starts from."""
+        """The model that a training starts from."""
         return self.profile.exp_vqa_start if name == "exp_vqa" else "base"
 
     def kept(self, kind: str, model: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -58,6 +58,30 @@ def test_the_papers_recipe_trains_a_model_of_ones_own_on_pairs_of_ones_own(model
     assert "no pairs could be read" in capsys.readouterr().err
 
 
+def test_action_units_can_be_left_out_of_own_pairs_and_ablations_named(model, processor, pairs, tmp_path, capsys, monkeypatch):
+    from expvqa_lib import training
+    from expvqa_lib.companion import ExpVQA
+
+    ExpVQA(model, processor).save(tmp_path / "start")
+    pairs.save_to_disk(tmp_path / "pairs")
+    given = ["train", "--pairs", str(tmp_path / "pairs"), "--model", str(tmp_path / "start"), "--output", str(tmp_path / "mine")]
+    calls = []
+    monkeypatch.setattr(training, "finetune", lambda model, processor, pairs, *_, **how: calls.append((pairs["train"].to_pandas(), how)))
+    assert main([*given, "--variant", "exp_vqa_fz", "--unseen", "12", "4"]) == 0
+    assert main([*given, "--variant", "q3_only", "--unseen", "12"]) == 0
+    (every, _), (q3, how) = calls
+    assert (
+        {1, 6} <= set(every["au"].dropna())
+        and not {12, 4} & set(every["au"].dropna())
+        and set(every["question_type"]) == {"Q1", "Q2", "Q3"}
+    )
+    assert set(q3["question_type"]) == {"Q3"} and 4 in set(q3["au"]) and 12 not in set(q3["au"]) and how["variant"] == "exp_vqa_fz"
+    capsys.readouterr()
+    assert main([*given, "--variant", "cat_captioner"]) == 1 and "not on --pairs" in capsys.readouterr().err
+    assert main(["train", "--variant", "q4_only"]) == 1 and "model 'q4_only' is unknown" in capsys.readouterr().err
+    assert main(["train", "--unseen", "12"]) == 1 and "go with --pairs" in capsys.readouterr().err
+
+
 def test_a_missing_image_is_one_line_on_standard_error():
     done = expvqa("ask", "no-such-face.jpg", "How does this person feel?")
     assert done.returncode == 1

@@ -27,6 +27,7 @@ FIGURES = (
     "emotion_confusion",
     "caption_quality",
     "representation",
+    "ablation",
     "attention",
     "attention_pointing",
 )
@@ -103,6 +104,14 @@ def test_the_paper_table_says_what_cannot_be_compared(run):
     ours = [row for row in rows if "SynthFACS" in row["data"]]
     assert ours and all("not comparable" in row["data"] for row in ours)
     assert len(ours) < len(rows) and all(row["source"] for row in rows)
+
+
+def test_the_ablations_are_tables_for_papers(run):
+    rows = list(csv.DictReader((run[0] / "ablation.csv").open(encoding="utf-8")))
+    assert tuple(rows[0]) == (*COLUMNS, "question", "taught") and {"q3_only", "cat_captioner", "exp_vqa_fz"} <= {r["model"] for r in rows}
+    for name in ("ablation_table", "leave_one_out_table"):
+        assert "\\toprule" in (run[0] / f"{name}.tex").read_text() and "| --- |" in (run[0] / f"{name}.md").read_text()
+    assert {row["target"] for row in csv.DictReader((run[0] / "leave_one_out.csv").open(encoding="utf-8"))} == {"AU12"}
 
 
 def test_a_run_resumes_at_the_last_notebook(run):

@@ -113,6 +113,18 @@ def test_wrong_settings_name_what_is_known(places, tmp_path):
         reproduce(**places)
 
 
+def test_the_ablations_belong_to_the_profiles_that_have_them(places):
+    for name in ("08_last", "09_ablations"):
+        write_notebook(places["notebooks"], name, "print('ran')")
+    reproduce(**places)
+    assert [path.name for path in (places["output"] / "quick/notebooks").iterdir()] == ["08_last.ipynb"]
+    reproduce("full", **places, start="9")
+    assert [path.name for path in (places["output"] / "full/notebooks").iterdir()] == ["09_ablations.ipynb"]
+    for asked in ({"only": ["9"]}, {"start": "09"}):
+        with pytest.raises(SettingsError, match="09_ablations is not part of profile 'quick', .*; smoke, full, paper-full have them"):
+            reproduce(**places, **asked)
+
+
 def test_a_folder_without_notebooks_is_an_error(tmp_path):
     with pytest.raises(ExpVQAError, match="no numbered notebooks"):
         find_notebooks(tmp_path)
