@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,13 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 
 from . import questions
 from .errors import SettingsError
+from .forward import encode_images
 from .photos import load_image
-from .relevance import BY_QUERY, METHODS, make_maps
+from .relevance import BLUR, BY_QUERY, METHODS, answer_logits, blur, make_maps
 from .text import encode
 from .wordings import beginnings, first_p_yes
+
+_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def relevance(
     asked: Sequence[str],
     *,
     targets: Sequence[str] | None = None,
+    said: Sequence[str] | None = None,
     method: str = METHODS[0],
     layer: int | None = None,
     query: int | None = None,
@@ -67,6 +72,7 @@ def relevance(
         images: anything `photos.load_image` takes, one a question.
         targets: answers whose first token's logit is explained; the word that the model would say first where None. The logit of a yes
             or no is explained against that of the other.
+        said: what each answer has said before the word that is explained; nothing where None. For decoder-only language models.
         layer, query: of the Q-Former, counted from 0 among the layers with cross-attention: only its part, of `cross_attention` or
             `gradient_cross_attention`.
 
@@ -75,8 +81,12 @@ def relevance(
         patches a side or, of the methods that see pixels, the picture's side; P(yes) [N] against no; and the word explained.
 
     Raises:
-        SettingsError: the method is unknown, cannot be had of this model, or has no such layer or query.
+        SettingsError: the method is unknown, cannot be had of this model, or has no such layer or query; or there is not one question,
+            target and `said` an image.
     """
+    for name, given in (("questions", asked), ("targets", targets), ("beginnings of answers in `said`", said)):
+        if given is not None and len(given) != len(images):
+            raise SettingsError(f"{len(given)} {name} for {len(images)} images; give one an image")
     if method not in METHODS:
         raise SettingsError(f"attention method {method!r} is unknown; known are {', '.join(METHODS)}")
     if (layer is not None or query is not None) and method not in BY_QUERY:
@@ -85,16 +95,17 @@ def relevance(
     for k in range(0, len(asked), batch):
         chunk = slice(k, k + batch)
         aims = targets[chunk] if targets else None
-        found = _batch_relevance(model, processor, images[chunk], asked[chunk], aims, method=method, layer=layer, query=query)
+        before = said[chunk] if said else None
+        found = _batch_relevance(model, processor, images[chunk], asked[chunk], aims, before, method=method, layer=layer, query=query)
         maps.append(found[0])
         chances.append(found[1])
         words += found[2]
     return np.concatenate(maps), np.concatenate(chances), words
 
 
-def _batch_relevance(model, processor, images, asked, targets, **of_method) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    pixels = processor.image_processor([load_image(i) for i in images], return_tensors="pt")["pixel_values"].to(model.device)
-    text = {k: v.to(model.device) for k, v in encode(processor, asked, left=model.config.use_decoder_only_language_model).items()}
+def _batch_relevance(model, processor, images, asked, targets, said, **of_method) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    pixels = _pixels(model, processor, images)
+    text = _prompts(model, processor, asked, said)
     yes, no = first_tokens(processor, [questions.YES, questions.NO])
     aim = None if targets is None else torch.tensor(first_tokens(processor, targets), device=model.device)
 
@@ -112,6 +123,29 @@ def _batch_relevance(model, processor, images, asked, targets, **of_method) -> t
     return heat.cpu().numpy(), chance.cpu().numpy(), [processor.tokenizer.decode([i]).strip() for i in aim.tolist()]
 
 
+def _pixels(model, processor, images: Sequence) -> Tensor:
+    return processor.image_processor([load_image(i) for i in images], return_tensors="pt")["pixel_values"].to(model.device)
+
+
+def _prompts(model, processor, asked: Sequence[str], said: Sequence[str] | None) -> dict[str, Tensor]:
+    """Questions as the language model reads them, each followed by what the answer has said already.
+
+    Raises:
+        SettingsError: something was said, and the language model is an encoder and a decoder, which do not read it as one text.
+    """
+    decoder_only = model.config.use_decoder_only_language_model
+    text = encode(processor, asked, left=decoder_only)
+    if said and any(said):
+        if not decoder_only:
+            raise SettingsError("a later word needs a decoder-only language model, such as Vicuna; of T5 the first word can be explained")
+        heard = [ids[mask > 0].tolist() for ids, mask in zip(text["input_ids"], text["attention_mask"], strict=True)]
+        told = processor.tokenizer(list(said), add_special_tokens=False)["input_ids"]
+        rows = [question + answer for question, answer in zip(heard, told, strict=True)]
+        padded = processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+        text |= {name: padded[name] for name in ("input_ids", "attention_mask")}
+    return {name: value.to(model.device) for name, value in text.items()}
+
+
 def first_tokens(processor: InstructBlipProcessor, answers: Sequence[str]) -> list[int]:
     """The language model's token that each answer begins with."""
     return [ids[0] for ids in processor.tokenizer(list(answers), add_special_tokens=False)["input_ids"]]
@@ -122,6 +156,55 @@ def explain(model: InstructBlipForConditionalGeneration, processor: InstructBlip
     picture = load_image(image)
     maps, chance, words = relevance(model, processor, [picture], [question])
     return Explanation(picture, question, words[0], float(chance[0]), maps[0])
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of an answer: where it starts, how much likelier the picture made it, and the map [h, h] of `relevance` (maximum 1).
+
+    `gain` is the logarithm (in nats) of the probability of the word's first token, less that with the picture blurred: about 0 where the
+    words before it say what must follow.
+    """
+
+    text: str
+    start: int
+    gain: float
+    heat: np.ndarray
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """The middle of the map's peak, x and y as shares of the picture's side."""
+        row, column = np.unravel_index(self.heat.argmax(), self.heat.shape)
+        return (column + 0.5) / self.heat.shape[1], (row + 0.5) / self.heat.shape[0]
+
+
+def explain_words(
+    model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, image, question: str, answer: str, **how
+) -> list[Word]:
+    """Explain every word of an answer, given the question and the words before it; of a word of several tokens the first.
+
+    Args:
+        answer: the model's own (see `answering.generate`), or any other.
+        how: `method` and what else `relevance` takes.
+
+    Raises:
+        SettingsError: the answer has no word; or it has several, and the language model is not decoder-only.
+    """
+    found = list(_WORD.finditer(answer))
+    if not found:
+        raise SettingsError(f"the answer {answer!r} has no word to explain")
+    words, said = [match.group() for match in found], [answer[: match.start()].rstrip() for match in found]
+    picture = load_image(image)
+    maps = relevance(model, processor, [picture] * len(words), [question] * len(words), targets=words, said=said, **how)[0]
+    pixels = _pixels(model, processor, [picture])
+    text = _prompts(model, processor, [question] * len(words), said)
+    aim = torch.tensor(first_tokens(processor, words), device=model.device)[:, None]
+    with torch.inference_mode():
+        both = torch.cat([pixels, blur(pixels, BLUR * pixels.shape[-1])]).to(model.dtype)
+        embeds = encode_images(model, both)[:, None].expand(-1, len(words), -1, -1)
+        sharp, blurred = (answer_logits(model, seen, text).log_softmax(1).gather(1, aim)[:, 0] for seen in embeds)
+    gains = (sharp - blurred).tolist()
+    return [Word(match.group(), match.start(), gain, heat) for match, gain, heat in zip(found, gains, maps, strict=True)]
 
 
 def upsample(heat: np.ndarray, size: int) -> np.ndarray:

@@ -24,6 +24,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _DRAWN_SIDE = 96  # px: the corpora's size, from which the tiny model has learnt
 _SHOWN_SIDE = 448  # px: of a drawn face, to be looked at
 _LARGEST = 1024  # px: a photo without crop is kept at this, no model sees more
+_UPLOADED = 10  # MB: the largest message that a Jupyter server takes as it is set up, and it tells neither page nor kernel
 _STRENGTH = 0.85  # of the AUs of a chosen expression
 
 
@@ -82,14 +83,15 @@ class FaceChooser(w.VBox):
         self.upload = w.FileUpload(accept="image/*", description="Upload", layout=w.Layout(width="98px"))
         there = sorted(path.name for path in Path.cwd().iterdir() if path.suffix.lower() in PICTURES)
         self.path = w.Combobox(options=there, placeholder="or type a path", continuous_update=False, layout=w.Layout(width="122px"))
-        self.path.tooltip = "A file beside the notebook, or any path; for files above 10 MB, which a browser may refuse to upload"
+        self.path.tooltip = "A file beside the notebook, or any path"
+        self.limit = w.HTML(views.box("quiet", f"Jupyter silently drops uploads above {_UPLOADED} MB; give their path."))
         self.crop = w.Checkbox(value=False, description="no crop: the whole picture", indent=False, layout=w.Layout(width="224px"))
         row = {"width": "112px", "height": f"{views.ROW}px", "margin": "0 0 0 4px"}
         self.sliders = {au: w.FloatSlider(min=0, max=1, step=0.05, readout=False, layout=row) for au in AUS}
         self.intensities = w.VBox(list(self.sliders.values()), layout=w.Layout(width="122px", overflow="hidden"))
         self.picture = w.Image(format="png", width=views.SIDE, height=views.SIDE)
         self._drawn_tools = w.VBox([w.HBox([self.person, self.rest]), self.expression])
-        self._photo_tools = w.VBox([w.HBox([self.upload, self.path]), self.crop])
+        self._photo_tools = w.VBox([w.HBox([self.upload, self.path]), self.limit, self.crop])
         super().__init__([self.source, self._drawn_tools, self._photo_tools, self.picture], layout=w.Layout(width="228px"))
         self._observe()
         self._draw()

@@ -54,31 +54,34 @@ def draw_faces(fig: matplotlib.figure.FigureBase, images: Sequence[Picture], cap
         row, column = divmod(i, columns)
         left, top = column * cell + _GAP, height - row * row_height - _GAP
         side = cell - 2 * _GAP
-        ax = _axes(fig, left, top - side, side, side, PAGE, height)
+        ax = axes_at(fig, left, top - side, side, side, PAGE, height)
         ax.imshow(pixels(image), interpolation="lanczos")
         text = "\n".join(_wrapped(caption, columns))
         ax.text(0.5, -0.04, text, transform=ax.transAxes, ha="center", va="top", fontsize=6.5, linespacing=1.15)
 
 
-def attention_overlay(image: Picture, heat_map: np.ndarray, ax: Axes, *, region: np.ndarray | None = None) -> None:
+def attention_overlay(
+    image: Picture, heat_map: np.ndarray, ax: Axes, *, region: np.ndarray | None = None, strength: float = 1.0, line: float = 0.8
+) -> None:
     """Draw a grey face under a smooth map of relevance, clear where it is low, with the outline of the part that truly moved.
 
     Args:
         image: the face.
         heat_map: [h, w], any size, not negative; drawn as a share of its maximum.
         region: [H, W] mask of the moving part, any size.
+        strength: what the map's maximum is drawn as, from 0 to 1.
+        line: width of the outline, in points.
     """
-    grey = np.asarray(Image.fromarray(pixels(image)).convert("L").resize((_DRAWN, _DRAWN), Image.Resampling.LANCZOS))
-    share = smooth(heat_map)
+    share = strength * smooth(heat_map)
     colours = mpl.colormaps[HEAT](share)  # [_DRAWN, _DRAWN, 4]
     colours[..., 3] = _OPAQUE * share**0.8
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=255)
+    ax.imshow(grey(image), cmap="gray", vmin=0, vmax=255)
     ax.imshow(colours)
     if region is not None and np.any(region):
         mask = Image.fromarray((np.asarray(region) > 0).astype(np.uint8) * 255)
         mask = np.asarray(mask.resize((_DRAWN, _DRAWN), Image.Resampling.BICUBIC)) / 255
-        ax.contour(mask, levels=[0.5], colors="black", linewidths=1.6)
-        ax.contour(mask, levels=[0.5], colors="white", linewidths=0.8)
+        ax.contour(mask, levels=[0.5], colors="black", linewidths=2 * line)
+        ax.contour(mask, levels=[0.5], colors="white", linewidths=line)
     ax.axis("off")
 
 
@@ -107,7 +110,7 @@ def answer_grid(images: Sequence[Picture], told: pd.DataFrame, columns: int = 3)
     fig = Figure(figsize=(PAGE, height), layout="none")
     for k, (image, lines) in enumerate(zip(images, columns_of_text, strict=True)):
         left, top = k % columns * cell + _GAP, height - k // columns * row_height - _GAP
-        _axes(fig, left, top - side, side, side, PAGE, height).imshow(pixels(image), interpolation="lanczos")
+        axes_at(fig, left, top - side, side, side, PAGE, height).imshow(pixels(image), interpolation="lanczos")
         for n, (question, model, text) in enumerate(lines):
             at = {"y": (top - side - _LINE * (n + 0.8)) / height, "fontsize": 6.5}
             fig.text(left / PAGE, s=question or NAMES.get(model, model), fontweight="bold", color=_name_colour(model), **at)
@@ -164,23 +167,23 @@ def attention_gallery(rows: Sequence[Mapping[str, Any]], columns: int = 3) -> Fi
     for i, row in enumerate(rows):
         line, column = divmod(i, columns)
         left, bottom = column * cell + 2 * _GAP, height - _GAP - line * row_height - above - side
-        face = _axes(fig, left, bottom, side, side, width, height)
+        face = axes_at(fig, left, bottom, side, side, width, height)
         face.imshow(pixels(row["image"]), interpolation="lanczos")
-        looked = _axes(fig, left + side + _GAP / 2, bottom, side, side, width, height)
+        looked = axes_at(fig, left + side + _GAP / 2, bottom, side, side, width, height)
         attention_overlay(row["image"], row["heat"], looked, region=row.get("region"))
         text = {"transform": face.transAxes, "fontsize": 7, "linespacing": 1.15}
         face.text(0, 1.05, "\n".join(titles[i]), va="bottom", fontweight="bold", **text)
         face.text(0, -0.05, "\n".join(answers[i]), va="top", **text)
-    bar = fig.colorbar(
-        ScalarMappable(cmap=HEAT),
-        cax=_axes(fig, width / 2 - 0.8, 0.33, 1.6, 0.06, width, height),
-        orientation="horizontal",
-        ticks=[0, 0.5, 1],
-    )
+    heat_bar(axes_at(fig, width / 2 - 0.8, 0.33, 1.6, 0.06, width, height))
+    return fig
+
+
+def heat_bar(ax: Axes, label: str = "relevance, share of maximum") -> None:
+    """Draw the colours of `attention_overlay` from 0 to 1 on axes of their own."""
+    bar = ax.figure.colorbar(ScalarMappable(cmap=HEAT), cax=ax, orientation="horizontal", ticks=[0, 0.5, 1])
     bar.ax.axis("on")
     bar.outline.set_visible(False)
-    bar.set_label("relevance, share of maximum", labelpad=1)
-    return fig
+    bar.set_label(label, labelpad=1)
 
 
 def smooth(heat_map: np.ndarray, size: int = _DRAWN) -> np.ndarray:
@@ -203,6 +206,11 @@ def thumbnail(image: ImageSource, side: int = 256) -> Image.Image:
     return small
 
 
+def grey(image: Picture, size: int = _DRAWN) -> np.ndarray:
+    """Return a picture as grey levels uint8 [size, size], to lay colours over."""
+    return np.asarray(Image.fromarray(pixels(image)).convert("L").resize((size, size), Image.Resampling.LANCZOS))
+
+
 def pixels(image: Picture) -> np.ndarray:
     """Return uint8 RGB pixels [H, W, 3] of a PIL image or of an array [H, W] or [H, W, 3] (uint8, or floats in [0, 1])."""
     if not isinstance(image, Image.Image):
@@ -211,7 +219,7 @@ def pixels(image: Picture) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _axes(fig: matplotlib.figure.FigureBase, left: float, bottom: float, width: float, height: float, page: float, full: float) -> Axes:
+def axes_at(fig: matplotlib.figure.FigureBase, left: float, bottom: float, width: float, height: float, page: float, full: float) -> Axes:
     """Return axes without a frame at a place given in inches, on a figure of `page` x `full` inches."""
     ax = fig.add_axes((left / page, bottom / full, width / page, height / full))
     ax.axis("off")

@@ -31,7 +31,8 @@ BY_QUERY = ("gradient_cross_attention", "cross_attention")
 _WITHOUT_GRADIENT = ("integrated_gradients", "cross_attention", "language_attention", "rollout")  # of the first pass
 
 STEPS = 2  # on the way from the blurred picture: more changed nothing that was measured
-_BLUR, _SMOOTH = 3 / 96, 0.7 / 96  # standard deviations, as a share of the picture's side
+BLUR = 3 / 96  # standard deviation, as a share of the picture's side
+_SMOOTH = 0.7 / 96
 
 Choose = Callable[[Tensor], Callable[[Tensor], Tensor]]
 
@@ -140,7 +141,7 @@ def _integrated(model, pixels: Tensor, text: dict[str, Tensor], explained: Calla
     The blur leaves the face and takes its lines, which is what an action unit moves.
     """
     side = pixels.shape[-1]
-    blurred = blur(pixels, _BLUR * side)
+    blurred = blur(pixels, BLUR * side)
     total = torch.zeros_like(pixels)
     with torch.enable_grad():
         for k in range(STEPS):

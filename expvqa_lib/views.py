@@ -7,13 +7,14 @@ import io
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from .attention import Word
 from .facs import ACTION_UNITS
 from .figures import COLOURS, Figure, styled
 from .overlays import attention_overlay
@@ -34,8 +35,11 @@ a.expvqa {{ color: var(--jp-content-link-color, #0B5FA5); text-decoration: under
 .expvqa-asked {{ background: #E3F0FB; color: #123; font-weight: 600; }}
 .expvqa-row .au {{ width: 40px; }}
 .expvqa-row .noun {{ width: 136px; overflow: hidden; text-overflow: ellipsis; }}
-.expvqa-row .track {{ width: 82px; height: 11px; background: var(--jp-layout-color2, #eee); border-radius: 2px; overflow: hidden; }}
-.expvqa-row .bar {{ height: 100%; }}
+.expvqa-row .track {{ width: 82px; height: 11px; background: var(--jp-layout-color2, #eee); border-radius: 2px; position: relative; }}
+.expvqa-row .bar {{ height: 100%; border-radius: 2px; }}
+.expvqa-row .whisker {{ position: absolute; top: 2px; height: 7px; box-sizing: border-box; min-width: 2px;
+  border: solid #222; border-width: 0 1.5px; background: linear-gradient(#222, #222) center / 100% 1.5px no-repeat;
+  filter: drop-shadow(0 0 0.8px #fff) drop-shadow(0 0 0.8px #fff); }}
 .expvqa-row .value {{ width: 32px; text-align: right; font-variant-numeric: tabular-nums; }}
 .expvqa-history {{ max-height: 172px; overflow-y: auto; }}
 .expvqa-past {{ display: flex; gap: 8px; padding: 4px 0; border-top: 1px solid var(--jp-border-color2, #ddd); align-items: center; }}
@@ -46,7 +50,10 @@ a.expvqa {{ color: var(--jp-content-link-color, #0B5FA5); text-decoration: under
 
 @dataclass(frozen=True)
 class View:
-    """A face, a question, its answer and, as far as is known yet, the map [g, g] for its first word, P(yes) of the AUs, and samples."""
+    """A face, a question, its answer and, as far as is known yet, the map [g, g] for one of its words, P(yes) of the AUs, and samples.
+
+    `words` are those that may be explained, where there are several; `spread` has the lowest and highest P(yes) (low, high) of each AU.
+    """
 
     image: Image.Image
     source: str
@@ -57,6 +64,12 @@ class View:
     p_yes: float = float("nan")
     aus: pd.Series | None = None
     samples: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
+    spread: pd.DataFrame | None = None
+
+    def explaining(self, word: Word) -> View:
+        """The same with the map for another word of the answer."""
+        return replace(self, heat=word.heat, word=word.text)
 
     @property
     def told(self) -> str:
@@ -99,20 +112,29 @@ def answer_html(view: View | None) -> str:
     return f'<div class="expvqa"><div class="expvqa-answer">{escape(view.told)}</div>{sampled}</div>'
 
 
-def bars_html(aus: Sequence[int], chances: pd.Series | None, asked: int | None) -> str:
-    """A row an AU, `ROW` px high: number, noun, and P(yes) as a bar, dark from one half up."""
+WHISKERS = "Bars: mean P(yes) over the three wordings of the question; whiskers: from the lowest to the highest."
+
+
+def bars_html(aus: Sequence[int], chances: pd.Series | None, asked: int | None, spread: pd.DataFrame | None = None) -> str:
+    """A row an AU, `ROW` px high: number, noun, and P(yes) as a bar, dark from one half up, with a whisker where its `spread` is known."""
     rows = []
     for au in aus:
         unit = ACTION_UNITS[au]
         value = None if chances is None else float(chances[unit.name])
         colour = COLOURS["exp_vqa" if value is not None and value >= 0.5 else "exp_vqa_fz"]
         bar = "" if value is None else f'<div class="bar" style="width:{100 * value:.0f}%;background:{colour}"></div>'
+        if value is not None and spread is not None:
+            low, high = spread.loc[unit.name, ["low", "high"]]
+            bar += (
+                f'<div class="whisker" style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%" title="{low:.2f} to {high:.2f}"></div>'
+            )
         rows.append(
             f'<div class="expvqa-row{" expvqa-asked" if au == asked else ""}" title="{unit.name} {unit.noun}">'
             f'<span class="au">{unit.name}</span><span class="noun">{unit.noun}</span>'
             f'<div class="track">{bar}</div><span class="value">{"" if value is None else f"{value:.2f}"}</span></div>'
         )
-    return f'<div class="expvqa">{"".join(rows)}</div>'
+    note = f'<div class="expvqa-quiet" style="width:308px;font-size:11px">{WHISKERS}</div>' if spread is not None else ""
+    return f'<div class="expvqa">{"".join(rows)}{note}</div>'
 
 
 def history_html(past: Sequence[View]) -> str:
@@ -148,10 +170,13 @@ def figure(view: View) -> Figure:
             0.02, 0.47 - 0.036 * n, text, fontsize=7.5, color="#666666" if weight == "light" else "#222222", fontweight=weight, **plain
         )
     if view.aus is not None:
-        ax = fig.add_axes((0.79, 0.07, 0.19, 0.88))
+        ax = fig.add_axes((0.79, 0.1, 0.19, 0.86))
         names = [f"{name} {ACTION_UNITS[int(name[2:])].noun}" for name in view.aus.index]
         ax.barh(names, view.aus, color=[COLOURS["exp_vqa" if value >= 0.5 else "exp_vqa_fz"] for value in view.aus])
-        ax.set(xlim=(0, 1), xlabel="P(yes)")
+        if view.spread is not None:
+            error = np.stack([view.aus - view.spread["low"], view.spread["high"] - view.aus]).clip(min=0)
+            ax.errorbar(view.aus, names, xerr=error, fmt="none", ecolor="#222222", elinewidth=0.8, capsize=1.5, capthick=0.8)
+        ax.set(xlim=(0, 1), xlabel="P(yes)" if view.spread is None else "P(yes), and its range\nover three wordings")
         ax.invert_yaxis()
         ax.tick_params(labelsize=6)
         ax.margins(y=0.01)

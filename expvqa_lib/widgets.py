@@ -7,9 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import ipywidgets as w
+import pandas as pd
 import torch
+from PIL import Image
 
 from . import questions, views
+from .answering import embed_images, score_yes_no
+from .attention import explain_words
 from .companion import ExpVQA, load
 from .corpora.faces import AUS, Face
 from .errors import ExpVQAError, ImageError, SettingsError
@@ -37,13 +41,15 @@ def explore(model: ExpVQA | None = None) -> Explorer:
 class Explorer(w.VBox):
     """Widgets of one model. It is asked on another thread, so that the page stays alive, and only the newest question counts.
 
-    Its parts can be set from Python: `face` (a `FaceChooser`), `kind`, `area`, `au`, `question`, `samples`, `live`, and the buttons `ask`,
-    `stop` and `save`. `wait` waits for the answer, `view` holds it, `history` holds what was asked for by the button.
+    Its parts can be set from Python: `face` (a `FaceChooser`), `kind`, `area`, `au`, `question`, `samples`, `live`, `word` (the one of the
+    answer that is explained), and the buttons `ask`, `stop` and `save`. `wait` waits for the answer, `view` holds it, `history` holds what
+    was asked for by the button.
     """
 
     def __init__(self, model: ExpVQA) -> None:
         self.model, self.view, self.history = model, None, []
         self._wanted = False  # in the history: kept while a later change, say of a slider still moving, takes a question's place
+        self._arranging = False  # the words to choose from are being changed, and nobody chose one
         self._is_small = sum(part.numel() for part in model.model.parameters()) < SMALL
         self._worker = Latest(self._show_error)
         self.face = FaceChooser(self._on_face)
@@ -55,6 +61,7 @@ class Explorer(w.VBox):
         self.question.observe(self._on_question, "value")
         for part in (self.question, self.samples):
             part.observe(self._on_change, "value")
+        self.word.observe(self._on_word, "value")
         self.ask.on_click(lambda _: self._submit(keep=True))
         self.stop.on_click(self._on_stop)
         self.save.on_click(self._on_save)
@@ -83,11 +90,12 @@ class Explorer(w.VBox):
         self.progress = w.IntProgress(max=5, layout=w.Layout(width="456px", height="8px", visibility="hidden"))
         self.status, self.notice, self.answer, self.bars = w.HTML(), w.HTML(), w.HTML(), w.HTML()
         self.overlay = w.Image(format="png", width=views.SIDE, height=views.SIDE)
+        self.word = w.Dropdown(layout=w.Layout(width="224px", display="none"))
         self.looked, self.heading, self.past, self.link = w.HTML(), w.HTML(), w.HTML(), w.HTML()
         self.save = w.Button(description="Save as PNG", icon="download", disabled=True, layout=w.Layout(width="130px"))
 
     def _arranged(self) -> list[w.Widget]:
-        looked = w.VBox([self.looked, self.overlay], layout=w.Layout(width="228px", justify_content="flex-end"))
+        looked = w.VBox([self.looked, self.word, self.overlay], layout=w.Layout(width="228px", justify_content="flex-end"))
         left = [
             w.HBox([self.face, looked]),
             self.notice,
@@ -129,6 +137,11 @@ class Explorer(w.VBox):
         self.link.value = ""
         if self.live.value:
             self._submit()
+
+    def _on_word(self, change: dict) -> None:
+        if not self._arranging and self.view and change["new"] is not None:
+            self.link.value = ""
+            self._show(self.view.explaining(self.view.words[change["new"]]))
 
     def _on_stop(self, _) -> None:
         self._worker.cancel()
@@ -173,19 +186,36 @@ class Explorer(w.VBox):
         self._step(check, "Answering")
         view = View(seen.shown, seen.name, question, self.model.ask(seen.image, question, crop=False))
         self._step(check, "Explaining", view)
-        found = self.model.explain(seen.image, question=question, crop=False)
-        view = replace(view, heat=found.heat, word=found.answer, p_yes=found.p_yes)
+        view = self._explained(view, seen.image)
         self._step(check, "Scoring the action units", view)
-        view = replace(view, aus=self.model.aus(seen.image, AUS, crop=False))
+        aus, spread = self._scored(seen.image)
+        view = replace(self.view, aus=aus, spread=spread)  # of what is shown: another word may have been chosen meanwhile
         if samples:
             self._step(check, "Sampling answers", view)
-            view = replace(view, samples=tuple(self.model.ask(seen.image, question, samples=samples, crop=False)))
+            told = tuple(self.model.ask(seen.image, question, samples=samples, crop=False))
+            view = replace(self.view, samples=told)
         check()
         if self._wanted:
             self._wanted = False
             self.history = [*self.history, view][-_KEPT:]
         self._show(view)
         self._rest("")
+
+    def _explained(self, view: View, image: Image.Image) -> View:
+        """With a map for the word that the picture made likelier by most; of a yes, a no or a large model for the first word alone."""
+        if self._is_small and len(view.answer.split()) > 1 and self.model.model.config.use_decoder_only_language_model:
+            words = explain_words(self.model.model, self.model.processor, image, view.question, view.answer)
+            return replace(view, words=tuple(words)).explaining(max(words, key=lambda word: word.gain))
+        found = self.model.explain(image, question=view.question, crop=False)
+        return replace(view, heat=found.heat, word=found.answer, p_yes=found.p_yes)
+
+    def _scored(self, image: Image.Image) -> tuple[pd.Series, pd.DataFrame | None]:
+        """P(yes) of each AU: the mean over the wordings of Q3, with the lowest and the highest. Where that takes long, one wording."""
+        model, processor = self.model.model, self.model.processor
+        embeds = embed_images(model, processor, [image])
+        wordings = range(len(questions.Q3)) if self._is_small or model.device.type != "cpu" else (0,)
+        each = pd.concat([score_yes_no(model, processor, [], AUS, wordings=(k,), embeds=embeds) for k in wordings])
+        return each.mean(), pd.DataFrame({"low": each.min(), "high": each.max()}) if len(each) > 1 else None
 
     def _step(self, check: Callable[[], None], doing: str, view: View | None = None) -> None:
         """Between two steps: end here if something newer is wanted, else show what is there and say what comes."""
@@ -204,14 +234,26 @@ class Explorer(w.VBox):
             self.overlay.value = views.overlay_png(view)
         if view is None or view.heat is not None:  # while an answer is being explained the last map stays
             self.overlay.layout.visibility = "visible" if view else "hidden"
-        self.looked.value = views.box("title", f"Where it looked for “{view.word}”" if view and view.word else "Where it looked")
+        self._show_words()
         self.past.value = views.history_html(self.history)
         self._show_bars()
         self._show_heading()
 
+    def _show_words(self) -> None:
+        """The word that is explained: of several the one chosen among them."""
+        words = self.view.words if self.view else ()
+        self._arranging = True
+        self.word.options = [(word.text, k) for k, word in enumerate(words)]
+        self.word.value = next((k for k, word in enumerate(words) if word.heat is self.view.heat), None)
+        self.word.layout.display = None if words else "none"
+        self._arranging = False
+        word = f" for “{self.view.word}”" if self.view and self.view.word and not words else " for the word" if words else ""
+        self.looked.value = views.box("title", f"Where it looked{word}")
+
     def _show_bars(self) -> None:
         if self.view is None or self.view.aus is not None:  # until there are new ones the old ones stay, or they would flicker
-            self.bars.value = views.bars_html(AUS, self.view and self.view.aus, self.au.value if self.kind.value == "Q3" else None)
+            chances, spread = (self.view.aus, self.view.spread) if self.view else (None, None)
+            self.bars.value = views.bars_html(AUS, chances, self.au.value if self.kind.value == "Q3" else None, spread)
 
     def _show_heading(self) -> None:
         drawn = "; sliders: how strongly it is drawn" if self.face.is_drawn else ""

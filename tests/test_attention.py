@@ -9,14 +9,15 @@ import torch
 from PIL import Image
 
 from expvqa_lib.answering import score_yes_no
-from expvqa_lib.attention import METHODS, explain, relevance, upsample
+from expvqa_lib.attention import METHODS, explain, explain_words, first_tokens, relevance, upsample
 from expvqa_lib.errors import SettingsError
-from expvqa_lib.forward import cross_attention_weights, encode_images, query_image
+from expvqa_lib.forward import cross_attention_weights, encode_images, language_inputs, query_image
 from expvqa_lib.model import load
 from expvqa_lib.questions import ask_q1, ask_q3
-from expvqa_lib.relevance import ON_PIXELS, blur
+from expvqa_lib.relevance import BLUR, ON_PIXELS, blur
 from expvqa_lib.text import encode
 
+ANSWER = "The person raises inner eyebrow and pulls lip corner, which suggests happiness."
 ASKED = [ask_q3(12), ask_q1(), ask_q3(1, 2)]
 
 
@@ -196,3 +197,61 @@ def test_upsampling_keeps_the_range_and_the_place():
     for k, (row, column) in enumerate([(1, 2), (3, 0)]):
         y, x = np.unravel_index(large[k].argmax(), (48, 48))
         assert (y // 12, x // 12) == (row, column)
+
+
+@torch.no_grad()
+def log_probabilities(model, processor, pixels, answer: str) -> torch.Tensor:
+    """Of each token of an answer to Q1 given those before it, by the path of training: one pass over question and answer."""
+    text = encode(processor, [ask_q1()], [answer])
+    output = query_image(model, encode_images(model, pixels), text["qformer_input_ids"], text["qformer_attention_mask"])
+    inputs = language_inputs(model, output, text["input_ids"], text["attention_mask"])
+    logits = model.language_model(**inputs).logits[0].log_softmax(1)
+    told = text["labels"][0] != -100
+    before = torch.nn.functional.pad(told, (output.shape[1] - 1, 1))
+    return logits[before].gather(1, text["labels"][0][told][:, None])[:, 0]
+
+
+def test_every_word_is_explained_given_those_before_it(model, processor, images):
+    words = explain_words(model, processor, images[0], ask_q1(), ANSWER)
+    assert [word.text for word in words] == ANSWER.replace(",", "").rstrip(".").split()
+    assert all(ANSWER[word.start :].startswith(word.text) for word in words)
+    pixels = processor.image_processor([Image.open(images[0])], return_tensors="pt")["pixel_values"]
+    sharp, blurred = (log_probabilities(model, processor, p, ANSWER) for p in (pixels, blur(pixels, BLUR * pixels.shape[-1])))
+    starts = [len(processor.tokenizer(ANSWER[: word.start].rstrip(), add_special_tokens=False)["input_ids"]) for word in words]
+    np.testing.assert_allclose([word.gain for word in words], (sharp - blurred)[starts], atol=1e-4)
+    assert all(word.heat.shape == (48, 48) and word.heat.max() == 1 for word in words)
+    raises, pulls = words[2].heat, words[6].heat
+    assert np.abs(raises - pulls).max() > 0.02
+
+
+def test_a_word_given_nothing_before_it_is_the_first_and_what_was_said_changes_it(model, processor, images):
+    plain = relevance(model, processor, images, ASKED, targets=["happiness"] * 3)
+    empty = relevance(model, processor, images, ASKED, targets=["happiness"] * 3, said=["", "", ""])
+    np.testing.assert_array_equal(plain[0], empty[0])
+    mixed = relevance(model, processor, images, ASKED, targets=["happiness"] * 3, said=["", "The face shows", "The"])
+    np.testing.assert_allclose(mixed[0][0], plain[0][0], atol=1e-3)  # that of others in the batch changes nothing
+    assert np.abs(mixed[0][1] - plain[0][1]).max() > 0.01
+    _, _, told = relevance(model, processor, images[:1], [ask_q1()], said=["The face shows"])
+    pixels = processor.image_processor([Image.open(images[0])], return_tensors="pt")["pixel_values"]
+    best = {word: log_probabilities(model, processor, pixels, f"The face shows {word}")[-1] for word in (told[0], "fear")}
+    assert len(first_tokens(processor, told)) == 1 and best[told[0]] >= best["fear"]
+
+
+@pytest.mark.parametrize("patch", [0, 6, 15])
+def test_every_word_points_to_the_patch_that_decides(model, processor, images, patch):
+    look_only_at(model, patch)
+    for word in explain_words(model, processor, images[0], ask_q1(), "The face shows anger."):
+        x, y = word.place
+        assert int(4 * y) * 4 + int(4 * x) == patch
+
+
+def test_what_has_no_word_to_explain_is_said(model, processor, images):
+    with pytest.raises(SettingsError, match=r"the answer '\.\.\.' has no word to explain"):
+        explain_words(model, processor, images[0], ask_q1(), "...")
+    with pytest.raises(SettingsError, match="2 beginnings of answers in `said` for 3 images; give one an image"):
+        relevance(model, processor, images, ASKED, said=["a", "b"])
+    with pytest.raises(SettingsError, match="2 questions for 3 images"):
+        relevance(model, processor, images, ASKED[:2])
+    model.config.use_decoder_only_language_model = False
+    with pytest.raises(SettingsError, match="a later word needs a decoder-only language model"):
+        explain_words(model, processor, images[0], ask_q1(), ANSWER)

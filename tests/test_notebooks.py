@@ -30,6 +30,9 @@ FIGURES = (
     "ablation",
     "attention",
     "attention_pointing",
+    "attention_grid",
+    "attention_words",
+    "video_curves",
 )
 
 

@@ -323,3 +323,17 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path):
     with pytest.raises(SettingsError, match=f"{tmp_path}: not a SynthFACS folder"):
         make(tmp_path, SMALL)
     assert (tmp_path / "holiday.jpg").read_bytes() == b"precious"
+
+
+def test_a_sequence_is_one_person_whose_units_rise_and_fall():
+    person = people(1)[0]
+    found = synthetic.sequence(person, {1: (2, 10, 0.8), 12: (5, 25, 1.0)}, 31, seed=1)
+    assert len(found) == 31 and {face.identity for face in found} == {person}
+    inner, corners = (np.array([face.aus.get(au, 0.0) for face in found]) for au in (1, 12))
+    assert inner.argmax() == 6 and inner[6] == 0.8 and not inner[:3].any() and not inner[10:].any()
+    assert corners.argmax() == 15 and corners[15] == 1 and (np.diff(corners[5:16]) > 0).all() and (np.diff(corners[15:26]) < 0).all()
+    assert found[0].scene.yaw != found[-1].scene.yaw and found[0].scene.background == found[-1].scene.background
+    assert found == synthetic.sequence(person, {1: (2, 10, 0.8), 12: (5, 25, 1.0)}, 31, seed=1)
+    for frames, programme in ((0, {}), (5, {1: (4, 4, 1.0)}), (5, {21: (0, 4, 1.0)})):
+        with pytest.raises(SettingsError):
+            synthetic.sequence(person, programme, frames)

@@ -14,12 +14,13 @@ from PIL import Image
 from skimage import data
 
 import expvqa_lib as expvqa
+from expvqa_lib.answering import score_yes_no
 from expvqa_lib.corpora.faces import AUS
 from expvqa_lib.errors import SettingsError
-from expvqa_lib.faces_widget import DRAWN, PHOTO
+from expvqa_lib.faces_widget import DRAWN, PHOTO, see
 from expvqa_lib.latest import Latest
 from expvqa_lib.questions import ask_q1, ask_q2, ask_q3
-from expvqa_lib.views import View, figure_png
+from expvqa_lib.views import WHISKERS, View, bars_html, figure_png
 
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -80,6 +81,35 @@ def test_a_slider_redraws_the_face_and_changes_what_the_model_sees(explorer):
     assert explorer.view.aus["AU12"] > rest + 0.3 and explorer.view.answer == "yes" and explorer.view is not before
     explorer.face.rest.click()
     assert explorer.wait() and explorer.face.picture.value == face and explorer.view.aus["AU12"] == pytest.approx(rest, abs=1e-4)
+
+
+def test_whiskers_run_from_the_lowest_to_the_highest_of_the_three_wordings(explorer, shipped):
+    image = see(explorer.face.chosen()).image
+    each = np.stack([score_yes_no(shipped.model, shipped.processor, [image], AUS, wordings=(k,)).iloc[0] for k in range(3)])
+    np.testing.assert_allclose(explorer.view.aus, each.mean(0), atol=1e-4)
+    np.testing.assert_allclose(explorer.view.spread, np.stack([each.min(0), each.max(0)], 1), atol=1e-4)
+    assert explorer.bars.value.count('class="whisker"') == len(AUS) and WHISKERS in explorer.bars.value
+    low, high = explorer.view.spread.loc["AU12"]
+    assert f'left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%" title="{low:.2f} to {high:.2f}"' in explorer.bars.value
+    without = bars_html(AUS, explorer.view.aus, None)
+    assert "whisker" not in without and without.count('class="bar"') == len(AUS)
+
+
+def test_the_word_to_explain_is_chosen_among_those_of_the_answer(explorer):
+    assert explorer.word.layout.display == "none" and "for “" in explorer.looked.value  # a yes or no is one word
+    explorer.kind.value = "Q1"
+    explorer.face.expression.value = "surprise"
+    assert explorer.wait()
+    view, shown_map = explorer.view, explorer.overlay.value
+    names = [name for name, _ in explorer.word.options]
+    assert explorer.word.layout.display is None and " ".join(names) == re.sub(r"[.,]", "", view.answer)
+    assert max(view.words, key=lambda word: word.gain).text == view.word == names[explorer.word.value] and len(names) > 3
+    other = next(k for k, word in enumerate(view.words) if np.abs(word.heat - view.heat).max() > 0.5)
+    explorer.word.value = other
+    assert explorer.view.word == names[other] and explorer.overlay.value != shown_map
+    assert explorer.view.aus is view.aus and explorer.word.value == other
+    explorer.kind.value = "Q3"
+    assert explorer.wait() and explorer.word.layout.display == "none" and not explorer.view.words
 
 
 def test_people_and_expressions_set_the_face(explorer):
@@ -144,7 +174,7 @@ def test_a_text_file_renamed_is_refused_by_its_name_and_the_last_photo_does_not_
 def test_a_photo_of_20_megapixels_is_cut_to_its_face(explorer, tmp_path):
     large = np.asarray(Image.fromarray(data.astronaut()).resize((4500, 4500)))
     explorer.face.source.value = PHOTO
-    assert "Upload a photo" in explorer.status.value
+    assert "Upload a photo" in explorer.status.value and "above 10 MB" in explorer.face.limit.value
     upload(explorer, "large.jpg", jpeg(large))
     cropped = explorer.view.image
     assert explorer.view.answer and max(cropped.size) <= 1024 and "expvqa-error" not in shown(explorer)

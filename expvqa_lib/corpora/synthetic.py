@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..facs import ACTION_UNITS, BP4D_AUS, EMOTIONS
 from ..files import atomic, fingerprint, write_json
 from . import table as face_table
 from .drawing import render
-from .faces import AUS, Face, Scene, random_identity, random_scene
+from .faces import AUS, Face, Identity, Scene, random_identity, random_scene
 
 PRESENT = 0.35
 """Intensity from which an AU counts as present; below it a frame shows a trace and is labelled absent."""
@@ -31,6 +32,8 @@ VERSION = 3
 """Raised whenever the same settings draw other faces."""
 
 VIDEO_FRAMES, SAMPLED_EVERY, ONSET = 120, 10, 5  # frames; an AU takes ONSET frames to its apex and as many back
+
+_POSE = ("yaw", "pitch", "roll", "scale", "shift_x", "shift_y")
 
 _CONFLICTS = (
     {
@@ -110,9 +113,7 @@ def _video(rng: np.random.Generator, identity) -> list[tuple[int, Face]]:
     frames = []
     for t in range(SAMPLED_EVERY // 2, VIDEO_FRAMES, SAMPLED_EVERY):
         share = 0.5 * t / VIDEO_FRAMES
-        pose = {
-            k: (1 - share) * getattr(first, k) + share * getattr(last, k) for k in ("yaw", "pitch", "roll", "scale", "shift_x", "shift_y")
-        }
+        pose = {k: (1 - share) * getattr(first, k) + share * getattr(last, k) for k in _POSE}
         aus, lateral = {}, {}
         for au, peak, side, onset, offset in programme:
             ramp = min((t - onset) / ONSET, (offset - t) / ONSET, 1.0)
@@ -120,6 +121,32 @@ def _video(rng: np.random.Generator, identity) -> list[tuple[int, Face]]:
                 aus[au], lateral[au] = round(peak * ramp, 3), side
         frames.append((t, Face(identity, Scene(**pose, **scenes, seed=int(rng.integers(2**31))), aus, lateral)))
     return frames
+
+
+def sequence(identity: Identity, programme: Mapping[int, tuple[float, float, float]], frames: int, seed: int = 0) -> list[Face]:
+    """One person over time: action units rise smoothly and fall again while the head drifts. Nothing is drawn yet: `render` does.
+
+    Args:
+        programme: for each AU the frames where it begins and ends, and its intensity in the middle, in (0, 1].
+        frames: how many.
+        seed: of the view.
+
+    Raises:
+        SettingsError: there is no frame, an AU cannot be drawn, or it ends before it begins.
+    """
+    if frames < 1 or any(end <= begin for begin, end, _ in programme.values()):
+        raise SettingsError(f"{frames} frames, {dict(programme)}: expected at least 1 frame, and an end after the beginning of each AU")
+    rng = np.random.default_rng(seed)
+    first, last = random_scene(rng, 0.5), random_scene(rng, 0.5)
+    faces = []
+    for t in range(frames):
+        share = t / max(1, frames - 1)
+        pose = {k: (1 - share) * getattr(first, k) + share * getattr(last, k) for k in _POSE}
+        done = {au: (t - begin) / (end - begin) for au, (begin, end, _) in programme.items()}
+        strengths = {au: programme[au][2] * np.sin(np.pi * share) ** 2 for au, share in done.items() if 0 < share < 1}
+        aus = {au: round(float(strength), 3) for au, strength in strengths.items() if strength >= 0.001}
+        faces.append(Face(identity, replace(first, **pose, seed=int(rng.integers(2**31))), aus))
+    return faces
 
 
 def _rows(job: tuple) -> list[dict]:
