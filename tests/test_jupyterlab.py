@@ -180,8 +180,8 @@ def test_a_walkthrough_runs_to_its_end(page, lab, name):
     page.wait_for_function(ENDED, timeout=RUN)
     assert page.locator(ERROR).all_inner_texts() == []
     assert not [text for text in page.locator("[data-mime-type*=stderr]").all_inner_texts() if "Warning" in text]
-    pictures, tables = (page.locator(f".jp-OutputArea {tag}:visible").count() for tag in ("img", "table"))
-    assert (pictures, tables) >= {"walkthrough": (4, 2), "own_photos": (2, 3)}[name]
+    pictures, tables = {"walkthrough": (4, 2), "own_photos": (2, 3)}[name]
+    assert page.locator(".jp-OutputArea img:visible").count() >= pictures and page.locator(".jp-OutputArea table:visible").count() >= tables
     if name == "walkthrough":
         page.locator(".widget-slider .noUi-handle").first.wait_for()
         page.locator(".expvqa-answer").wait_for()
