@@ -26,7 +26,8 @@ class Profile:
     ablations: bool = False  # whether notebook 09, which trains them, belongs to the run
     left_out: tuple[int, ...] = (12, 4)  # AUs that one model each is never asked about, to see whether it can still tell them
     explained: int = 40  # faces an AU in the attention measurements
-    probed: int | None = 600  # faces that a linear probe is trained on; None: all
+    probed: int | None = 600  # faces that a probe is trained on; None: all
+    probe_epochs: int = 0  # for which notebook 06 also trains what gives the features, at most
     resamples: int = 1000  # of the bootstrap
     seed: int = 42
     base: str = str(BASE)  # model folder or hub name that fine-tuning starts from
@@ -44,7 +45,7 @@ PROFILES = {
             videos=1,
             wild_train=48,
             wild_validation=8,
-            wild_test=24,
+            wild_test=60,
             emotion_train=48,
             emotion_validation=8,
             emotion_test=32,
@@ -52,6 +53,7 @@ PROFILES = {
         exp_vqa=Recipe(steps=4, images=8, questions=4, validate_every=2),
         exp_vqa_fz=Recipe(steps=4, images=8, questions=4, validate_every=2),
         ablations=True,
+        probe_epochs=1,
         left_out=(12,),
         explained=2,
         probed=48,
@@ -59,9 +61,11 @@ PROFILES = {
     ),
     "paper": Profile("paper", base="Salesforce/instructblip-vicuna-7b", corpora=None, exp_vqa=PAPER, exp_vqa_fz=PAPER, probed=None),
 }
-PROFILES |= {full: replace(PROFILES[name], name=full, ablations=True) for name, full in (("quick", "full"), ("paper", "paper-full"))}
+PROFILES |= {
+    full: replace(PROFILES[name], name=full, ablations=True, probe_epochs=20) for name, full in (("quick", "full"), ("paper", "paper-full"))
+}
 """`quick` regenerates the committed figures; `smoke` runs the same code on a miniature in the tests and learns nothing; `paper` is the
-paper's own scale, on data sets of one's own. `full` and `paper-full` are the same with the ablations."""
+paper's own scale, on data sets of one's own. `full` and `paper-full` are the same with ablations and fine-tuned probes."""
 
 
 def get(name: str) -> Profile:

@@ -4,6 +4,7 @@ relevance maps are."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,8 +13,10 @@ from . import evaluation, representation
 from .corpora.table import SPLITS, au_labels
 from .errors import SettingsError
 from .evaluation import with_controls
+from .files import fingerprint
 from .metrics.au_f1 import au_table, best_thresholds
 from .metrics.captions import caption_table
+from .probing_finetuned import ProbeRecipe
 from .questions import answer_q1, answer_q2
 from .recipe import VARIANTS
 from .workspace import MODELS
@@ -101,11 +104,18 @@ def tuned_thresholds(workspace: Workspace) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def probes(
-    workspace: Workspace, target: str, models: Sequence[str] = MODELS, parts: Sequence[str] = tuple(representation.PART_NAMES)
+    workspace: Workspace,
+    target: str,
+    models: Sequence[str] = MODELS,
+    parts: Sequence[str] = tuple(representation.PART_NAMES),
+    finetune: ProbeRecipe | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Linear probes of the vision encoder's and the Q-Former's features: `aus` on the AU corpus, `emotion` on the emotion corpus.
+    """Probe the vision encoder's and the Q-Former's features: `aus` on the AU corpus, `emotion` on the emotion corpus.
 
     Of a corpus with more faces, `Profile.probed` a split are drawn for training and validation; the test split is whole.
+
+    Args:
+        finetune: train the part, too; without it a linear probe reads the features as they are.
 
     Returns:
         The table of `representation_table`, and the differences to the base of `representation_differences`.
@@ -119,22 +129,22 @@ def probes(
         for split, some in zip(SPLITS, splits, strict=True)
     ]
     faces = pd.concat(splits, ignore_index=True)
-    scores = {}
-    for name in models:
-        for part in parts:
-            scores[name, part] = workspace.kept(
-                f"probe-{target}-{part}-{most}", name, lambda n=name, p=part: _probe(workspace, n, faces, target, p)
-            )
+    how = f"-{fingerprint(vars(finetune))[:4]}" if finetune else ""
+
+    def probe(name: str, part: str) -> pd.DataFrame:
+        model, folder = workspace.model(name), workspace.run_dir / "features"
+        return representation.probe(model.model, model.processor, faces, target, part, folder, finetune=finetune)
+
+    scores = {
+        (name, part): workspace.kept(f"probe-{target}-{part}-{most}{how}", name, partial(probe, name, part))
+        for name in models
+        for part in parts
+    }
     settings = {"resamples": workspace.profile.resamples, "seed": workspace.profile.seed}
     return tuple(
         measure(faces, scores, target, **settings)
         for measure in (representation.representation_table, representation.representation_differences)
     )
-
-
-def _probe(workspace: Workspace, name: str, faces: pd.DataFrame, target: str, part: str) -> pd.DataFrame:
-    model = workspace.model(name)
-    return representation.probe(model.model, model.processor, faces, target, part, workspace.run_dir / "features")
 
 
 def faithfulness(workspace: Workspace) -> pd.DataFrame:
