@@ -19,7 +19,7 @@ class Profile:
 
     name: str
     corpora: CorpusSizes | None = field(default_factory=CorpusSizes)  # None: real data
-    exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=1000, learning_rate=8e-4, crop=(1.0, 1.0)))  # flips alone
+    exp_vqa: Recipe = field(default_factory=lambda: Recipe(steps=900, learning_rate=8e-4, crop=(1.0, 1.0)))  # flips alone
     exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=950, learning_rate=1.5e-3, augment=False))
     unseen: tuple[int, ...] = (5, 9, 20, 25, 26)  # AUs that Exp-VQA(fz) is asked about without having been taught to (zero-shot)
     exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already

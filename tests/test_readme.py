@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from expvqa_lib import faithfulness
+from expvqa_lib import ablations, faithfulness, zero_shot
 from expvqa_lib.evaluation import summary, verdict
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +23,17 @@ def test_the_best_and_the_weakest_action_unit_are_those_of_the_committed_figures
 def test_what_is_said_of_the_maps_is_what_was_measured():
     table = pd.read_csv(ROOT / "figures" / "faithfulness.csv")
     assert faithfulness.verdict(table) in " ".join((ROOT / "README.md").read_text().split())
+
+
+def test_what_is_said_of_unseen_action_units_is_what_was_measured():
+    table, gains = (pd.read_csv(ROOT / "figures" / f"{name}.csv") for name in ("zero_shot", "zero_shot_differences"))
+    assert zero_shot.verdict(table, gains) in (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_ablations_is_the_committed_one():
+    text, printed = ((ROOT / name).read_text() for name in ("README.md", "figures/ablation_table.md"))
+    assert printed.split("\n\n")[0] in text
+    assert ablations.verdict(pd.read_csv(ROOT / "figures" / "ablation.csv")) in " ".join(text.split())
 
 
 def test_the_quick_models_card_tells_the_committed_figures():
