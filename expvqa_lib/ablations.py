@@ -1,6 +1,7 @@
 """What each type of question is worth: models taught some of them, Exp-BLIP's captioners, and models never asked about one action unit.
 
-All are trained from the base by the recipe of Exp-VQA(fz), for as many steps and with the same seed, and measured on the same people.
+All are trained from the base by the recipe of Exp-VQA(fz), for as many steps (or epochs) and with the same seed, and measured on the same
+people.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ def relevance(
 
     Returns:
         Maps float32 [N, h, h] over the model's square picture, from 0 to 1 (the maximum of each, unless nothing is relevant), with h the
-        patches a side or, of the methods that see pixels, the picture's side; P(yes) [N] against no; and the word explained.
+        patches a side or, of the methods that see pixels, the picture's side; P(yes) [N] against no, by the first token alone; and the word
+        explained.
 
     Raises:
         SettingsError: the method is unknown, cannot be had of this model, or has no such layer or query; or there is not one question,

@@ -156,15 +156,15 @@ def build_parser() -> argparse.ArgumentParser:
     _profile(evaluate)
     _model(evaluate, "all models of the run; exp_vqa, say, for the rows of one of them")
     evaluate.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/PROFILE); with --data: predictions/MODEL")
-    own = evaluate.add_argument_group("on faces of your own; a run that was stopped goes on, `accelerate launch` shares it")
+    own = evaluate.add_argument_group("on faces of your own; a run that was stopped goes on, `torchrun` shares it")
     own.add_argument("--data", metavar="PATH", help="face table, .parquet or .csv, or folder that holds data sets")
     own.add_argument("--image-root", metavar="DIR", help="folder that the images are relative to (default: the table's)")
-    own.add_argument("--questions", nargs="+", choices=("q1", "q2", "q3"), default=["q3"], metavar="Q", help="q1, q2, q3 (default: q3)")
-    own.add_argument("--wordings", nargs="+", type=int, default=[0], metavar="N", help="0, 1, 2 (default: 0)")
+    own.add_argument("--questions", nargs="+", choices=("q1", "q2", "q3"), metavar="Q", help="q1, q2, q3 (default: q3)")
+    own.add_argument("--wordings", nargs="+", type=int, metavar="N", help="0, 1, 2 (default: 0)")
     own.add_argument(
         "--in-words", action="store_true", help="have Q3 answered in words, too: slower, and counts what is neither yes nor no"
     )
-    own.add_argument("--split", default="test", metavar="S", help="train, validation or test (default: test)")
+    own.add_argument("--split", metavar="S", help="train, validation or test (default: test)")
     own.add_argument("--predictions", metavar="FILE", help="measure these again, without a model")
 
     convert = command(

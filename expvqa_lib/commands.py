@@ -190,6 +190,9 @@ def evaluate(options: argparse.Namespace, load: Callable) -> None:
         return
     from .recipe import VARIANTS
 
+    _refuse_own(
+        options, ("image_root", "questions", "wordings", "in_words", "split"), "go with --data; without, a run's test split is asked Q3"
+    )
     workspace = open_workspace(options, options.output)
     if options.model in ("base", *VARIANTS):
         table = workspace.au_detection()
@@ -201,13 +204,20 @@ def evaluate(options: argparse.Namespace, load: Callable) -> None:
     print(table.to_string(index=False))
 
 
+def _refuse_own(options: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]:
+        raise SettingsError(f"{' and '.join(given)} {why}")
+
+
 def _evaluate_own(options: argparse.Namespace, load: Callable) -> None:
     from . import predicting
     from .files import atomic
 
     if not options.data:
         raise SettingsError("--predictions needs --data, the face table with the labels")
+    split = options.split or "test"
     if options.predictions:
+        _refuse_own(options, ("model", "questions", "wordings", "in_words"), "go without --predictions, which are measured as they are")
         output = Path(options.output or Path(options.predictions).parent)
         predictions = predicting.read_predictions(options.predictions)
         faces = predicting.read_faces(options.data, options.image_root, output / "tables")
@@ -219,13 +229,13 @@ def _evaluate_own(options: argparse.Namespace, load: Callable) -> None:
         with state().main_process_first():  # one of several processes reads data sets and keeps their tables
             output = Path(options.output or Path("predictions") / Path(options.model).name)
             faces = predicting.read_faces(options.data, options.image_root, output / "tables")
-        kinds = [kind.upper() for kind in options.questions]
-        asked = {"split": options.split, "wordings": options.wordings, "in_words": options.in_words, "name": Path(options.model).name}
+        kinds = [kind.upper() for kind in options.questions or ["q3"]]
+        asked = {"split": split, "wordings": options.wordings or [0], "in_words": options.in_words, "name": Path(options.model).name}
         predictions = predicting.predict(load(options), faces, output, kinds, **asked)
         if not state().is_main_process:
             return
     name = predictions.attrs.get("model") or Path(options.predictions).resolve().parent.name
-    table = predicting.measure(predictions, faces, split=options.split, name=name)
+    table = predicting.measure(predictions, faces, split=split, name=name)
     with atomic(output / "metrics.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f")
     print(table.to_string(index=False))

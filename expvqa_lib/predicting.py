@@ -230,7 +230,9 @@ def measure(
         for kind in (kind for kind in TYPES if (predictions["question_type"] == kind).any()):
             asked = _asked(rows, [kind], predictions.loc[predictions["question_type"] == kind, "wording"].unique())
             told = mine[mine["question_type"] == kind]
-            if len(asked) or len(told):
+            if len(told) and asked.empty:
+                raise TableError(f"predictions: {kind} was asked of {rows['dataset'].iat[0]}, where no action unit is labelled")
+            if len(asked):
                 tables.append((_q3 if kind == "Q3" else _in_words)(told, rows, train, asked, name, drawn).assign(question=kind))
     if not tables:
         raise TableError(f"the predictions hold no question of {', '.join(TYPES)}")
@@ -275,16 +277,17 @@ def _in_words(told: pd.DataFrame, faces: pd.DataFrame, train: pd.DataFrame, aske
     long = answers.reset_index(names="row").melt("row", value_name="answer").sort_values("row", kind="stable", ignore_index=True)
     common = {"groups": faces["subject"], "model": name, "dataset": faces["dataset"].iat[0], "split": "test"} | drawn
     empty = (answers.map(str.strip) == "").to_numpy()
-    tables = [share_table(empty.any(axis=1, keepdims=True), np.ones((len(faces), 1), bool), ["macro"], "empty", **common)]
+    tables = [share_table(empty, np.ones_like(empty), [*map(str, answers), "macro"], "empty", **common)]
     if evaluation.au_columns(faces):
         tables.append(evaluation.told_aus(faces, {name: long}, *drawn.values(), _exchanged(faces, name)))
     known = faces["emotion"].isin(list(EMOTIONS)).to_numpy()
     if by == "question_type" and known.any():
         some, heard = faces[known].reset_index(drop=True), long[known].reset_index(drop=True)
         train = train[train["emotion"].isin(list(EMOTIONS))]
-        tables.append(evaluation.told_emotions(some, train, {name: heard}, *drawn.values(), _exchanged(some, name)))
+        emotions = evaluation.told_emotions(some, train, {name: heard}, *drawn.values(), _exchanged(some, name))
+        tables.append(emotions.replace({"target": {"macro": "emotion"}}))  # `macro` is that of the AUs
         unread = long["answer"].map(questions.read_emotion).isna().to_numpy()[:, None]
-        tables.append(share_table(unread & known[:, None], known[:, None], ["macro"], "unread", **common))
+        tables.append(share_table(unread & known[:, None], known[:, None], ["emotion"], "unread", **common))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -59,7 +59,9 @@ PROFILES = {
         probed=48,
         resamples=50,
     ),
-    "paper": Profile("paper", base="Salesforce/instructblip-vicuna-7b", corpora=None, exp_vqa=PAPER, exp_vqa_fz=PAPER, probed=None),
+    "paper": Profile(
+        "paper", base="Salesforce/instructblip-vicuna-7b", corpora=None, exp_vqa=PAPER, exp_vqa_fz=PAPER, unseen=(), probed=None
+    ),
 }
 PROFILES |= {
     full: replace(PROFILES[name], name=full, ablations=True, probe_epochs=20) for name, full in (("quick", "full"), ("paper", "paper-full"))

@@ -92,14 +92,14 @@ def tuned_thresholds(workspace: Workspace) -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns:
         A table as `au_table` gives it, whose metrics end in `_tuned`; and the thresholds, a row a model and a column an AU.
     """
-    columns = evaluation.au_columns(workspace.faces_of(workspace.au_corpus))
     seen, test = (workspace.faces_of(workspace.au_corpus, split) for split in ("validation", "test"))
+    columns = [column for column in evaluation.au_columns(test) if column in evaluation.au_columns(seen)]
     common = {"dataset": workspace.au_corpus, "split": "test", "groups": test["subject"], "metrics": TUNED_METRICS}
     common |= {"n_resamples": workspace.profile.resamples, "seed": workspace.profile.seed}
     tables, chosen = [], {}
     for name in VARIANTS:
         chosen[name] = best_thresholds(seen[columns], workspace.scores(name, split="validation")[columns])
-        tables.append(au_table(test[columns], workspace.scores(name), model=name, threshold=chosen[name], **common))
+        tables.append(au_table(test[columns], workspace.scores(name)[columns], model=name, threshold=chosen[name], **common))
     return pd.concat(tables, ignore_index=True), pd.DataFrame(chosen).T
 
 
@@ -120,10 +120,9 @@ def probes(
     Returns:
         The table of `representation_table`, and the differences to the base of `representation_differences`.
     """
-    faces = workspace.faces()
-    faces = faces[faces["dataset"] == (workspace.au_corpus if target == "aus" else workspace.emotion_corpus)]
-    splits = [workspace.faces_of(faces["dataset"].iat[0], split) for split in SPLITS]
-    most = workspace.profile.probed or len(faces)
+    corpus = workspace.au_corpus if target == "aus" else workspace.emotion_corpus
+    splits = [workspace.faces_of(corpus, split) for split in SPLITS]
+    most = workspace.profile.probed or sum(map(len, splits))
     splits = [
         some if split == "test" else some.sample(min(most, len(some)), random_state=workspace.profile.seed)
         for split, some in zip(SPLITS, splits, strict=True)

@@ -76,7 +76,7 @@ def named(name: str, unseen: tuple[int, ...] = ()) -> Lesson:
         return replace(ABLATIONS[name], unseen=unseen)
     if found := re.fullmatch(r"without_au(\d+)", name):
         return Lesson(unseen=(*unseen, int(found[1])))
-    raise SettingsError(f"model {name!r} is unknown; known are {', '.join(('base', *VARIANTS, *ABLATIONS))} and without_au12, say")
+    raise SettingsError(f"model {name!r} is unknown; known are {', '.join((*VARIANTS, *ABLATIONS))} and without_au12, say")
 
 
 def variant(name: str) -> str:
@@ -118,6 +118,8 @@ def choose(pairs: datasets.DatasetDict, lesson: Lesson) -> datasets.DatasetDict:
         kinds, aus = columns["question_type"][:], columns["au"][:]
         kept = np.isin(kinds, lesson.questions) & ~((kinds == "Q3") & np.isin(aus, lesson.unseen))
         chosen[split] = pairs[split].select(np.flatnonzero(kept))
+        if split != "train" and not len(chosen[split]):
+            del chosen[split]
     if not len(chosen["train"]):
         raise SettingsError(f"{lesson}: none of the {len(pairs['train'])} training pairs is left; leave in another type of question or AU")
     return chosen

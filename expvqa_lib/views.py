@@ -74,7 +74,7 @@ class View:
     @property
     def told(self) -> str:
         """The answer, with the probability of yes where that is what was asked."""
-        return f"{self.answer}  (P(yes) = {self.p_yes:.2f})" if self.word in (YES, NO) else self.answer
+        return f"{self.answer}  (P(yes) = {self.p_yes:.2f})" if self.word in (YES, NO) and not np.isnan(self.p_yes) else self.answer
 
 
 def png(image: Image.Image, side: int = SIDE) -> bytes:

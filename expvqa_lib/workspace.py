@@ -102,8 +102,10 @@ class Workspace:
         return next((name for name in (*order, *sorted(there)) if name in there), None)
 
     def faces_of(self, dataset: str, split: str = "test") -> pd.DataFrame:
-        """Rows of one corpus and split; of the emotion corpus those that have one emotion."""
+        """Rows of one corpus and split: of the emotion corpus those that have one emotion, for a test none that a program labelled."""
         faces = self._faces[(self._faces["dataset"] == dataset) & (self._faces["split"] == split)]
+        if split == "test":
+            faces = faces[faces["labelled_by"].isna()]
         if dataset == self.emotion_corpus:
             faces = faces[faces["emotion"].isin(list(EMOTIONS))]
         return faces.reset_index(drop=True)

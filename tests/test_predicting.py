@@ -91,8 +91,8 @@ def test_predictions_have_a_row_a_question_and_metrics_follow_without_a_model(mi
         assert at["Q3", "mine", "synth_lab", row.target, row.metric] == pytest.approx(row.value, abs=2e-4)
     models = set(metrics.loc[metrics["question"] == "Q3", "model"])
     assert models == {"mine", "prior", "mine_shuffled_images"}
-    assert at["Q1", "mine", "synth_emotion", "macro", "unread"] == 100 and at["Q1", "mine", "synth_emotion", "macro", "accuracy"] == 0
-    assert ("Q2", "mine", "synth_lab", "macro", "f1") in at and ("Q1", "prior", "synth_emotion", "macro", "accuracy") in at
+    assert at["Q1", "mine", "synth_emotion", "emotion", "unread"] == 100 and at["Q1", "mine", "synth_emotion", "emotion", "accuracy"] == 0
+    assert ("Q2", "mine", "synth_lab", "macro", "f1") in at and ("Q1", "prior", "synth_emotion", "emotion", "accuracy") in at
     once = (out / "metrics.csv").read_text()
     (out / "metrics.csv").unlink()
     monkeypatch.setattr("expvqa_lib.load", None)
@@ -196,7 +196,7 @@ def test_empty_answers_are_counted(mine, data, tmp_path, capsys):
     metrics = pd.read_csv(tmp_path / "out" / "metrics.csv").set_index(["model", "dataset", "metric", "target"])
     first = pd.read_parquet(path)["dataset"].iat[0]
     assert metrics.loc[("mine", first, "empty", "macro"), "support"] == 2
-    assert metrics.loc[("mine", "synth_emotion", "unread", "macro"), "support"] == 2 * (first == "synth_emotion")
+    assert metrics.loc[("mine", "synth_emotion", "unread", "emotion"), "support"] == 2 * (first == "synth_emotion")
 
 
 def test_bad_data_and_models_are_refused(mine, made, data, tmp_path, capsys, model, processor):

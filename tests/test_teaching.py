@@ -74,7 +74,7 @@ def test_a_model_is_taught_what_its_name_says(name, lesson):
 
 
 def test_names_and_captioners_that_are_not_known_are_refused():
-    with pytest.raises(SettingsError, match="model 'q4_only' is unknown; known are base, exp_vqa, exp_vqa_fz, q1_only.*without_au12"):
+    with pytest.raises(SettingsError, match="model 'q4_only' is unknown; known are exp_vqa, exp_vqa_fz, q1_only.*without_au12"):
         named("q4_only")
     with pytest.raises(SettingsError, match="AU 3 is unknown"):
         named("without_au3")
@@ -142,3 +142,8 @@ def test_a_captioner_without_a_face_to_tell_is_refused():
     with pytest.raises(TableError, match="the pairs have no column question_type, au"):
         bare = datasets.Dataset.from_dict({"image": ["a.png"], "text_input": ["?"], "text_output": ["yes"]})
         choose(datasets.DatasetDict(train=bare), Lesson(unseen=(12,)))
+
+
+def test_a_split_of_which_nothing_is_left_is_left_out(made):
+    q1 = made["validation"].filter(lambda row: row["question_type"] == "Q1")
+    assert set(choose(type(made)({**made, "validation": q1}), Lesson(questions=("Q3",)))) == {"train", "test"}

@@ -160,7 +160,7 @@ def test_profiles_that_cannot_run_are_refused(options, message):
 
 
 def test_unknown_models_are_refused(place):
-    with pytest.raises(SettingsError, match="model 'exp_blip' is unknown; known are base, exp_vqa, exp_vqa_fz"):
+    with pytest.raises(SettingsError, match="model 'exp_blip' is unknown; known are exp_vqa, exp_vqa_fz"):
         Workspace("toy", **place).model("exp_blip")
 
 
