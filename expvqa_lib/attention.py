@@ -152,6 +152,33 @@ def first_tokens(processor: InstructBlipProcessor, answers: Sequence[str]) -> li
     return [ids[0] for ids in processor.tokenizer(list(answers), add_special_tokens=False)["input_ids"]]
 
 
+def relevance_of_aus(
+    model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, images: Sequence, aus: Sequence[int], **how
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where a model looks for a yes to Q3 about one AU an image: the mean of the maps of `relevance` over the wordings of the question.
+
+    One wording's map has accidents of its own, the mean has fewer: on drawn faces its peak is right more often.
+
+    Returns:
+        Maps [N, h, h] from 0 to 1, and P(yes) [N], the mean over the wordings as in `answering.score_yes_no`.
+    """
+    yes = [questions.YES] * len(images)
+    found = [
+        relevance(model, processor, images, [questions.ask_q3(au, wording) for au in aus], targets=yes, **how)
+        for wording in range(len(questions.Q3))
+    ]
+    heat, chances = (np.mean([part[k] for part in found], axis=0) for k in range(2))
+    return heat / heat.max(axis=(1, 2), keepdims=True).clip(min=1e-30), chances
+
+
+def explain_au(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, image, au: int) -> Explanation:
+    """Explain a yes about one AU, by the default method and over all wordings; `answer` says yes from P(yes) = 0.5 on."""
+    picture = load_image(image)
+    maps, chances = relevance_of_aus(model, processor, [picture], [au])
+    answer = questions.YES if chances[0] >= 0.5 else questions.NO
+    return Explanation(picture, questions.ask_q3(au), answer, float(chances[0]), maps[0])
+
+
 def explain(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, image, question: str) -> Explanation:
     """Explain the first word of the answer to one question about one image, by the default method."""
     picture = load_image(image)

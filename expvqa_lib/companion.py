@@ -70,19 +70,20 @@ class ExpVQA:
         return pd.DataFrame(rows, columns=["image", "question", "answer"])
 
     def aus(self, images, aus: Sequence[int] = AUS, *, crop: bool = True) -> pd.Series | pd.DataFrame:
-        """Probability of each AU: a row (Series) for one image, a table for a list of images; values in [0, 1]."""
+        """Probability of each AU, the mean over the wordings of Q3: a row (Series) for one image, a table for a list; in [0, 1]."""
         many = _is_list(images)
         pictures = [self._look(i, crop) for i in (images if many else [images])]
-        table = score_yes_no(self.model, self.processor, pictures, aus)
+        table = score_yes_no(self.model, self.processor, pictures, aus, wordings=range(len(questions.Q3)))
         table.index = [_name(i) for i in (images if many else [images])]
         return table if many else table.iloc[0]
 
     def explain(self, image, au: int | None = None, *, question: str | None = None, crop: bool = True) -> attention.Explanation:
-        """Where the model looked for its answer to a question (by `au`: to Q3 of that AU). See `attention.explain`."""
-        asked = question if au is None else questions.ask_q3(au)
-        if not (asked or "").strip():
+        """Where the model looked for a yes to Q3 about an AU (`attention.explain_au`), or for its answer's first word (`explain`)."""
+        if au is not None:
+            return attention.explain_au(self.model, self.processor, self._look(image, crop), au)
+        if not (question or "").strip():
             raise SettingsError("explain needs an AU number or a question")
-        return attention.explain(self.model, self.processor, self._look(image, crop), asked)
+        return attention.explain(self.model, self.processor, self._look(image, crop), question)
 
     def save(self, folder: str | Path) -> None:
         """Write the model and its processor to a folder that `load` and transformers read."""

@@ -51,7 +51,7 @@ def pointing_cases(faces: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
 def pointing(
     model, processor, faces: pd.DataFrame, each: int, method: str = attention.METHODS[0], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Pointing game: how often the peak of the yes map (Q3) falls on pixels that the AU changed, and how often a random pixel would.
+    """Pointing game: how often the peak of `attention.relevance_of_aus` falls on pixels that the AU changed, and a random one would.
 
     Args:
         faces: SynthFACS test faces; the changed pixels come from drawing each face again without the AU.
@@ -63,8 +63,8 @@ def pointing(
         the region, `pointing_detected_near`; NaN where it never does.
     """
     cases = pointing_cases(faces, each, seed)
-    images, asked = _asked(faces, cases)
-    heat, chance, _ = attention.relevance(model, processor, images, asked, targets=[questions.YES] * len(asked), method=method)
+    images, _ = _asked(faces, cases)
+    heat, chance = attention.relevance_of_aus(model, processor, images, cases["au"].tolist(), method=method)
     regions = _regions(faces, cases)
     maps = attention.upsample(heat, regions.shape[1])
     values = {"pointing_accuracy": _peak_inside(maps, regions), "chance": regions.mean((1, 2))}
@@ -84,7 +84,7 @@ def faithfulness(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score the yes maps (Q3) of every method where the AU is present and the model says so (P(yes) of 0.5 or more).
+    """Score the yes maps (Q3, its first wording) of every method where the AU is present and the model says so (P(yes) of 0.5 or more).
 
     Metrics, in percent:
         `pointing_accuracy`: the map's peak lies on pixels that the AU changed; `pointing_near` within a 96th of the picture's side of

@@ -258,7 +258,7 @@ class Workspace:
 
         model, faces = self.model("exp_vqa"), self.faces_of(self.au_corpus)
         return faithfulness.pointing(
-            model.model, model.processor, faces, self.profile.explained, method, self.profile.resamples, self.profile.seed
+            model.model, model.processor, faces, max(1, self.profile.explained // 2), method, self.profile.resamples, self.profile.seed
         )
 
     def save_table(self, table: pd.DataFrame, name: str) -> Path:

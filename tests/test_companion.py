@@ -118,7 +118,9 @@ def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(base, files):
     assert list(table.columns) == list(row.index) and list(table.index) == files
     np.testing.assert_allclose(table.iloc[0], row, atol=1e-4)
     np.testing.assert_allclose(base.aus(files[0], aus=[25, 12]), row[["AU25", "AU12"]], atol=1e-4)
-    np.testing.assert_allclose(base.aus(files, crop=False), score_yes_no(base.model, base.processor, files, AUS), atol=1e-5)
+    np.testing.assert_allclose(
+        base.aus(files, crop=False), score_yes_no(base.model, base.processor, files, AUS, wordings=range(3)), atol=1e-5
+    )
     assert base.aus([]).shape == (0, len(AUS))
     with pytest.raises(SettingsError, match="AU 3 is unknown"):
         base.aus(files[0], aus=[3])

@@ -59,8 +59,9 @@ def test_a_perfect_map_scores_100_and_one_that_looks_away_0(faces, maps_of):
     table = pointing(None, None, test, 3, method="gradient_patch", resamples=20, seed=5)
     assert list(table.columns) == COLUMNS
     assert (table.loc[table["metric"] == "pointing_accuracy", ["value", "low", "high"]] == 100).all(axis=None)
-    (call,) = calls
-    assert call["method"] == "gradient_patch" and set(call["targets"]) == {"yes"} and len(call["asked"]) == len(masks)
+    assert len(calls) == len({call["asked"][0] for call in calls}) == 3  # the wordings
+    for call in calls:
+        assert call["method"] == "gradient_patch" and set(call["targets"]) == {"yes"} and len(call["asked"]) == len(masks)
     maps_of(lambda k: ~masks[k])
     away = pointing(None, None, test, 3, resamples=20, seed=5)
     assert (away.loc[away["metric"] == "pointing_accuracy", ["value", "low", "high"]] == 0).all(axis=None)
@@ -107,7 +108,8 @@ def say(model, answer: str, processor, image: str) -> None:
     with head.register_forward_pre_hook(lambda module, given: states.append(given[0])):
         attention.relevance(model, processor, [image] * len(BP4D_AUS), [ask_q3(au) for au in BP4D_AUS], method="cross_attention")
     yes, no = attention.first_tokens(processor, ["yes", "no"])
-    head.weight[yes] = head.weight[no] + (1 if answer == "yes" else -1) * states[0].mean(0)
+    strong = (100 if answer == "yes" else -100) * states[0].mean(0)  # stronger than any other spelling
+    head.weight[yes], head.weight[no] = strong, -strong
 
 
 @pytest.fixture
