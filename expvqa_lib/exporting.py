@@ -49,7 +49,7 @@ def export(
     if not isinstance(table.index, pd.RangeIndex):
         table = table.rename_axis(index=table.index.name or "").reset_index()
     table = table.rename(columns=str)
-    texts = table.map(lambda value: _text(value, digits))
+    texts = table.map(lambda value: _text(value, digits)).astype(object)  # of an empty table, too
     bold = pd.DataFrame(False, table.index, table.columns)
     if best:
         bold = _best(table.map(lambda value: _number(value, digits)), table, best, lower, within)

@@ -62,3 +62,8 @@ def test_wrong_options_are_named(table, tmp_path):
     with pytest.raises(SettingsError, match="within='set': no such column"):
         export(table, tmp_path / "t", within="set")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_table_is_written_with_its_head(tmp_path):
+    paths = export(pd.DataFrame({"model": [], "energy": []}, dtype=float), tmp_path / "nothing", within="model")
+    assert [path.suffix for path in paths] == [".csv", ".md", ".tex"] and paths[1].read_text().startswith("| model | energy |")
