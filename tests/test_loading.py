@@ -10,6 +10,7 @@ from transformers import InstructBlipConfig, InstructBlipForConditionalGeneratio
 
 import expvqa_lib as expvqa
 from expvqa_lib import model as loading
+from expvqa_lib.answering import score_yes_no
 from expvqa_lib.companion import ExpVQA
 from expvqa_lib.errors import ModelError, SettingsError
 from expvqa_lib.model import initialise, load, memory_needed
@@ -152,6 +153,7 @@ def test_an_encoder_decoder_language_model_answers_scores_and_explains_but_does_
             attention_mask=torch.cat([torch.ones_like(queries), asked["attention_mask"]], 1),
             decoder_input_ids=torch.zeros(1, 1, dtype=torch.long),
         ).logits[0, -1]
+    scores = score_yes_no(loaded.model, loaded.processor, [image], [12])  # the first wording
     assert scores["AU12"].iat[0] == pytest.approx(float(torch.stack([logits[tokens].max() for tokens in words]).softmax(0)[0]), abs=1e-5)
     with pytest.raises(ModelError, match="only models with a decoder-only language model"):
         finetune(loaded.model, processor, pairs, tmp_path / "out", recipe=Recipe(steps=1))
