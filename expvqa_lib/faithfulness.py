@@ -258,8 +258,8 @@ def verdict(table: pd.DataFrame) -> str:
     default = attention.METHODS[0]
     mine, blind = macro[MAIN, default], macro[RANDOMISED, default]
     return (
-        f"Where the model detects an action unit, the peak of the default map, `{default}`, lies on pixels that it moved in "
-        f"{mine['pointing_accuracy']:.0f} % and within a 96th of the picture's side of them in {mine['pointing_near']:.0f} %; "
+        f"Where the model detects an action unit, the peak of the default map, `{default}` in the first wording, lies on pixels that it "
+        f"moved in {mine['pointing_accuracy']:.0f} % and within a 96th of the picture's side of them in {mine['pointing_near']:.0f} %; "
         f"{mine['energy']:.0f} % of its relevance lies on them, which are {mine['area']:.1f} % of the picture. With permuted weights the "
         f"peak is right in {blind['pointing_accuracy']:.0f} % and {blind['energy']:.0f} % of the relevance lies there."
     )
