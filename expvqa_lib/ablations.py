@@ -112,7 +112,7 @@ def layout(table: pd.DataFrame) -> pd.DataFrame:
     asked = table["question"].isin(["Q3", "Q1 actions", "Q1 emotion"])
     stars = (asked & ~table["taught"] & (table["model"] != "prior")).map({True: "*", False: ""})
     columns = [MEASURES[pair] for pair in zip(table["question"], table["metric"], strict=True)]
-    wide = table.assign(text=_texts(table) + stars, column=columns).pivot(index="model", columns="column", values="text")
+    wide = table.assign(text=figures.interval_texts(table) + stars, column=columns).pivot(index="model", columns="column", values="text")
     wide = wide.reindex(index=[name for name in TITLES if name in wide.index], columns=list(dict.fromkeys(columns)))
     return wide.rename(index=TITLES).rename_axis(index="Model", columns=None).fillna("-")
 
@@ -152,7 +152,7 @@ def _colour(model: str) -> str:
 
 def verdict(table: pd.DataFrame) -> str:
     """What a `study` of all ablations found: Q3 with and without its questions, Q1 beside the best captioner that was taught to tell it."""
-    rows = table.assign(text=_texts(table)).set_index(["question", "metric", "model"]).sort_index()
+    rows = table.assign(text=figures.interval_texts(table)).set_index(["question", "metric", "model"]).sort_index()
 
     def told(question: str, metric: str, model: str) -> str:
         return rows.loc[(question, metric, model), "text"]
@@ -170,11 +170,6 @@ def verdict(table: pd.DataFrame) -> str:
                 f"alone, {told(question, metric, best)} by the best captioner, the {TITLES[best]}."
             )
     return " ".join(found)
-
-
-def _texts(table: pd.DataFrame) -> pd.Series:
-    cells = zip(table["value"], table["low"], table["high"], strict=True)
-    return pd.Series([f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in cells], index=table.index)
 
 
 def leave_one_out(workspace: Workspace, aus: Sequence[int] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -212,18 +207,18 @@ def leave_one_out(workspace: Workspace, aus: Sequence[int] | None = None) -> tup
 def left_out_layout(table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
     """Lay out what `leave_one_out` returns: a row an AU and metric, a column a model, the difference and its p-value."""
     names = {"left_out": "Left out", "left_out_shuffled_images": "Left out, shuffled images", ALL: "Taught", "prior": TITLES["prior"]}
-    wide = table.assign(text=_texts(table)).pivot(index=["target", "metric"], columns="model", values="text")[list(names)]
+    wide = table.assign(text=figures.interval_texts(table)).pivot(index=["target", "metric"], columns="model", values="text")[list(names)]
     differences = differences.set_index(["target", "metric"])
     wide = wide.rename(columns=names).rename_axis(columns=None).loc[differences.index]
-    wide["Left out - taught"] = _texts(differences)
+    wide["Left out - taught"] = figures.interval_texts(differences)
     wide["p"] = differences["p"].map("{:.3f}".format)
     return wide.reset_index().replace({"metric": {"f1": "F1", "auc": "AUC"}}).rename(columns={"target": "AU", "metric": "Metric"})
 
 
 def left_out_verdict(table: pd.DataFrame, differences: pd.DataFrame) -> str:
     """What `leave_one_out` found, in a sentence an AU."""
-    auc = table[table["metric"] == "auc"].assign(text=_texts(table)).set_index(["target", "model"])
-    gap = differences[differences["metric"] == "auc"].assign(text=_texts(differences)).set_index("target")
+    auc = table[table["metric"] == "auc"].assign(text=figures.interval_texts(table)).set_index(["target", "model"])
+    gap = differences[differences["metric"] == "auc"].assign(text=figures.interval_texts(differences)).set_index("target")
     return " ".join(
         f"Never asked about {au}, the model ranks faces with an AUC of {auc.loc[(au, 'left_out'), 'text']}, "
         f"{'above' if auc.loc[(au, 'left_out'), 'low'] > 50 else 'not surely above'} chance; asked about it in training, "

@@ -293,13 +293,17 @@ def with_intervals(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         TableError: the table has no row of this metric.
     """
     rows = _metric_rows(table, metric)
-    texts = [
-        f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
-        for value, low, high in zip(rows.value, rows.low, rows.high, strict=True)
-    ]
-    wide = rows.assign(text=texts).pivot(index="target", columns="model", values="text")
+    wide = rows.assign(text=interval_texts(rows)).pivot(index="target", columns="model", values="text")
     wide = wide.reindex(index=list(dict.fromkeys(rows.target)), columns=_ordered(rows.model))
     return wide.rename(columns=NAMES).rename_axis(index=None, columns=None)
+
+
+def interval_texts(rows: pd.DataFrame) -> pd.Series:
+    """`71.3 [66.0, 75.2]` of each row's value, low and high; the value alone where there is no interval."""
+    cells = zip(rows["value"], rows["low"], rows["high"], strict=True)
+    return pd.Series(
+        [f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in cells], rows.index
+    )
 
 
 def colour(model: str, models: Sequence[str] = ()) -> str:

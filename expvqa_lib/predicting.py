@@ -24,6 +24,7 @@ from .errors import ModelError, SettingsError, TableError
 from .facs import ACTION_UNITS, EMOTIONS
 from .files import atomic, fingerprint
 from .metrics.predictions import answer_table, share_table, wide
+from .teaching import QUESTION_TYPES as TYPES
 
 if TYPE_CHECKING:
     from .companion import ExpVQA
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 CHUNK = 256
 """Faces a part: where the run is killed, the answers about as many are lost at most."""
 COLUMNS = ("image", "dataset", "subject", "split", "question_type", "au", "area", "wording", "question", "answer", "p_yes")
-TYPES = ("Q1", "Q2", "Q3")
 _ANSWER_TOKENS = 9  # of a yes or no in words, as in the released code
 
 
