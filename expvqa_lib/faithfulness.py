@@ -14,7 +14,7 @@ from torch.nn.functional import max_pool2d
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from . import attention, questions
-from .corpora.drawing import au_mask
+from .corpora.drawing import au_mask, closed
 from .corpora.faces import Face
 from .corpora.table import labelled_aus
 from .evaluation import MAIN
@@ -34,7 +34,6 @@ SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 DETECTED = 0.5
 """P(yes) from which the model is held to see an AU."""
 
-_NEAR = 1 / 96  # of the picture's side: the outline's smooth edge, cut off at a grey level
 _BLUR = 1 / 12  # standard deviation of what takes a patch's place, as a share of the picture's side
 
 
@@ -58,18 +57,18 @@ def pointing(
         each: faces an AU.
 
     Returns:
-        Tidy table an AU and `macro`, in percent: `pointing_accuracy` of all faces, `chance` (the region's mean share of the pixels), and
-        of the faces where the model says yes (P(yes) of 0.5 or more) `pointing_detected` and, within a 96th of the picture's side of
-        the region, `pointing_detected_near`; NaN where it never does.
+        Tidy table an AU and `macro`, in percent: `pointing_accuracy` of all faces, `chance` (the mean share of changed pixels), and
+        of the faces where the model says yes (P(yes) of 0.5 or more) `pointing_detected`, and `pointing_detected_region` of peaks in
+        the whole region, as figures outline it (`drawing.closed`), with its mean share `chance_region`; NaN where it never does.
     """
     cases = pointing_cases(faces, each, seed)
     images, _ = _asked(faces, cases)
     heat, chance = attention.relevance_of_aus(model, processor, images, cases["au"].tolist(), method=method)
-    regions = _regions(faces, cases)
-    maps = attention.upsample(heat, regions.shape[1])
-    values = {"pointing_accuracy": _peak_inside(maps, regions), "chance": regions.mean((1, 2))}
-    near = _peak_inside(maps, widen(regions, round(_NEAR * regions.shape[1])))
-    for name, hit in (("pointing_detected", values["pointing_accuracy"]), ("pointing_detected_near", near)):
+    changed, regions = _changed(faces, cases)
+    maps = attention.upsample(heat, changed.shape[1])
+    values = {"pointing_accuracy": _peak_inside(maps, changed), "chance": changed.mean((1, 2)), "chance_region": regions.mean((1, 2))}
+    inside = _peak_inside(maps, regions)
+    for name, hit in (("pointing_detected", values["pointing_accuracy"]), ("pointing_detected_region", inside)):
         values[name] = np.where(chance >= DETECTED, hit, np.nan)
     return _table(values, faces, cases, resamples, seed).assign(model=MAIN)[list(COLUMNS)]
 
@@ -87,8 +86,9 @@ def faithfulness(
     """Score the yes maps (Q3, its first wording) of every method where the AU is present and the model says so (P(yes) of 0.5 or more).
 
     Metrics, in percent:
-        `pointing_accuracy`: the map's peak lies on pixels that the AU changed; `pointing_near` within a 96th of the picture's side of
-            them, `pointing_patch` within half a patch. Of several equal peaks the share that does. A uniform map has chance.
+        `pointing_accuracy`: the map's peak lies on pixels that the AU changed; `pointing_region` in the whole region, as figures outline
+            it (`drawing.closed`); `pointing_patch` within half a patch of the pixels. Of several equal peaks the share that does. A
+            uniform map has chance.
         `energy`: the relevance on the changed pixels; `area`: their share of the picture.
         `deletion`: the area under P(yes) as patches are blurred, the most relevant first (low is good); `insertion`: as they are shown
             in a blurred picture (high is good). Petsiuk et al. 2018.
@@ -112,18 +112,18 @@ def faithfulness(
     if cases.empty:
         return pd.DataFrame(columns=[*COLUMNS, "method"])
     images, asked = _asked(faces, cases)
-    regions = _regions(faces, cases)
-    side, patch = regions.shape[1], regions.shape[1] * model.config.vision_config.patch_size / model.config.vision_config.image_size
-    wider = {"near": widen(regions, round(_NEAR * side)), "patch": widen(regions, round(patch / 2))}
+    changed, regions = _changed(faces, cases)
+    side, patch = changed.shape[1], changed.shape[1] * model.config.vision_config.patch_size / model.config.vision_config.image_size
+    wider = {"region": regions, "patch": widen(changed, round(patch / 2))}
     with_curve = np.flatnonzero(cases.groupby("au").cumcount() < curves)
     curve_of = [images[k] for k in with_curve], [asked[k] for k in with_curve]
     tables = []
     for name, method, maps in _all_maps(model, processor, images, asked, methods, seed):
         large = attention.upsample(maps, side)
-        values = {"pointing_accuracy": _peak_inside(large, regions)}
+        values = {"pointing_accuracy": _peak_inside(large, changed)}
         values |= {f"pointing_{reach}": _peak_inside(large, mask) for reach, mask in wider.items()}
-        values["energy"] = (large * regions).sum((1, 2)) / large.sum((1, 2)).clip(min=1e-30)
-        values["area"] = regions.mean((1, 2))
+        values["energy"] = (large * changed).sum((1, 2)) / large.sum((1, 2)).clip(min=1e-30)
+        values["area"] = changed.mean((1, 2))
         areas = deletion_insertion(model, processor, *curve_of, maps[with_curve], seed)
         for metric, area in zip(("deletion", "insertion"), areas, strict=True):
             values[metric] = np.full(len(cases), np.nan)
@@ -210,15 +210,17 @@ def _asked(faces: pd.DataFrame, cases: pd.DataFrame) -> tuple[list[str], list[st
     return [faces["image"].iat[r] for r in cases["row"]], [questions.ask_q3(au) for au in cases["au"]]
 
 
-def _regions(faces: pd.DataFrame, cases: pd.DataFrame) -> np.ndarray:
-    masks = [_region(faces["face"].iat[r], au) for r, au in zip(cases["row"], cases["au"], strict=True)]
-    return np.stack(masks)  # [cases, H, W]
+def _changed(faces: pd.DataFrame, cases: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels that each case's AU changed, and its whole region: masks [cases, H, W]."""
+    drawn = [_drawn(faces["face"].iat[r], au) for r, au in zip(cases["row"], cases["au"], strict=True)]
+    return tuple(np.stack(masks) for masks in zip(*drawn, strict=True))
 
 
 @lru_cache(4096)
-def _region(face: str, au: int) -> np.ndarray:
-    """The pixels that an AU changed, drawn once however many models and methods are measured against them."""
-    return au_mask(Face.from_json(face), au)
+def _drawn(face: str, au: int) -> tuple[np.ndarray, np.ndarray]:
+    """Drawn once, however many models and methods are measured against it."""
+    changed = au_mask(Face.from_json(face), au)
+    return changed, closed(changed)
 
 
 def _peak_inside(maps: np.ndarray, regions: np.ndarray) -> np.ndarray:
@@ -259,7 +261,7 @@ def verdict(table: pd.DataFrame) -> str:
     mine, blind = macro[MAIN, default], macro[RANDOMISED, default]
     return (
         f"Where the model detects an action unit, the peak of the default map, `{default}` in the first wording, lies on pixels that it "
-        f"moved in {mine['pointing_accuracy']:.0f} % and within a 96th of the picture's side of them in {mine['pointing_near']:.0f} %; "
+        f"moved in {mine['pointing_accuracy']:.0f} % and in the region that they enclose in {mine['pointing_region']:.0f} %; "
         f"{mine['energy']:.0f} % of its relevance lies on them, which are {mine['area']:.1f} % of the picture. With permuted weights the "
         f"peak is right in {blind['pointing_accuracy']:.0f} % and {blind['energy']:.0f} % of the relevance lies there."
     )

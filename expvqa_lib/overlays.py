@@ -135,12 +135,6 @@ def outlined(image: Picture, region: np.ndarray, margin: int = 8, width: int = 2
     return drawn
 
 
-def closed(region: np.ndarray, gap: int = 5) -> np.ndarray:
-    """Return a mask [H, W] without holes and clefts up to `gap` pixels (odd) wide: its outline is easier to read."""
-    mask = Image.fromarray((np.asarray(region) > 0).astype(np.uint8) * 255)
-    return np.asarray(mask.filter(ImageFilter.MaxFilter(gap)).filter(ImageFilter.MinFilter(gap))) > 0
-
-
 @styled
 def attention_gallery(rows: Sequence[Mapping[str, Any]], columns: int = 3) -> Figure:
     """Draw faces beside where the model looked, question above and answer below, with one colour bar.

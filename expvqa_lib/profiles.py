@@ -25,8 +25,8 @@ class Profile:
     exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already
     ablations: bool = False  # whether notebook 09, which trains them, belongs to the run
     left_out: tuple[int, ...] = (12, 4)  # AUs that one model each is never asked about, to see whether it can still tell them
-    explained: int = 40  # faces an AU in the attention measurements
-    probed: int | None = 600  # faces that a probe is trained on; None: all
+    explained: int = 32  # faces an AU in the attention measurements
+    probed: int | None = 400  # faces that a probe is trained on; None: all
     probe_epochs: int = 0  # for which notebook 06 also trains what gives the features, at most
     resamples: int = 1000  # of the bootstrap
     seed: int = 42

@@ -76,7 +76,7 @@ def test_chance_is_the_regions_share_of_the_pixels(faces, maps_of):
     for au, share in shares.items():
         assert value(table, MAIN, f"AU{au}", "chance") == pytest.approx(share)
     assert value(table, MAIN, "macro", "chance") == pytest.approx(shares.mean())
-    assert table.loc[table["target"] == "macro", "support"].tolist() == [len(cases)] * 4
+    assert table.loc[table["target"] == "macro", "support"].tolist() == [len(cases)] * 5
 
 
 def test_pointing_asks_the_model_itself(model, processor, faces):
@@ -133,7 +133,7 @@ def test_a_true_map_has_everything_and_a_false_one_nothing(scored):
         return value(scored[scored["method"] == method], model, "macro", metric)
 
     assert list(scored.columns) == [*COLUMNS, "method"]
-    for metric in ("pointing_accuracy", "pointing_near", "pointing_patch", "energy"):
+    for metric in ("pointing_accuracy", "pointing_region", "pointing_patch", "energy"):
         assert of(MAIN, "truth", metric) == pytest.approx(100)
     for model, method in ((MAIN, "lie"), (RANDOMISED, "truth"), (RANDOMISED, "lie")):
         assert of(model, method, "pointing_accuracy") == of(model, method, "energy") == 0
@@ -145,7 +145,7 @@ def test_a_uniform_map_has_chance(scored):
     np.testing.assert_allclose(uniform["pointing_accuracy"], uniform["area"], rtol=1e-4)
     np.testing.assert_allclose(uniform["energy"], uniform["area"], rtol=1e-4)
     assert set(scored["method"]) == {"truth", "lie", *CONTROLS} and 0 < uniform.loc["macro", "area"] < 30
-    assert (uniform["pointing_near"] > uniform["pointing_accuracy"]).all()
+    assert (uniform["pointing_region"] > uniform["pointing_accuracy"]).all()
 
 
 def test_the_table_asks_the_model_itself_and_leaves_out_what_it_misses(model, processor, faces):

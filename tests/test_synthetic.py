@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from expvqa_lib.corpora import synthetic
-from expvqa_lib.corpora.drawing import LANDMARKS, au_mask, render
+from expvqa_lib.corpora.drawing import LANDMARKS, au_mask, closed, render
 from expvqa_lib.corpora.faces import AUS, BACKGROUNDS, EYES, HAIR, HAIRSTYLES, Face, Identity, Scene, random_identity, random_scene
 from expvqa_lib.corpora.synthetic import CorpusSizes, drawn_aus, make, random_expression
 from expvqa_lib.corpora.table import SPLITS, au_labels, labelled_aus
@@ -106,6 +106,14 @@ def test_the_mask_of_an_absent_au_is_empty():
     face = Face(people(1)[0], random_scene(np.random.default_rng(0)), {12: 0.8, 25: 0.5})
     assert not any(au_mask(face, au).any() for au in AUS if au not in face.aus)
     assert au_mask(face, 12).dtype == bool and au_mask(face, 12, size=48).shape == (48, 48)
+
+
+def test_a_region_has_the_gaps_that_its_pixels_enclose_and_nothing_beyond():
+    mask = np.zeros((48, 48), bool)
+    mask[10, 5:20] = mask[13, 5:20] = True  # two lines with a gap of two pixels, as of lids
+    mask[30, 5:20] = True
+    region = closed(mask)
+    assert region[10:14, 5:20].all() and region.sum() == 4 * 15 + 15
 
 
 @pytest.mark.parametrize(

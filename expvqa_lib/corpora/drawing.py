@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from .faces import _SKIN, BACKGROUNDS, EYES, HAIR, Face, Rendering, _closed, _curve, _mix
 from .mouth import paint_mouth
@@ -95,6 +95,16 @@ def au_mask(face: Face, au: int, size: int = 96, threshold: float = 12.0) -> np.
     """Return the pixels that an AU changed, bool [size, size]: where the face without it differs by more than `threshold` grey levels."""
     with_it, without = (render(f, size).image.astype(np.int16) for f in (face, face.without(au)))
     return np.abs(with_it - without).max(2) > threshold
+
+
+def closed(mask: np.ndarray) -> np.ndarray:
+    """Return the region that a mask [H, W] of changed pixels encloses: it and the gaps in it up to 1/24 of the height wide.
+
+    Where lids tighten, both their edges change; the region has the eye between them, too.
+    """
+    gap = 2 * round(len(mask) / 48) + 1
+    grown = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(gap))
+    return np.asarray(grown.filter(ImageFilter.MinFilter(gap))) > 0
 
 
 def _paint(p: _Painter, face: Face) -> np.ndarray:

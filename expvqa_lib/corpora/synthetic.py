@@ -58,7 +58,7 @@ class CorpusSizes:
     videos: int = 2
     wild_train: int = 1200
     wild_validation: int = 80
-    wild_test: int = 240
+    wild_test: int = 160
     emotion_train: int = 900
     emotion_validation: int = 80
     emotion_test: int = 600
