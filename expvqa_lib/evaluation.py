@@ -11,7 +11,7 @@ from . import questions
 from .corpora.table import labelled_aus
 from .errors import TableError
 from .facs import ACTION_UNITS
-from .figures import NAMES
+from .figures import NAMES, interval_texts
 from .metrics.au_f1 import ALL_METRICS, au_table, prior_scores
 from .metrics.captions import caption_aus
 from .metrics.emotion import emotion_table
@@ -139,8 +139,8 @@ def summary(au: pd.DataFrame, told: pd.DataFrame) -> str:
     both = both[both["target"] == "macro"].set_index(["model", "question", "metric"])
     for model in au["model"].unique():
         cells = [("Q3", "f1"), ("Q3", "auc"), ("Q3", "balanced_accuracy"), ("Q1", "accuracy"), ("Q2", "f1")]
-        rows = [both.loc[(model, *cell)] for cell in cells]
-        lines.append(f"| {NAMES[model]} | " + " | ".join(f"{r['value']:.1f} [{r['low']:.1f}, {r['high']:.1f}]" for r in rows) + " |")
+        texts = interval_texts(both.loc[[(model, *cell) for cell in cells]])
+        lines.append(f"| {NAMES[model]} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
@@ -148,10 +148,11 @@ def verdict(au: pd.DataFrame, pointed: pd.DataFrame) -> str:
     """The README's sentences on Exp-VQA's best and weakest AU and on its relevance maps, from `au_detection` and `pointing`."""
     f1 = au[(au["model"] == MAIN) & (au["metric"] == "f1") & (au["target"] != "macro")].set_index("target")["value"]
     points = pointed[(pointed["model"] == MAIN) & (pointed["target"] != "macro")].pivot(index="target", columns="metric", values="value")
-    right = points["pointing_detected"].mean()
+    right, enclosed = points["pointing_detected"].mean(), points["pointing_detected_region"].mean()
     above = int((points["pointing_accuracy"] > points["chance"]).sum())
     return (
         f"Exp-VQA's best action unit is {f1.idxmax()} (F1 {f1.max():.0f}), its weakest {f1.idxmin()} (F1 {f1.min():.0f}); "
         f"{int((f1 < 65).sum())} of {len(f1)} are below 65. The peak of its relevance map lies on pixels that the action unit moved more "
-        f"often than chance for {above} of {len(points)}; where it detects the action unit, in {right:.0f} % (mean over the action units)."
+        f"often than chance for {above} of {len(points)}. Where it detects the action unit, the peak is there in {right:.0f} % and "
+        f"in the region that they enclose in {enclosed:.0f} % (mean over the action units)."
     )

@@ -26,7 +26,8 @@ class Profile:
     ablations: bool = False  # whether notebook 09, which trains them, belongs to the run
     left_out: tuple[int, ...] = (12, 4)  # AUs that one model each is never asked about, to see whether it can still tell them
     explained: int = 32  # faces an AU in the attention measurements
-    probed: int | None = 400  # faces that a probe is trained on; None: all
+    probed: int | None = 600  # faces that a linear probe is trained on; None: all
+    probed_finetuned: int | None = 400  # the same where what gives the features is trained, too
     probe_epochs: int = 0  # for which notebook 06 also trains what gives the features, at most
     resamples: int = 1000  # of the bootstrap
     seed: int = 42
@@ -57,10 +58,18 @@ PROFILES = {
         left_out=(12,),
         explained=2,
         probed=48,
+        probed_finetuned=48,
         resamples=50,
     ),
     "paper": Profile(
-        "paper", base="Salesforce/instructblip-vicuna-7b", corpora=None, exp_vqa=PAPER, exp_vqa_fz=PAPER, unseen=(), probed=None
+        "paper",
+        base="Salesforce/instructblip-vicuna-7b",
+        corpora=None,
+        exp_vqa=PAPER,
+        exp_vqa_fz=PAPER,
+        unseen=(),
+        probed=None,
+        probed_finetuned=None,
     ),
 }
 PROFILES |= {

@@ -112,7 +112,8 @@ def probes(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Probe the vision encoder's and the Q-Former's features: `aus` on the AU corpus, `emotion` on the emotion corpus.
 
-    Of a corpus with more faces, `Profile.probed` a split are drawn for training and validation; the test split is whole.
+    Of a corpus with more faces, `Profile.probed` (with `finetune`: `probed_finetuned`) a split are drawn for training and validation; the
+    test split is whole.
 
     Args:
         finetune: train the part, too; without it a linear probe reads the features as they are.
@@ -122,7 +123,7 @@ def probes(
     """
     corpus = workspace.au_corpus if target == "aus" else workspace.emotion_corpus
     splits = [workspace.faces_of(corpus, split) for split in SPLITS]
-    most = workspace.profile.probed or sum(map(len, splits))
+    most = (workspace.profile.probed_finetuned if finetune else workspace.profile.probed) or sum(map(len, splits))
     splits = [
         some if split == "test" else some.sample(min(most, len(some)), random_state=workspace.profile.seed)
         for split, some in zip(SPLITS, splits, strict=True)
