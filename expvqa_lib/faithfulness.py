@@ -50,7 +50,7 @@ def pointing_cases(faces: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
 def pointing(
     model, processor, faces: pd.DataFrame, each: int, method: str = attention.METHODS[0], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Pointing game: how often the peak of `attention.relevance_of_aus` falls on pixels that the AU changed, and a random one would.
+    """Pointing game: how often the peak of the map for yes (Q3) falls on pixels that the AU changed, and a random one would.
 
     Args:
         faces: SynthFACS test faces; the changed pixels come from drawing each face again without the AU.
@@ -62,8 +62,8 @@ def pointing(
         the whole region, as figures outline it (`drawing.closed`), with its mean share `chance_region`; NaN where it never does.
     """
     cases = pointing_cases(faces, each, seed)
-    images, _ = _asked(faces, cases)
-    heat, chance = attention.relevance_of_aus(model, processor, images, cases["au"].tolist(), method=method)
+    images, asked = _asked(faces, cases)
+    heat, chance, _ = attention.relevance(model, processor, images, asked, targets=[questions.YES] * len(asked), method=method)
     changed, regions = _changed(faces, cases)
     maps = attention.upsample(heat, changed.shape[1])
     values = {"pointing_accuracy": _peak_inside(maps, changed), "chance": changed.mean((1, 2)), "chance_region": regions.mean((1, 2))}
@@ -83,7 +83,7 @@ def faithfulness(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score the yes maps (Q3, its first wording) of every method where the AU is present and the model says so (P(yes) of 0.5 or more).
+    """Score the maps for yes (Q3) of every method where the AU is present and the model says so (P(yes) of 0.5 or more).
 
     Metrics, in percent:
         `pointing_accuracy`: the map's peak lies on pixels that the AU changed; `pointing_region` in the whole region, as figures outline
@@ -260,7 +260,7 @@ def verdict(table: pd.DataFrame) -> str:
     default = attention.METHODS[0]
     mine, blind = macro[MAIN, default], macro[RANDOMISED, default]
     return (
-        f"Where the model detects an action unit, the peak of the default map, `{default}` in the first wording, lies on pixels that it "
+        f"Where the model detects an action unit, the peak of the default map, `{default}`, lies on pixels that it "
         f"moved in {mine['pointing_accuracy']:.0f} % and in the region that they enclose in {mine['pointing_region']:.0f} %; "
         f"{mine['energy']:.0f} % of its relevance lies on them, which are {mine['area']:.1f} % of the picture. With permuted weights the "
         f"peak is right in {blind['pointing_accuracy']:.0f} % and {blind['energy']:.0f} % of the relevance lies there."

@@ -28,11 +28,12 @@ METHODS = (
 
 ON_PIXELS = METHODS[:2]
 BY_QUERY = ("gradient_cross_attention", "cross_attention")
-_WITHOUT_GRADIENT = ("integrated_gradients", "cross_attention", "language_attention", "rollout")  # of the first pass
+_WITHOUT_GRADIENT = ("cross_attention", "language_attention", "rollout")
 
 STEPS = 2  # on the way from the blurred picture: more changed nothing that was measured
 BLUR = 3 / 96  # standard deviation, as a share of the picture's side
-_SMOOTH = 0.7 / 96
+_SMOOTH = 1 / 96
+_SHIFTS = (0, 1 / 3, -1 / 3)  # shares of a patch
 
 Choose = Callable[[Tensor], Callable[[Tensor], Tensor]]
 
@@ -55,6 +56,35 @@ def make_maps(
         method: of `METHODS`; h is S for those `ON_PIXELS`, else the patches a side.
         layer, query: of the methods `BY_QUERY`, only this cross-attention layer or query.
     """
+    if method not in ON_PIXELS:
+        return _on_patches(model, pixels, text, choose, method, layer, query)
+    with torch.no_grad():
+        logits = answer_logits(model, encode_images(model, pixels.to(model.dtype)), text)
+    return _on_pixels(model, pixels.float(), text, choose(logits), method), logits
+
+
+def _on_pixels(model, pixels: Tensor, text: dict[str, Tensor], explained: Callable[[Tensor], Tensor], method: str) -> Tensor:
+    """Sums over the picture and two shifts of it along the diagonal, since what falls on the borders of patches is an accident."""
+    side = pixels.shape[-1]
+    fine, coarse = torch.zeros_like(pixels[:, :1]), torch.zeros_like(pixels[:, :1])
+    for share in _SHIFTS:
+        by = round(share * model.config.vision_config.patch_size)
+        shifted = _shift(pixels, by)
+        fine += _shift(_integrated(model, shifted, text, explained), -by)
+        if method == "guided_gradients":
+            heat, _ = _on_patches(model, shifted, text, lambda _: explained, "gradient_cross_attention")
+            coarse += _shift(interpolate(heat.float()[:, None], size=(side, side), mode="bilinear"), -by)
+    fine = blur(fine, _SMOOTH * side).clamp(min=0)
+    return (fine * coarse if method == "guided_gradients" else fine)[:, 0]
+
+
+def _shift(pictures: Tensor, by: int) -> Tensor:
+    """Pictures [N, C, S, S] shifted by so many pixels down and to the right; the border is repeated."""
+    reach, side = abs(by), pictures.shape[-1]
+    return pad(pictures, [reach] * 4, mode="replicate")[:, :, reach - by : reach - by + side, reach - by : reach - by + side]
+
+
+def _on_patches(model, pixels: Tensor, text: dict[str, Tensor], choose: Choose, method: str, layer=None, query=None):
     vision = model.vision_model
     with torch.set_grad_enabled(method not in _WITHOUT_GRADIENT), contextlib.ExitStack() as stack:
         crossed = stack.enter_context(cross_attention_weights(model.qformer))
@@ -75,16 +105,11 @@ def make_maps(
             heat = (at * torch.autograd.grad(explained(logits).sum(), at)[0]).sum(2).abs()
         elif method == "cross_attention":
             heat = sum(_selected(crossed, layer, query)).mean((1, 2))
-        elif method != "integrated_gradients":
+        else:
             slopes = torch.autograd.grad(explained(logits).sum(), crossed)
             weighted = _selected([a * s for a, s in zip(crossed, slopes, strict=True)], layer, query)
             heat = sum(w.clamp(min=0).sum((1, 2)) for w in weighted)
-    if method not in ON_PIXELS:
-        return _square(heat), logits.detach()
-    fine = _integrated(model, pixels.float(), text, explained)
-    if method == "guided_gradients":
-        fine = fine * interpolate(_square(heat).float()[:, None], size=fine.shape[1:], mode="bilinear")[:, 0]
-    return fine, logits.detach()
+    return _square(heat), logits.detach()
 
 
 def answer_logits(model: InstructBlipForConditionalGeneration, embeds: Tensor, text: dict[str, Tensor]) -> Tensor:
@@ -136,19 +161,18 @@ def _through_queries(read: Sequence[Tensor], crossed: Sequence[Tensor]) -> Tenso
 
 
 def _integrated(model, pixels: Tensor, text: dict[str, Tensor], explained: Callable[[Tensor], Tensor]) -> Tensor:
-    """What each pixel's difference to a blurred picture adds [N, S, S] (integrated gradients, Sundararajan et al. 2017), where positive.
+    """What each pixel's difference to a blurred picture adds [N, 1, S, S] (integrated gradients, Sundararajan et al. 2017).
 
     The blur leaves the face and takes its lines, which is what an action unit moves.
     """
-    side = pixels.shape[-1]
-    blurred = blur(pixels, BLUR * side)
+    blurred = blur(pixels, BLUR * pixels.shape[-1])
     total = torch.zeros_like(pixels)
     with torch.enable_grad():
         for k in range(STEPS):
             at = (blurred + (pixels - blurred) * (k + 0.5) / STEPS).requires_grad_()
             logits = answer_logits(model, encode_images(model, at.to(model.dtype)), text)
             total += torch.autograd.grad(explained(logits).sum(), at)[0]
-    return blur(((pixels - blurred) * total).sum(1, keepdim=True), _SMOOTH * side)[:, 0].clamp(min=0)
+    return ((pixels - blurred) * total).sum(1, keepdim=True)
 
 
 def blur(pixels: Tensor, deviation: float) -> Tensor:
