@@ -154,21 +154,21 @@ def first_tokens(processor: InstructBlipProcessor, answers: Sequence[str]) -> li
     return [ids[0] for ids in processor.tokenizer(list(answers), add_special_tokens=False)["input_ids"]]
 
 
-def explain_au(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, image, au: int) -> Explanation:
-    """Explain a yes to Q3 about one AU, by the default method.
+def explain_au(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, image, au: int, **how) -> Explanation:
+    """Explain a yes to Q3 about one AU; `how` is what else `relevance` takes, such as the `method`.
 
     `p_yes` is the mean over the wordings of the question (`answering.score_yes_no`); `answer` says yes where it is 0.5 or more.
     """
     picture, question = load_image(image), questions.ask_q3(au)
-    heat = relevance(model, processor, [picture], [question], targets=[questions.YES])[0][0]
+    heat = relevance(model, processor, [picture], [question], targets=[questions.YES], **how)[0][0]
     chance = float(score_yes_no(model, processor, [picture], [au], wordings=range(len(questions.Q3))).iat[0, 0])
     return Explanation(picture, question, questions.YES if chance >= 0.5 else questions.NO, chance, heat)
 
 
-def explain(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, image, question: str) -> Explanation:
-    """Explain the first word of the answer to one question about one image, by the default method."""
+def explain(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, image, question: str, **how) -> Explanation:
+    """Explain the first word of the answer to one question about one image; `how` is what else `relevance` takes."""
     picture = load_image(image)
-    maps, chance, words = relevance(model, processor, [picture], [question])
+    maps, chance, words = relevance(model, processor, [picture], [question], **how)
     return Explanation(picture, question, words[0], float(chance[0]), maps[0])
 
 

@@ -77,13 +77,18 @@ class ExpVQA:
         table.index = [_name(i) for i in (images if many else [images])]
         return table if many else table.iloc[0]
 
-    def explain(self, image, au: int | None = None, *, question: str | None = None, crop: bool = True) -> attention.Explanation:
-        """Where the model looked for a yes to Q3 about an AU (`attention.explain_au`), or for its answer's first word (`explain`)."""
+    def explain(
+        self, image, au: int | None = None, *, question: str | None = None, method: str = attention.METHODS[0], crop: bool = True
+    ) -> attention.Explanation:
+        """Where the model looked for a yes to Q3 about an AU (`attention.explain_au`), or for its answer's first word (`explain`).
+
+        `method` is one of `attention.METHODS`.
+        """
         if au is not None:
-            return attention.explain_au(self.model, self.processor, self._look(image, crop), au)
+            return attention.explain_au(self.model, self.processor, self._look(image, crop), au, method=method)
         if not (question or "").strip():
             raise SettingsError("explain needs an AU number or a question")
-        return attention.explain(self.model, self.processor, self._look(image, crop), question)
+        return attention.explain(self.model, self.processor, self._look(image, crop), question, method=method)
 
     def save(self, folder: str | Path) -> None:
         """Write the model and its processor to a folder that `load` and transformers read."""

@@ -52,13 +52,15 @@ a.expvqa {{ color: var(--jp-content-link-color, #0B5FA5); text-decoration: under
 class View:
     """A face, a question, its answer and, as far as is known yet, the map [g, g] for one of its words, P(yes) of the AUs, and samples.
 
-    `words` are those that may be explained, where there are several; `spread` has the lowest and highest P(yes) (low, high) of each AU.
+    The map is by `method` (`attention.METHODS`); `words` are those that may be explained, where there are several; `spread` has the lowest
+    and highest P(yes) (low, high) of each AU.
     """
 
     image: Image.Image
     source: str
     question: str
     answer: str
+    method: str = ""
     heat: np.ndarray | None = None
     word: str = ""
     p_yes: float = float("nan")
@@ -160,6 +162,7 @@ def figure(view: View) -> Figure:
             ax.imshow(view.image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
         elif view.heat is not None:
             attention_overlay(view.image, view.heat, ax)
+            fig.text(left, 0.94, view.method.replace("_", " "), fontsize=6, color="#666666", **plain)
     lines = [(line, "bold") for line in textwrap.wrap(view.question, 62)[:4]] + [
         (line, "normal") for line in textwrap.wrap(view.told, 62)[:6]
     ]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from . import questions, views
 from .answering import embed_images, score_yes_no
-from .attention import explain_words
+from .attention import METHODS, explain_words
 from .companion import ExpVQA, load
 from .corpora.faces import AUS, Face
 from .errors import ExpVQAError, ImageError, SettingsError
@@ -41,9 +41,9 @@ def explore(model: ExpVQA | None = None) -> Explorer:
 class Explorer(w.VBox):
     """Widgets of one model. It is asked on another thread, so that the page stays alive, and only the newest question counts.
 
-    Its parts can be set from Python: `face` (a `FaceChooser`), `kind`, `area`, `au`, `question`, `samples`, `live`, `word` (the one of the
-    answer that is explained), and the buttons `ask`, `stop` and `save`. `wait` waits for the answer, `view` holds it, `history` holds what
-    was asked for by the button.
+    Its parts can be set from Python: `face` (a `FaceChooser`), `kind`, `area`, `au`, `question`, `samples`, `live`, `method` (of
+    `attention.METHODS`), `word` (the one of the answer that is explained), and the buttons `ask`, `stop` and `save`. `wait` waits for the
+    answer, `view` holds it, `history` holds what was asked for by the button.
     """
 
     def __init__(self, model: ExpVQA) -> None:
@@ -59,7 +59,7 @@ class Explorer(w.VBox):
         for part in (self.kind, self.area, self.au):
             part.observe(self._on_kind, "value")
         self.question.observe(self._on_question, "value")
-        for part in (self.question, self.samples):
+        for part in (self.question, self.samples, self.method):
             part.observe(self._on_change, "value")
         self.word.observe(self._on_word, "value")
         self.ask.on_click(lambda _: self._submit(keep=True))
@@ -91,11 +91,13 @@ class Explorer(w.VBox):
         self.status, self.notice, self.answer, self.bars = w.HTML(), w.HTML(), w.HTML(), w.HTML()
         self.overlay = w.Image(format="png", width=views.SIDE, height=views.SIDE)
         self.word = w.Dropdown(layout=w.Layout(width="224px", display="none"))
+        names = [(method.replace("_", " "), method) for method in METHODS]
+        self.method = w.Dropdown(options=names, layout=w.Layout(width="224px"))
         self.looked, self.heading, self.past, self.link = w.HTML(), w.HTML(), w.HTML(), w.HTML()
         self.save = w.Button(description="Save as PNG", icon="download", disabled=True, layout=w.Layout(width="130px"))
 
     def _arranged(self) -> list[w.Widget]:
-        looked = w.VBox([self.looked, self.word, self.overlay], layout=w.Layout(width="228px", justify_content="flex-end"))
+        looked = w.VBox([self.looked, self.method, self.word, self.overlay], layout=w.Layout(width="228px", justify_content="flex-end"))
         left = [
             w.HBox([self.face, looked]),
             self.notice,
@@ -168,12 +170,12 @@ class Explorer(w.VBox):
             self._rest("Upload a photo, or give its path.")
             return
         self._wanted |= keep
-        question, samples = self.question.value, self.samples.value
+        question, samples, method = self.question.value, self.samples.value, self.method.value
         self.stop.disabled, self.save.disabled = False, True
         self.progress.value, self.progress.layout.visibility = 0, "visible"
-        self._worker.submit(lambda check: self._work(check, chosen, question, samples))
+        self._worker.submit(lambda check: self._work(check, chosen, question, samples, method))
 
-    def _work(self, check: Callable[[], None], chosen: Face | Photo, question: str, samples: int) -> None:
+    def _work(self, check: Callable[[], None], chosen: Face | Photo, question: str, samples: int, method: str) -> None:
         """On the thread: ask step by step, and show what is there after each."""
         if self._is_small:
             torch.set_num_threads(1)  # of this thread: two would wait for one another longer than they work
@@ -184,7 +186,7 @@ class Explorer(w.VBox):
         if isinstance(chosen, Photo):
             self.face.show(seen.shown)
         self._step(check, "Answering")
-        view = View(seen.shown, seen.name, question, self.model.ask(seen.image, question, crop=False))
+        view = View(seen.shown, seen.name, question, self.model.ask(seen.image, question, crop=False), method=method)
         self._step(check, "Explaining", view)
         view = self._explained(view, seen.image)
         self._step(check, "Scoring the action units", view)
@@ -204,9 +206,9 @@ class Explorer(w.VBox):
     def _explained(self, view: View, image: Image.Image) -> View:
         """With a map for the word that the picture made likelier by most; of a yes, a no or a large model for the first word alone."""
         if self._is_small and len(view.answer.split()) > 1 and self.model.model.config.use_decoder_only_language_model:
-            words = explain_words(self.model.model, self.model.processor, image, view.question, view.answer)
+            words = explain_words(self.model.model, self.model.processor, image, view.question, view.answer, method=view.method)
             return replace(view, words=tuple(words)).explaining(max(words, key=lambda word: word.gain))
-        found = self.model.explain(image, question=view.question, crop=False)
+        found = self.model.explain(image, question=view.question, method=view.method, crop=False)
         return replace(view, heat=found.heat, word=found.answer, p_yes=found.p_yes)
 
     def _scored(self, image: Image.Image) -> tuple[pd.Series, pd.DataFrame | None]:

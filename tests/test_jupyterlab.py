@@ -147,6 +147,10 @@ def test_the_explorer_redraws_asks_and_explains(page, lab):
     button(page, "Ask").click()
     page.locator(".expvqa-past", has_text="yes").wait_for()
     keep(page, "explorer_drawn")
+    overlay = page.locator("img.widget-image").nth(1)
+    before = overlay.get_attribute("src")
+    page.locator("select", has_text="cross attention").select_option("cross attention")
+    page.wait_for_function("([image, before]) => image.src !== before", arg=[overlay.element_handle(), before])
 
     page.locator(".widget-text input:visible").last.fill("<b>Which</b> facial actions does this person show?")
     button(page, "Ask").click()

@@ -95,6 +95,19 @@ def test_whiskers_run_from_the_lowest_to_the_highest_of_the_three_wordings(explo
     assert "whisker" not in without and without.count('class="bar"') == len(AUS)
 
 
+def test_the_method_of_the_map_is_chosen(explorer, shipped):
+    default, shown_map = explorer.view.heat, explorer.overlay.value
+    explorer.method.value = "cross_attention"
+    assert explorer.wait()
+    image = see(explorer.face.chosen()).image
+    found = shipped.explain(image, question=ask_q3(12), method="cross_attention", crop=False).heat
+    np.testing.assert_allclose(explorer.view.heat, found, atol=1e-4)
+    assert found.shape != default.shape and explorer.overlay.value != shown_map and explorer.view.method == "cross_attention"
+    explorer.kind.value = "Q1"
+    assert explorer.wait() and len(explorer.view.words) > 1
+    assert all(word.heat.shape == found.shape for word in explorer.view.words)
+
+
 def test_the_word_to_explain_is_chosen_among_those_of_the_answer(explorer):
     assert explorer.word.layout.display == "none" and "for “" in explorer.looked.value  # a yes or no is one word
     explorer.kind.value = "Q1"
