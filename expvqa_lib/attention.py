@@ -68,7 +68,7 @@ def relevance(
     Methods that see pixels:
         `integrated_gradients`: what each pixel's difference to a blurred picture adds to the logit (Sundararajan et al. 2017).
         `guided_gradients`: the same times `gradient_cross_attention` (in the manner of guided Grad-CAM, Selvaraju et al. 2017).
-        Both add up the maps of the picture and of two shifts of it by a third of a patch; that takes ten passes where the others take one.
+        Both add up what the picture and two shifts of it by a third of a patch show: seven and ten passes, where the others take one.
 
     Args:
         images: anything `photos.load_image` takes, one a question.

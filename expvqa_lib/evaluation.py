@@ -147,12 +147,14 @@ def summary(au: pd.DataFrame, told: pd.DataFrame) -> str:
 def verdict(au: pd.DataFrame, pointed: pd.DataFrame) -> str:
     """The README's sentences on Exp-VQA's best and weakest AU and on its relevance maps, from `au_detection` and `pointing`."""
     f1 = au[(au["model"] == MAIN) & (au["metric"] == "f1") & (au["target"] != "macro")].set_index("target")["value"]
-    points = pointed[(pointed["model"] == MAIN) & (pointed["target"] != "macro")].pivot(index="target", columns="metric", values="value")
-    right, enclosed = points["pointing_detected"].mean(), points["pointing_detected_region"].mean()
-    above = int((points["pointing_accuracy"] > points["chance"]).sum())
+    mine = pointed[pointed["model"] == MAIN]
+    points = mine[mine["target"] != "macro"].pivot(index="target", columns="metric", values="value")
+    macro = mine[mine["target"] == "macro"].set_index("metric")
+    peak, above = interval_texts(macro), int((points["pointing_accuracy"] > points["chance"]).sum())
     return (
         f"Exp-VQA's best action unit is {f1.idxmax()} (F1 {f1.max():.0f}), its weakest {f1.idxmin()} (F1 {f1.min():.0f}); "
         f"{int((f1 < 65).sum())} of {len(f1)} are below 65. The peak of its relevance map lies on pixels that the action unit moved more "
-        f"often than chance for {above} of {len(points)}. Where it detects the action unit, the peak is there in {right:.0f} % and "
-        f"in the region that they enclose in {enclosed:.0f} % (mean over the action units)."
+        f"often than chance for {above} of {len(points)}. Where it detects the action unit "
+        f"({macro['support']['pointing_detected']} faces), the peak is there in {peak['pointing_detected']} % and in the region that they "
+        f"enclose in {peak['pointing_detected_region']} % (mean over the action units)."
     )

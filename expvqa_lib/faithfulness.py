@@ -19,15 +19,18 @@ from .corpora.faces import Face
 from .corpora.table import labelled_aus
 from .evaluation import MAIN
 from .facs import ACTION_UNITS
+from .figures import interval_texts
 from .forward import encode_images
 from .metrics.au_f1 import COLUMNS
 from .metrics.intervals import bootstrap, group_codes, mean_of_defined
 from .photos import load_image
 from .relevance import answer_logits, blur
 from .text import encode
+from .wordings import beginnings, first_p_yes
 
 RANDOMISED = f"{MAIN}_randomised"
 CONTROLS = ("uniform", "centre")
+CURVES = ("deletion", "insertion")
 SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Of the patches that are taken away or shown; closer together where the first ones decide."""
 
@@ -50,7 +53,9 @@ def pointing_cases(faces: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
 def pointing(
     model, processor, faces: pd.DataFrame, each: int, method: str = attention.METHODS[0], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Pointing game: how often the peak of the map for yes (Q3) falls on pixels that the AU changed, and a random one would.
+    """Pointing game: how often the peak of the map for yes falls on pixels that the AU changed, and a random one would.
+
+    Asked is Q3 in its first wording, as by `attention.explain_au`.
 
     Args:
         faces: SynthFACS test faces; the changed pixels come from drawing each face again without the AU.
@@ -83,7 +88,7 @@ def faithfulness(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score the maps for yes (Q3) of every method where the AU is present and the model says so (P(yes) of 0.5 or more).
+    """Score the maps for yes (Q3, its first wording) of every method where the AU is present and the model says so (P(yes) of 0.5 or more).
 
     Metrics, in percent:
         `pointing_accuracy`: the map's peak lies on pixels that the AU changed; `pointing_region` in the whole region, as figures outline
@@ -91,7 +96,7 @@ def faithfulness(
             uniform map has chance.
         `energy`: the relevance on the changed pixels; `area`: their share of the picture.
         `deletion`: the area under P(yes) as patches are blurred, the most relevant first (low is good); `insertion`: as they are shown
-            in a blurred picture (high is good). Petsiuk et al. 2018.
+            in a blurred picture (high is good). Petsiuk et al. 2018. `deletion_25` and the like: P(yes) at that share of the patches.
 
     Controls: a `uniform` map, one that is highest at the `centre`, and each method on the model with its weights permuted (Adebayo et
     al. 2018): a method that shows what was learned fails there.
@@ -124,10 +129,12 @@ def faithfulness(
         values |= {f"pointing_{reach}": _peak_inside(large, mask) for reach, mask in wider.items()}
         values["energy"] = (large * changed).sum((1, 2)) / large.sum((1, 2)).clip(min=1e-30)
         values["area"] = changed.mean((1, 2))
-        areas = deletion_insertion(model, processor, *curve_of, maps[with_curve], seed)
-        for metric, area in zip(("deletion", "insertion"), areas, strict=True):
-            values[metric] = np.full(len(cases), np.nan)
-            values[metric][with_curve] = area
+        measured = deletion_insertion(model, processor, *curve_of, maps[with_curve], seed)
+        for metric, curve in zip(CURVES, measured, strict=True):
+            points = {f"{metric}_{100 * share:g}": chances for share, chances in zip(SHARES, curve, strict=True)}
+            for name_of, found in ({metric: np.trapezoid(curve, SHARES, axis=0)} | points).items():
+                values[name_of] = np.full(len(cases), np.nan)
+                values[name_of][with_curve] = found
         tables.append(_table(values, faces, cases, resamples, seed).assign(model=name, method=method))
     return pd.concat(tables, ignore_index=True)[[*COLUMNS, "method"]]
 
@@ -166,32 +173,32 @@ def deletion_insertion(
     seed: int = 0,
     batch: int = 64,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Area under P(yes) over the share of patches, the most relevant first, blurred (deletion) and shown in a blurred picture (insertion).
+    """P(yes) as `SHARES` of the patches, the most relevant first, are blurred (deletion) and shown in a blurred picture (insertion).
 
     Args:
         maps: [N, h, h], averaged over each patch; equal patches come in random order.
 
     Returns:
-        Deletion [N] and insertion [N], from 0 to 1.
+        Deletion and insertion [shares, N], from 0 to 1.
     """
     grid = model.config.vision_config.image_size // model.config.vision_config.patch_size
     relevance = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(maps), grid).flatten(1).numpy()  # [N, P]
     chance = np.random.default_rng(seed).random(relevance.shape)
     rank = torch.from_numpy(np.lexsort((chance, -relevance), axis=1).argsort(1)).view(-1, grid, grid)
     rows = [_curve(model, processor, images[k : k + batch], asked[k : k + batch], rank[k : k + batch]) for k in range(0, len(asked), batch)]
-    areas = np.trapezoid(np.concatenate(rows, 1) if rows else np.empty((len(SHARES), 0, 2)), SHARES, axis=0)  # [N, 2]
-    return areas[:, 0], areas[:, 1]
+    curves = np.concatenate(rows, 1) if rows else np.empty((len(SHARES), 0, 2))
+    return curves[..., 0], curves[..., 1]
 
 
 def _curve(model, processor, images, asked, rank: Tensor) -> np.ndarray:
     """P(yes) [shares, N, 2] with each share of the patches of lowest `rank` [N, g, g] blurred, and with them alone not blurred."""
     pixels = processor.image_processor([load_image(i) for i in images], return_tensors="pt")["pixel_values"].to(model.device)
     text = {k: v.to(model.device) for k, v in encode(processor, asked, left=model.config.use_decoder_only_language_model).items()}
-    yes_no = attention.first_tokens(processor, [questions.YES, questions.NO])
+    begin = beginnings(processor.tokenizer)
     blurred, patch = blur(pixels, _BLUR * pixels.shape[-1]), model.config.vision_config.patch_size
 
     def p_yes(seen: Tensor) -> Tensor:
-        return answer_logits(model, encode_images(model, seen.to(model.dtype)), text)[:, yes_no].softmax(1)[:, 0].cpu()
+        return first_p_yes(answer_logits(model, encode_images(model, seen.to(model.dtype)), text), begin).cpu()
 
     whole, nothing = p_yes(pixels), p_yes(blurred)  # the curves' ends are shared
     found = []
@@ -256,12 +263,11 @@ def _table(values: dict[str, np.ndarray], faces: pd.DataFrame, cases: pd.DataFra
 
 def verdict(table: pd.DataFrame) -> str:
     """The README's sentence on whether the default's maps can be trusted, from `faithfulness`."""
-    macro = table[table["target"] == "macro"].set_index(["model", "method", "metric"])["value"].sort_index()
+    macro = table[table["target"] == "macro"].set_index(["model", "method", "metric"]).sort_index()
     default = attention.METHODS[0]
-    mine, blind = macro[MAIN, default], macro[RANDOMISED, default]
+    mine, blind = macro.loc[MAIN, default], macro.loc[RANDOMISED, default]["value"]
     return (
-        f"Where the model detects an action unit, the peak of the default map, `{default}`, lies on pixels that it "
-        f"moved in {mine['pointing_accuracy']:.0f} % and in the region that they enclose in {mine['pointing_region']:.0f} %; "
-        f"{mine['energy']:.0f} % of its relevance lies on them, which are {mine['area']:.1f} % of the picture. With permuted weights the "
-        f"peak is right in {blind['pointing_accuracy']:.0f} % and {blind['energy']:.0f} % of the relevance lies there."
+        f"Where the model detects an action unit, {interval_texts(mine)['energy']} % of the relevance of the default map, `{default}`, "
+        f"lies on pixels that it moved, which are {mine['value']['area']:.1f} % of the picture. With permuted weights "
+        f"{blind['energy']:.0f} % lies there, and the peak is there in {blind['pointing_accuracy']:.0f} %."
     )

@@ -52,14 +52,15 @@ a.expvqa {{ color: var(--jp-content-link-color, #0B5FA5); text-decoration: under
 class View:
     """A face, a question, its answer and, as far as is known yet, the map [g, g] for one of its words, P(yes) of the AUs, and samples.
 
-    The map is by `method` (`attention.METHODS`); `words` are those that may be explained, where there are several; `spread` has the lowest
-    and highest P(yes) (low, high) of each AU.
+    `seen` is what the model got. The map is by `method` (`attention.METHODS`); `words` are those that may be explained, where there are
+    several; `spread` has the lowest and highest P(yes) (low, high) of each AU.
     """
 
     image: Image.Image
     source: str
     question: str
     answer: str
+    seen: Image.Image | None = None
     method: str = ""
     heat: np.ndarray | None = None
     word: str = ""

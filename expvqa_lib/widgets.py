@@ -59,8 +59,9 @@ class Explorer(w.VBox):
         for part in (self.kind, self.area, self.au):
             part.observe(self._on_kind, "value")
         self.question.observe(self._on_question, "value")
-        for part in (self.question, self.samples, self.method):
+        for part in (self.question, self.samples):
             part.observe(self._on_change, "value")
+        self.method.observe(self._on_method, "value")
         self.word.observe(self._on_word, "value")
         self.ask.on_click(lambda _: self._submit(keep=True))
         self.stop.on_click(self._on_stop)
@@ -91,13 +92,14 @@ class Explorer(w.VBox):
         self.status, self.notice, self.answer, self.bars = w.HTML(), w.HTML(), w.HTML(), w.HTML()
         self.overlay = w.Image(format="png", width=views.SIDE, height=views.SIDE)
         self.word = w.Dropdown(layout=w.Layout(width="224px", display="none"))
-        names = [(method.replace("_", " "), method) for method in METHODS]
-        self.method = w.Dropdown(options=names, layout=w.Layout(width="224px"))
+        able = self.model.model.config.use_decoder_only_language_model
+        methods = [method for method in METHODS if able or method != "language_attention"]
+        self.method = w.Dropdown(options=[(method.replace("_", " "), method) for method in methods], layout=w.Layout(width="224px"))
         self.looked, self.heading, self.past, self.link = w.HTML(), w.HTML(), w.HTML(), w.HTML()
         self.save = w.Button(description="Save as PNG", icon="download", disabled=True, layout=w.Layout(width="130px"))
 
     def _arranged(self) -> list[w.Widget]:
-        looked = w.VBox([self.looked, self.method, self.word, self.overlay], layout=w.Layout(width="228px", justify_content="flex-end"))
+        looked = w.VBox([self.looked, self.word, self.method, self.overlay], layout=w.Layout(width="228px", justify_content="flex-end"))
         left = [
             w.HBox([self.face, looked]),
             self.notice,
@@ -140,6 +142,15 @@ class Explorer(w.VBox):
         if self.live.value:
             self._submit()
 
+    def _on_method(self, _) -> None:
+        """A question under way is asked again; an answer that is there is only explained again."""
+        if not self.stop.disabled:
+            self._submit()
+        elif self.view and self.view.method != self.method.value:
+            self.link.value = ""
+            view, method, word = self.view, self.method.value, self.word.value
+            self._start(lambda check: self._explain_again(check, replace(view, method=method), word))
+
     def _on_word(self, change: dict) -> None:
         if not self._arranging and self.view and change["new"] is not None:
             self.link.value = ""
@@ -149,6 +160,8 @@ class Explorer(w.VBox):
         self._worker.cancel()
         self._wanted = False
         self._rest("Stopped.")
+        if self.view:
+            self.method.value = self.view.method  # of the map that stays
 
     def _on_save(self, _) -> None:
         content = views.figure_png(self.view)  # here, not on the thread: matplotlib's styles are shared by all threads
@@ -171,9 +184,12 @@ class Explorer(w.VBox):
             return
         self._wanted |= keep
         question, samples, method = self.question.value, self.samples.value, self.method.value
+        self._start(lambda check: self._work(check, chosen, question, samples, method))
+
+    def _start(self, job: Callable[[Callable[[], None]], None]) -> None:
         self.stop.disabled, self.save.disabled = False, True
         self.progress.value, self.progress.layout.visibility = 0, "visible"
-        self._worker.submit(lambda check: self._work(check, chosen, question, samples, method))
+        self._worker.submit(job)
 
     def _work(self, check: Callable[[], None], chosen: Face | Photo, question: str, samples: int, method: str) -> None:
         """On the thread: ask step by step, and show what is there after each."""
@@ -186,9 +202,10 @@ class Explorer(w.VBox):
         if isinstance(chosen, Photo):
             self.face.show(seen.shown)
         self._step(check, "Answering")
-        view = View(seen.shown, seen.name, question, self.model.ask(seen.image, question, crop=False), method=method)
+        answer = self.model.ask(seen.image, question, crop=False)
+        view = View(seen.shown, seen.name, question, answer, seen=seen.image, method=method)
         self._step(check, "Explaining", view)
-        view = self._explained(view, seen.image)
+        view = self._explained(view)
         self._step(check, "Scoring the action units", view)
         aus, spread = self._scored(seen.image)
         view = replace(self.view, aus=aus, spread=spread)  # of what is shown: another word may have been chosen meanwhile
@@ -203,12 +220,20 @@ class Explorer(w.VBox):
         self._show(view)
         self._rest("")
 
-    def _explained(self, view: View, image: Image.Image) -> View:
+    def _explain_again(self, check: Callable[[], None], view: View, word: int | None) -> None:
+        """On the thread: the same answer and word, by the method that the view names."""
+        self._step(check, "Explaining")
+        view = self._explained(view)
+        check()
+        self._show(view if word is None else view.explaining(view.words[word]))
+        self._rest("")
+
+    def _explained(self, view: View) -> View:
         """With a map for the word that the picture made likelier by most; of a yes, a no or a large model for the first word alone."""
         if self._is_small and len(view.answer.split()) > 1 and self.model.model.config.use_decoder_only_language_model:
-            words = explain_words(self.model.model, self.model.processor, image, view.question, view.answer, method=view.method)
+            words = explain_words(self.model.model, self.model.processor, view.seen, view.question, view.answer, method=view.method)
             return replace(view, words=tuple(words)).explaining(max(words, key=lambda word: word.gain))
-        found = self.model.explain(image, question=view.question, method=view.method, crop=False)
+        found = self.model.explain(view.seen, question=view.question, method=view.method, crop=False)
         return replace(view, heat=found.heat, word=found.answer, p_yes=found.p_yes)
 
     def _scored(self, image: Image.Image) -> tuple[pd.Series, pd.DataFrame | None]:

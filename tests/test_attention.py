@@ -14,7 +14,7 @@ from expvqa_lib.errors import SettingsError
 from expvqa_lib.forward import cross_attention_weights, encode_images, language_inputs, query_image
 from expvqa_lib.model import load
 from expvqa_lib.questions import ask_q1, ask_q3
-from expvqa_lib.relevance import BLUR, ON_PIXELS, blur
+from expvqa_lib.relevance import BLUR, ON_PIXELS, blur, shift
 from expvqa_lib.text import encode
 
 ANSWER = "The person raises inner eyebrow and pulls lip corner, which suggests happiness."
@@ -95,12 +95,12 @@ def test_p_yes_is_that_of_scoring_and_words_are_the_likeliest(model, processor, 
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["bfloat16", "converted"])
-def test_every_method_works_in_bfloat16_and_on_a_converted_checkpoint(model, processor, images, folder, kind, method):
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "converted"])
+def test_every_method_works_in_half_precision_and_on_a_converted_checkpoint(model, processor, images, folder, kind, method):
     if kind == "converted":
         model, processor = load(folder, device="cpu", quiet=True)
     else:
-        model = model.to(torch.bfloat16)
+        model = model.to(getattr(torch, kind))
     vision = model.config.vision_config
     parts = (model.vision_model, model.qformer, model.language_model)
     before = [part.config._attn_implementation for part in parts]
@@ -143,6 +143,16 @@ def test_a_blur_keeps_what_is_even_and_the_mean():
     dot[0, 0, 16, 16] = 1
     soft = blur(dot, 2.0)
     assert soft.sum() == pytest.approx(1, abs=1e-5) and soft[0, 0, 16, 16] == pytest.approx(1 / (8 * np.pi), rel=0.02)
+
+
+def test_a_shift_goes_down_and_right_and_back():
+    dot = torch.zeros(1, 1, 9, 9)
+    dot[0, 0, 4, 5] = 1
+    assert shift(dot, 2)[0, 0, 6, 7] == 1 and shift(dot, -3)[0, 0, 1, 2] == 1
+    torch.testing.assert_close(shift(shift(dot, 2), -2), dot)
+    edge = torch.arange(9.0).expand(1, 1, 9, 9)
+    assert shift(edge, -2)[0, 0, 0].tolist() == [2, 3, 4, 5, 6, 7, 8, 8, 8]
+    assert shift(edge, -2, "constant")[0, 0, 0].tolist() == [2, 3, 4, 5, 6, 7, 8, 0, 0]
 
 
 def test_a_yes_and_a_no_have_opposite_gradients(model, processor, images):

@@ -20,6 +20,7 @@ from transformers.utils import logging
 import expvqa_lib as expvqa
 from expvqa_lib import companion
 from expvqa_lib.answering import score_yes_no
+from expvqa_lib.attention import relevance
 from expvqa_lib.corpora.drawing import render
 from expvqa_lib.corpora.faces import AUS, Face, Scene, random_identity
 from expvqa_lib.errors import ImageError, ModelError, SettingsError
@@ -131,6 +132,9 @@ def test_explain_says_where_it_looked(base, files):
     assert found.question == ask_q3(12) and found.p_yes == pytest.approx(base.aus(files[0])["AU12"], abs=1e-4)
     assert found.heat.shape == (96, 96) and found.heat.max() == pytest.approx(1) and found.heat.min() >= 0
     assert isinstance(found.plot(), matplotlib.figure.Figure)
+    maps, chance, _ = relevance(base.model, base.processor, files[:1], [ask_q3(12)], targets=["yes"])
+    np.testing.assert_allclose(base.explain(files[0], au=12, crop=False).heat, maps[0], atol=1e-4)
+    assert base.explain(files[0], au=12, method="rollout").heat.shape == (8, 8)
     assert base.explain(files[0], question=ASKED).question == ASKED
     with pytest.raises(SettingsError, match="explain needs an AU number or a question"):
         base.explain(files[0])

@@ -16,7 +16,17 @@ from expvqa_lib.corpora.faces import Face
 from expvqa_lib.corpora.table import labelled_aus
 from expvqa_lib.evaluation import MAIN
 from expvqa_lib.facs import ACTION_UNITS, BP4D_AUS
-from expvqa_lib.faithfulness import CONTROLS, RANDOMISED, deletion_insertion, faithfulness, pointing, pointing_cases, randomised, widen
+from expvqa_lib.faithfulness import (
+    CONTROLS,
+    RANDOMISED,
+    SHARES,
+    deletion_insertion,
+    faithfulness,
+    pointing,
+    pointing_cases,
+    randomised,
+    widen,
+)
 from expvqa_lib.questions import ask_q3
 
 
@@ -165,7 +175,10 @@ def test_taking_away_the_deciding_patch_first_lowers_the_curve_most(model, proce
     maps = np.zeros((16, 4, 4), np.float32)
     maps.reshape(16, 16)[np.arange(16), np.arange(16)] = 1
     images, asked = [picture] * 16, [ask_q3(12)] * 16
-    deletion, insertion = deletion_insertion(model, processor, images, asked, maps)
+    curves = deletion_insertion(model, processor, images, asked, maps)
+    whole = attention.relevance(model, processor, images, asked, method="cross_attention")[1]
+    np.testing.assert_allclose([curves[0][0], curves[1][-1]], [whole, whole], atol=1e-4)  # nothing is taken away, everything is shown
+    deletion, insertion = (np.trapezoid(curve, SHARES, axis=0) for curve in curves)
     swing = np.abs(deletion - insertion)
     assert int(swing.argmax()) == 5
     np.testing.assert_allclose(deletion + insertion, (deletion + insertion)[0], atol=1e-3)  # one patch decides: it is blurred or not

@@ -65,6 +65,13 @@ def pointing():
     return pd.DataFrame(rows, columns=["model", "target", "metric", "value", "low", "high"])
 
 
+def methods():
+    kinds = ["pointing_region", *(f"{kind}_{share}" for kind in ("deletion", "insertion") for share in (0, 3.125, 25, 100))]
+    of = [("exp_vqa", "rollout"), ("exp_vqa", "cross_attention"), ("exp_vqa_randomised", "rollout"), ("exp_vqa", "centre")]
+    rows = [(*names, target, kind, 90.0 - n) for names in of for target in ("AU1", "AU12", "macro") for n, kind in enumerate(kinds)]
+    return pd.DataFrame(rows, columns=["model", "method", "target", "metric", "value"])
+
+
 def grid(labels=((1, 0, np.nan), (1, 1, 0))):
     maps, chances = np.stack([[heat()] * 3] * 2), np.array([[0.9, 0.7, 0.2], [0.4, 1.0, 0.1]])
     return storyboards.attention_grid([face(), face(1)], [1, 4, 12], maps, chances, np.array(labels))
@@ -94,6 +101,8 @@ DRAWN = {
     "training_curves": lambda: figures.training_curves({"exp_vqa": log(), "exp_vqa_fz": log()}),
     "training_loss": lambda: figures.training_curves({"exp_vqa": log()[["step", "loss"]]}),
     "pointing_bars": lambda: figures.pointing_bars(pointing()),
+    "method_heat": lambda: figures.method_heat(methods(), "pointing_region", "peaks (%)"),
+    "method_curves": lambda: figures.method_curves(methods(), "cross_attention"),
     "confusion": lambda: figures.confusion(EMOTION, ["fear", None, "fear", "anger", "happiness", "anger"], list(EMOTIONS)),
     "au_cooccurrence": lambda: data_figures.au_cooccurrence(labels()),
     "au_counts": lambda: data_figures.au_counts({"lab": labels(), "wild": labels(seed=2)[["AU1", "AU4"]]}),

@@ -51,7 +51,9 @@ def lab(tmp_path_factory):
     cells = [v4.new_code_cell("import expvqa_lib as expvqa\n\nexpvqa.explore()")]
     nbformat.write(v4.new_notebook(cells=cells, metadata=KERNEL), home / "work" / "explorer.ipynb")
     walkthrough = home / "work" / "walkthrough.ipynb"
-    walkthrough.write_text(walkthrough.read_text(encoding="utf-8").replace("steps = 300", "steps = 4"), encoding="utf-8")
+    text = walkthrough.read_text(encoding="utf-8")
+    assert text.count("steps = 300") == 1
+    walkthrough.write_text(text.replace("steps = 300", "steps = 4"), encoding="utf-8")
     settings = home / "config" / "lab" / "user-settings" / "@jupyterlab"
     for name, text in SETTINGS.items():
         (settings / name).parent.mkdir(parents=True)
@@ -149,7 +151,7 @@ def test_the_explorer_redraws_asks_and_explains(page, lab):
     keep(page, "explorer_drawn")
     overlay = page.locator("img.widget-image").nth(1)
     before = overlay.get_attribute("src")
-    page.locator("select", has_text="cross attention").select_option("cross attention")
+    page.locator("select", has_text="guided gradients").select_option("cross attention")
     page.wait_for_function("([image, before]) => image.src !== before", arg=[overlay.element_handle(), before])
 
     page.locator(".widget-text input:visible").last.fill("<b>Which</b> facial actions does this person show?")

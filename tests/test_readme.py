@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from expvqa_lib import ablations, faithfulness, zero_shot
+from expvqa_lib.attention import METHODS
 from expvqa_lib.evaluation import summary, verdict
 
 ROOT = Path(__file__).parent.parent
@@ -48,3 +49,15 @@ def test_every_figure_and_notebook_that_the_readme_shows_is_there():
     local = [p for p in places if not p.startswith("http")]
     assert len(local) >= 8
     assert [p for p in local if not (ROOT / p).exists()] == []
+
+
+def test_the_maps_that_are_shipped_point_into_the_action_units_regions():
+    """At least 80 % of the peaks where the AU is detected, far above the controls; and the default is the method that does it best."""
+    pointed, table = (pd.read_csv(ROOT / "figures" / f"{name}.csv") for name in ("attention", "faithfulness"))
+    macro = pointed[(pointed["model"] == "exp_vqa") & (pointed["target"] == "macro")].set_index("metric")
+    for detected, chance in (("pointing_detected", "chance"), ("pointing_detected_region", "chance_region")):
+        assert macro["value"][detected] >= 80 and macro["low"][detected] > 10 * macro["high"][chance]
+    scores = table[table["target"] == "macro"].set_index(["model", "method", "metric"])["value"]
+    for metric in ("pointing_region", "energy"):
+        assert scores["exp_vqa"].xs(metric, level="metric").idxmax() == METHODS[0]
+        assert scores["exp_vqa_randomised", METHODS[0], metric] < 20

@@ -106,6 +106,15 @@ def test_the_method_of_the_map_is_chosen(explorer, shipped):
     explorer.kind.value = "Q1"
     assert explorer.wait() and len(explorer.view.words) > 1
     assert all(word.heat.shape == found.shape for word in explorer.view.words)
+    asked, chosen = explorer.view, (explorer.word.value + 1) % len(explorer.view.words)
+    explorer.live.value, explorer.word.value = False, chosen
+    explorer.method.value = "guided_gradients"
+    assert explorer.wait() and explorer.word.value == chosen and explorer.view.word == explorer.view.words[chosen].text
+    assert explorer.view.heat.shape == default.shape and explorer.view.samples is asked.samples  # nothing else is asked again
+    explorer.ask.click()
+    explorer.method.value = "rollout"
+    explorer.stop.click()
+    assert explorer.wait() and explorer.method.value == explorer.view.method  # the menu says what made the map
 
 
 def test_the_word_to_explain_is_chosen_among_those_of_the_answer(explorer):
