@@ -32,8 +32,6 @@ FIGURES = (
     "attention_pointing",
     "attention_grid",
     "attention_words",
-    "attention_methods",
-    "attention_curves",
     "video_curves",
 )
 
