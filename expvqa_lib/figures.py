@@ -49,8 +49,7 @@ NAMES = {
     "exp_vqa_fz_named_shuffled_images": "Exp-VQA(fz), named in Q1 of shuffled images",
 }
 _OTHER_COLOURS = ("#009E73", "#D55E00", "#B8A000", "#444444")
-_CURVES = {"deletion": "most relevant patches, blurred (%)", "insertion": "most relevant patches, alone sharp (%)"}
-_INK, _FAINT = "#222222", "#F4F4F4"
+INK, _FAINT = "#222222", "#F4F4F4"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,7 +108,7 @@ def au_bars(table: pd.DataFrame, metric: str = "f1", title: str | None = None) -
     Raises:
         TableError: the table has no row of this metric.
     """
-    rows = _metric_rows(table, metric)
+    rows = metric_rows(table, metric)
     targets = ordered_targets(rows.target)
     models = _ordered(rows.model)
     at = {target: i + (0.6 if target == "macro" else 0.0) for i, target in enumerate(targets)}
@@ -134,7 +133,7 @@ def au_bars(table: pd.DataFrame, metric: str = "f1", title: str | None = None) -
         ax.axvline(at["macro"] - 0.8, color="#BBBBBB", linewidth=0.6)
     ax.set_xticks(list(at.values()), targets)
     ax.set_xlim(-0.6, max(at.values()) + 0.6)
-    _percent_axis(ax, f"{metric_name(metric)} (%)")
+    percent_axis(ax, f"{metric_name(metric)} (%)")
     ax.set_title(title or f"{metric_name(metric)} by action unit, with 95% intervals", pad=20)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(models), handletextpad=0.4, borderpad=0)
     return fig
@@ -217,7 +216,7 @@ def pointing_bars(table: pd.DataFrame, title: str = "Does attention point at the
     Raises:
         TableError: the table has no pointing accuracy.
     """
-    rows = _metric_rows(table, "pointing_accuracy")
+    rows = metric_rows(table, "pointing_accuracy")
     models, targets = _ordered(rows.model), ordered_targets(rows.target)
     chance = table[table.metric == "chance"].groupby("target")["value"].mean()
     fig = Figure(figsize=(COLUMN if len(models) * len(targets) <= 14 else PAGE, 2.4))
@@ -228,7 +227,7 @@ def pointing_bars(table: pd.DataFrame, title: str = "Does attention point at the
         x = np.arange(len(targets)) + (i - (len(models) - 1) / 2) * width
         ax.bar(x, mine.value, width * 0.92, color=colour(model, models), label=NAMES.get(model, model))
         error = np.nan_to_num(np.stack([mine.value - mine.low, mine.high - mine.value]).clip(min=0))
-        ax.errorbar(x, mine.value, error, fmt="none", ecolor=_INK, elinewidth=0.7, zorder=5)
+        ax.errorbar(x, mine.value, error, fmt="none", ecolor=INK, elinewidth=0.7, zorder=5)
     x = np.arange(len(targets))
     ticks = chance.reindex(targets)
     ax.hlines(ticks, x - 0.44, x + 0.44, color="white", linewidth=2.6, zorder=3)
@@ -236,7 +235,7 @@ def pointing_bars(table: pd.DataFrame, title: str = "Does attention point at the
     ax.set_xticks(x, [target.removeprefix("AU") for target in targets])
     ax.set_xlabel("action unit")
     ax.set_xlim(-0.6, len(targets) - 0.4)
-    _percent_axis(ax, "pointing accuracy (%)")
+    percent_axis(ax, "pointing accuracy (%)")
     ax.set_title(title, pad=20)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(models) + 1, handletextpad=0.4, borderpad=0)
     return fig
@@ -278,7 +277,7 @@ def reliability(bins: pd.DataFrame, title: str = "Are the probabilities right?")
     ax.plot(rows["mean_score"], rows["positives"], color=COLOURS["exp_vqa"], linewidth=1.0, zorder=2)
     ax.scatter(rows["mean_score"], rows["positives"], s=8 + 90 * rows["faces"] / rows["faces"].max(), color=COLOURS["exp_vqa"], zorder=3)
     ax.set_xlabel("P(yes), mean of the bin (%)")
-    _percent_axis(ax, "The AU is there (%)")
+    percent_axis(ax, "The AU is there (%)")
     ax.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal")
     ax.set_title(title, loc="left", pad=6)
     return fig
@@ -293,7 +292,7 @@ def with_intervals(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     Raises:
         TableError: the table has no row of this metric.
     """
-    rows = _metric_rows(table, metric)
+    rows = metric_rows(table, metric)
     wide = rows.assign(text=interval_texts(rows)).pivot(index="target", columns="model", values="text")
     wide = wide.reindex(index=list(dict.fromkeys(rows.target)), columns=_ordered(rows.model))
     return wide.rename(columns=NAMES).rename_axis(index=None, columns=None)
@@ -307,61 +306,6 @@ def interval_texts(rows: pd.DataFrame) -> pd.Series:
     )
 
 
-@styled
-def method_heat(table: pd.DataFrame, metric: str, label: str) -> Figure:
-    """Draw a metric of `faithfulness` as squares: a row each method and control, a column each AU and their mean.
-
-    Args:
-        table: columns model, method, target, metric, value (percent).
-        label: of the values, with their unit.
-    """
-    rows = _metric_rows(table, metric)
-    wide = rows.assign(row=_method_names(rows)).pivot(index="row", columns="target", values="value")
-    wide = wide.reindex(index=dict.fromkeys(_method_names(rows)), columns=ordered_targets(rows["target"]))
-    fig = Figure(figsize=(PAGE, 0.6 + 0.3 * len(wide)))
-    ax = fig.add_subplot()
-    heat(fig, ax, wide.to_numpy(float), label)
-    ax.set_xticks(range(len(wide.columns)), [name.removeprefix("AU") for name in wide.columns])
-    ax.set_yticks(range(len(wide)), wide.index)
-    ax.set_xlabel("action unit")
-    return fig
-
-
-@styled
-def method_curves(table: pd.DataFrame, first: str) -> Figure:
-    """Draw the mean P(yes) over the share of patches blurred (left) and shown (right), a line each method and control.
-
-    Args:
-        table: columns model, method, target, metric (`deletion_25` is P(yes) with 25 % blurred), value (percent).
-        first: the method to stand out.
-    """
-    fig = Figure(figsize=(PAGE, 2.9))
-    macro = table[table["target"] == "macro"]
-    names, colours = dict.fromkeys(_method_names(macro)), mpl.colormaps["tab20"].colors
-    palette = dict(zip(names, colours[::2] + colours[1::2], strict=False))
-    for ax, (kind, label) in zip(fig.subplots(1, 2, sharey=True), _CURVES.items(), strict=True):
-        of_kind = macro[macro["metric"].str.startswith(f"{kind}_")]
-        shares = [metric.removeprefix(f"{kind}_") for metric in dict.fromkeys(of_kind["metric"])]
-        for name, rows in of_kind.groupby(_method_names(of_kind), sort=False):
-            look = {"color": _INK, "linewidth": 2.2, "zorder": 3} if name == _spaced(first) else {"color": palette[name], "linewidth": 1}
-            control = name.endswith("permuted weights") or name in ("uniform", "centre")
-            ax.plot(rows["value"].to_numpy(), label=name, linestyle="--" if control else "-", **look)
-        ax.set_xticks(range(len(shares)), [f"{float(share):.0f}" for share in shares])
-        _percent_axis(ax, "P(yes) (%)" if kind == "deletion" else "")
-        ax.set_xlabel(label)
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center")
-    return fig
-
-
-def _method_names(table: pd.DataFrame) -> pd.Series:
-    """A method's name, and that the model's weights are permuted where they are."""
-    return (table["method"] + np.where(table["model"].str.endswith("_randomised"), ", permuted weights", "")).map(_spaced)
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def colour(model: str, models: Sequence[str] = ()) -> str:
     """Return a model's colour: its own in `COLOURS`, else one by its place among the other `models`."""
     others = [m for m in models if m not in COLOURS]
@@ -373,20 +317,20 @@ def heat(fig: Figure, ax: Axes, percent: np.ndarray, label: str, notes: bool = T
     image = ax.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     for (row, column), value in np.ndenumerate(percent):
         if notes and not np.isnan(value):
-            ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color="white" if value > 55 else _INK)
+            ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color="white" if value > 55 else INK)
     ax.spines[:].set_visible(False)
     bar = fig.colorbar(image, ax=ax, fraction=0.045, pad=0.02, ticks=[0, 50, 100])
     bar.outline.set_visible(False)
     bar.set_label(label)
 
 
-def _percent_axis(ax: Axes, label: str) -> None:
+def percent_axis(ax: Axes, label: str) -> None:
     ax.set(ylim=(0, 100), ylabel=label, yticks=range(0, 101, 20))
     ax.grid(axis="y")
     ax.spines["left"].set_visible(False)
 
 
-def _metric_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+def metric_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = table[table.metric == metric]
     if rows.empty:
         raise TableError(f"the table has no metric {metric!r}; it has {', '.join(sorted(table.metric.unique()))}")

@@ -56,43 +56,10 @@ def make_maps(
         method: of `METHODS`; h is S for those `ON_PIXELS`, else the patches a side.
         layer, query: of the methods `BY_QUERY`, only this cross-attention layer or query.
     """
-    if method not in ON_PIXELS:
-        return _on_patches(model, pixels, text, choose, method, layer, query)
-    with torch.no_grad():
-        logits = answer_logits(model, encode_images(model, pixels.to(model.dtype)), text)
-    return _on_pixels(model, pixels.float(), text, choose(logits), method), logits
-
-
-def _on_pixels(model, pixels: Tensor, text: dict[str, Tensor], explained: Callable[[Tensor], Tensor], method: str) -> Tensor:
-    """Sums over the picture and two shifts of it along the diagonal, since what falls on the borders of patches is an accident."""
-    side, patch = pixels.shape[-1], model.config.vision_config.patch_size
-    shifts = [(by, shift(pixels, by)) for by in (round(share * patch) for share in _SHIFTS)]
-    fine = sum(shift(_integrated(model, shifted, text, explained), -by, "constant") for by, shifted in shifts)
-    fine = blur(fine, _SMOOTH * side).clamp(min=0)[:, 0]
-    if method == "integrated_gradients":
-        return fine
-    coarse = torch.zeros_like(fine)
-    for by, shifted in shifts:
-        heat, _ = _on_patches(model, shifted, text, lambda _: explained, "gradient_cross_attention")
-        coarse += shift(interpolate(heat[:, None], size=(side, side), mode="bilinear"), -by, "constant")[:, 0]
-    return fine * coarse
-
-
-def shift(pictures: Tensor, by: int, border: str = "replicate") -> Tensor:
-    """Pictures [N, C, S, S] shifted by so many pixels down and to the right; the border is repeated, or `constant` (zero)."""
-    reach, side = abs(by), pictures.shape[-1]
-    return pad(pictures, [reach] * 4, mode=border)[:, :, reach - by : reach - by + side, reach - by : reach - by + side]
-
-
-def _on_patches(
-    model,
-    pixels: Tensor,
-    text: dict[str, Tensor],
-    choose: Choose,
-    method: str,
-    layer: int | None = None,
-    query: int | None = None,
-) -> tuple[Tensor, Tensor]:
+    if method in ON_PIXELS:
+        with torch.no_grad():
+            logits = answer_logits(model, encode_images(model, pixels.to(model.dtype)), text)
+        return _on_pixels(model, pixels.float(), text, choose(logits), method), logits
     vision = model.vision_model
     with torch.set_grad_enabled(method not in _WITHOUT_GRADIENT), contextlib.ExitStack() as stack:
         crossed = stack.enter_context(cross_attention_weights(model.qformer))
@@ -118,6 +85,27 @@ def _on_patches(
             weighted = _selected([a.float() * s.float() for a, s in zip(crossed, slopes, strict=True)], layer, query)
             heat = sum(w.clamp(min=0).sum((1, 2)) for w in weighted)
     return _square(heat), logits.detach()
+
+
+def _on_pixels(model, pixels: Tensor, text: dict[str, Tensor], explained: Callable[[Tensor], Tensor], method: str) -> Tensor:
+    """Sums over the picture and two shifts of it along the diagonal, since what falls on the borders of patches is an accident."""
+    side, patch = pixels.shape[-1], model.config.vision_config.patch_size
+    shifts = [(by, shift(pixels, by)) for by in (round(share * patch) for share in _SHIFTS)]
+    fine = sum(shift(_integrated(model, shifted, text, explained), -by, "constant") for by, shifted in shifts)
+    fine = blur(fine, _SMOOTH * side).clamp(min=0)[:, 0]
+    if method == "integrated_gradients":
+        return fine
+    coarse = torch.zeros_like(fine)
+    for by, shifted in shifts:
+        heat, _ = make_maps(model, shifted, text, lambda _: explained, "gradient_cross_attention")
+        coarse += shift(interpolate(heat[:, None], size=(side, side), mode="bilinear"), -by, "constant")[:, 0]
+    return fine * coarse
+
+
+def shift(pictures: Tensor, by: int, border: str = "replicate") -> Tensor:
+    """Pictures [N, C, S, S] shifted by so many pixels down and to the right; the border is repeated, or `constant` (zero)."""
+    reach, side = abs(by), pictures.shape[-1]
+    return pad(pictures, [reach] * 4, mode=border)[:, :, reach - by : reach - by + side, reach - by : reach - by + side]
 
 
 def answer_logits(model: InstructBlipForConditionalGeneration, embeds: Tensor, text: dict[str, Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from expvqa_lib import data_figures, figures, metrics, overlays, storyboards
+from expvqa_lib import data_figures, figures, method_figures, metrics, overlays, storyboards
 from expvqa_lib.attention import Word
 from expvqa_lib.errors import TableError
 from expvqa_lib.facs import EMOTIONS
@@ -101,8 +101,8 @@ DRAWN = {
     "training_curves": lambda: figures.training_curves({"exp_vqa": log(), "exp_vqa_fz": log()}),
     "training_loss": lambda: figures.training_curves({"exp_vqa": log()[["step", "loss"]]}),
     "pointing_bars": lambda: figures.pointing_bars(pointing()),
-    "method_heat": lambda: figures.method_heat(methods(), "pointing_region", "peaks (%)"),
-    "method_curves": lambda: figures.method_curves(methods(), "cross_attention"),
+    "method_heat": lambda: method_figures.method_heat(methods(), "pointing_region", "peaks (%)"),
+    "method_curves": lambda: method_figures.method_curves(methods(), "cross_attention"),
     "confusion": lambda: figures.confusion(EMOTION, ["fear", None, "fear", "anger", "happiness", "anger"], list(EMOTIONS)),
     "au_cooccurrence": lambda: data_figures.au_cooccurrence(labels()),
     "au_counts": lambda: data_figures.au_counts({"lab": labels(), "wild": labels(seed=2)[["AU1", "AU4"]]}),
