@@ -175,8 +175,8 @@ fi
 if [[ "$extra" == tests ]]; then
     step "ruff check" "$python" -m ruff check .
     step "ruff format --check" "$python" -m ruff format --check .
-    step "pytest" env OMP_NUM_THREADS=1 "$python" -m pytest -q -n 2 --dist loadfile --ignore tests/test_jupyterlab.py # a file's tests share what they make
-    step "pytest, JupyterLab in a browser" "$python" -m pytest -q tests/test_jupyterlab.py      # alone: it waits for what is on the page
+    step "pytest" env OMP_NUM_THREADS=1 "$python" -m pytest -q -n 2 --dist loadfile --ignore tests/notebooks/test_jupyterlab.py # a file's tests share what they make
+    step "pytest, JupyterLab in a browser" "$python" -m pytest -q tests/notebooks/test_jupyterlab.py      # alone: it waits for what is on the page
     exit "$failed"
 fi
 

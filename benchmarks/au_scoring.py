@@ -18,14 +18,14 @@ import numpy as np
 import torch
 import transformers
 
-from expvqa_lib.answering import generate, score_yes_no
-from expvqa_lib.companion import QUICK
-from expvqa_lib.corpora.drawing import render
-from expvqa_lib.corpora.faces import Face, random_identity, random_scene
-from expvqa_lib.corpora.synthetic import random_expression
 from expvqa_lib.facs import BP4D_AUS
-from expvqa_lib.model import load
+from expvqa_lib.model.answer import generate, score_yes_no
+from expvqa_lib.model.expvqa import QUICK
+from expvqa_lib.model.load import load
 from expvqa_lib.questions import ask_q3, read_yes_no
+from expvqa_lib.synthfacs.corpora import random_expression
+from expvqa_lib.synthfacs.face import Face, random_identity, random_scene
+from expvqa_lib.synthfacs.render import render
 
 
 def reference(model, processor, images: list, aus: list[int], batch: int) -> np.ndarray:
@@ -35,7 +35,9 @@ def reference(model, processor, images: list, aus: list[int], batch: int) -> np.
     told = [
         answer
         for k in range(0, len(asked), batch)
-        for (answer,) in generate(model, processor, *map(list, zip(*asked[k : k + batch], strict=True)), **how)
+        for (answer,) in generate(
+            model, processor, *map(list, zip(*asked[k : k + batch], strict=True)), **how
+        )
     ]
     return np.array([read_yes_no(answer) is True for answer in told]).reshape(len(images), len(aus))
 
@@ -47,12 +49,21 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="questions a pass of the reference's way")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
+    )
     rng = np.random.default_rng(0)
     expressions = [random_expression(rng)[1:] for _ in range(options.images)]
-    faces = [render(Face(random_identity(rng), random_scene(rng), *expression), 96).image for expression in expressions]
+    faces = [
+        render(Face(random_identity(rng), random_scene(rng), *expression), 96).image
+        for expression in expressions
+    ]
     model, processor = load(QUICK, quiet=True)
-    sizes = [(options.images // 4, options.aus), (options.images, max(1, options.aus // 4)), (options.images, options.aus)]
+    sizes = [
+        (options.images // 4, options.aus),
+        (options.images, max(1, options.aus // 4)),
+        (options.images, options.aus),
+    ]
     for images, count in sizes:
         aus, times = list(BP4D_AUS[:count]), {"reference": [], "ours": []}
         for _ in range(options.rounds + 1):  # the first is for warming up
@@ -65,7 +76,9 @@ def main() -> None:
         median = {name: float(np.median(values[1:])) for name, values in times.items()}
         speed = ", ".join(f"{name} {images * count / seconds:.0f} AUs/s" for name, seconds in median.items())
         agree = (told == (scores >= 0.5)).mean()
-        print(f"{images} images, {count} AUs: {speed}, ratio {median['reference'] / median['ours']:.1f}, the same decision for {agree:.1%}")
+        print(
+            f"{images} images, {count} AUs: {speed}, ratio {median['reference'] / median['ours']:.1f}, the same decision for {agree:.1%}"
+        )
     print(f"ratio: {median['reference'] / median['ours']:.1f}")
 
 

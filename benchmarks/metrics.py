@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
+from expvqa_lib.evaluation.metrics import au_table
 from expvqa_lib.facs import BP4D_AUS
-from expvqa_lib.metrics import au_table
 
 FEW = 2  # resamples of the loop
 

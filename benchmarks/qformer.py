@@ -11,10 +11,10 @@ import time
 import numpy as np
 import torch
 
-from expvqa_lib.companion import load
-from expvqa_lib.forward import query_image
+from expvqa_lib.model.expvqa import load
+from expvqa_lib.model.forward import query_image
+from expvqa_lib.model.tokenize import encode
 from expvqa_lib.questions import ask_q3
-from expvqa_lib.text import encode
 
 
 def main() -> None:
@@ -31,12 +31,19 @@ def main() -> None:
         text = encode(expvqa.processor, [ask_q3(12)] * n)
         ids, mask = text["qformer_input_ids"], text["qformer_attention_mask"]
         index = torch.arange(options.images).repeat_interleave(each)
-        seen = torch.randn(options.images, 1 + (vision.image_size // vision.patch_size) ** 2, vision.hidden_size, requires_grad=True)
+        seen = torch.randn(
+            options.images,
+            1 + (vision.image_size // vision.patch_size) ** 2,
+            vision.hidden_size,
+            requires_grad=True,
+        )
         queries = model.query_tokens.expand(n, -1, -1)
         whole = torch.cat([mask.new_ones(queries.shape[:2]), mask], 1)
 
         def once_a_question(seen=seen, index=index, ids=ids, whole=whole, queries=queries):
-            output = model.qformer(input_ids=ids, attention_mask=whole, query_embeds=queries, encoder_hidden_states=seen[index])
+            output = model.qformer(
+                input_ids=ids, attention_mask=whole, query_embeds=queries, encoder_hidden_states=seen[index]
+            )
             return output.last_hidden_state[:, : queries.shape[1]]
 
         def once_an_image(seen=seen, index=index, ids=ids, mask=mask):
@@ -51,7 +58,9 @@ def main() -> None:
                 taken.append(time.perf_counter() - began)
                 model.zero_grad()
         ours, theirs = (np.median(taken) for taken in times.values())
-        print(f"{each:3d} questions an image: {n / ours:6.0f}/s against {n / theirs:6.0f}/s, ratio {theirs / ours:.2f}")
+        print(
+            f"{each:3d} questions an image: {n / ours:6.0f}/s against {n / theirs:6.0f}/s, ratio {theirs / ours:.2f}"
+        )
 
 
 if __name__ == "__main__":

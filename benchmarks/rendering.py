@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 
-from expvqa_lib.corpora.drawing import render
-from expvqa_lib.corpora.faces import Face, random_identity, random_scene
-from expvqa_lib.corpora.synthetic import random_expression
+from expvqa_lib.synthfacs.corpora import random_expression
+from expvqa_lib.synthfacs.face import Face, random_identity, random_scene
+from expvqa_lib.synthfacs.render import render
 
 
 def main(sizes: tuple[int, ...] = (64, 96, 112, 224), faces: int = 200, rounds: int = 5) -> None:

@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from expvqa_lib import pairs
-from expvqa_lib.batches import ImagePairs
-from expvqa_lib.corpora import table as face_table
+from expvqa_lib.data import pairs
+from expvqa_lib.data import table as face_table
 from expvqa_lib.facs import BP4D_AUS
-from expvqa_lib.recipe import Recipe
+from expvqa_lib.training.dataset import ImagePairs
+from expvqa_lib.training.recipe import Recipe
 
 FRAMES = 1000  # a subject
 RATES = np.linspace(0.05, 0.6, len(BP4D_AUS))  # of the AUs, about as in BP4D
@@ -98,7 +98,9 @@ def run(images: int, folder: Path) -> dict:
     with stage("iterate over all, in order"):
         count = sum(len(batch["image"]) for split in loaded.values() for batch in split.iter(10_000))
     with stage("iterate over 100 000, shuffled"):
-        some = sum(len(batch["image"]) for batch in shuffled.select(range(min(100_000, len(shuffled)))).iter(1000))
+        some = sum(
+            len(batch["image"]) for batch in shuffled.select(range(min(100_000, len(shuffled)))).iter(1000)
+        )
     with stage("prepare them for training"):
         chosen = ImagePairs(loaded["train"], Recipe())
     with stage("an epoch of training items"):
@@ -120,11 +122,20 @@ def main() -> None:
                 print(json.dumps(run(images, Path(place))))
                 return
             command = [sys.executable, __file__, "--one", "--images", str(images)]
-            told.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]))
+            told.append(
+                json.loads(
+                    subprocess.run(
+                        command, stdout=subprocess.PIPE, text=True, check=True
+                    ).stdout.splitlines()[-1]
+                )
+            )
         print(f"{images} images, {told[-1]['pairs']} pairs")
         for name, stage in told[-1]["stages"].items():
             memory = f"{stage['own']:5.0f} + {stage['mapped']:4.0f} MB"
-            print(f"  {name:31} {stage['seconds']:6.1f} s ({stage['cpu']:.1f} s of processor time), {memory}", flush=True)
+            print(
+                f"  {name:31} {stage['seconds']:6.1f} s ({stage['cpu']:.1f} s of processor time), {memory}",
+                flush=True,
+            )
     for before, after in zip(told, told[1:], strict=False):
         peak, cpu = ([f(one["stages"].values()) for one in (before, after)] for f in (_peak, _cpu))
         print(

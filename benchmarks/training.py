@@ -27,24 +27,33 @@ import torch
 import transformers
 from accelerate import Accelerator
 
-from expvqa_lib import pairs, training
-from expvqa_lib.batches import Collator, ImagePairs
-from expvqa_lib.corpora.synthetic import CorpusSizes, make
-from expvqa_lib.model import load
-from expvqa_lib.photos import load_image
-from expvqa_lib.profiles import BASE
-from expvqa_lib.recipe import VARIANTS, Recipe
-from expvqa_lib.text import encode
+from expvqa_lib.data import pairs
+from expvqa_lib.data.images import load_image
+from expvqa_lib.model.load import load
+from expvqa_lib.model.tokenize import encode
+from expvqa_lib.pipeline.profiles import BASE
+from expvqa_lib.synthfacs.corpora import CorpusSizes, make
+from expvqa_lib.training import finetune as training
+from expvqa_lib.training.dataset import Collator, ImagePairs
+from expvqa_lib.training.recipe import VARIANTS, Recipe
 
 
 def plain_loss(model, processor, items: list[dict]) -> torch.Tensor:
     """transformers' own loss: each question comes with an image of its own and the placeholders of the queries, as in the released code."""
     asked = [(item["image"], *pair) for item in items for pair in item["pairs"]]
-    pixels = processor.image_processor([load_image(image) for image, _, _ in asked], return_tensors="pt")["pixel_values"]
+    pixels = processor.image_processor([load_image(image) for image, _, _ in asked], return_tensors="pt")[
+        "pixel_values"
+    ]
     text = encode(processor, [q for _, q, _ in asked], [a for _, _, a in asked])
     told = (text["labels"] != -100).sum(1)
-    width = int((text["attention_mask"].sum(1) - told).max() + told.max())  # questions and answers are padded apart
-    for name, fill in (("input_ids", processor.tokenizer.pad_token_id), ("attention_mask", 0), ("labels", -100)):
+    width = int(
+        (text["attention_mask"].sum(1) - told).max() + told.max()
+    )  # questions and answers are padded apart
+    for name, fill in (
+        ("input_ids", processor.tokenizer.pad_token_id),
+        ("attention_mask", 0),
+        ("labels", -100),
+    ):
         text[name] = torch.nn.functional.pad(text[name], (0, width - text[name].shape[1]), value=fill)
     queries = torch.full((len(asked), model.config.num_query_tokens), model.config.image_token_index)
     return model(
@@ -57,7 +66,9 @@ def plain_loss(model, processor, items: list[dict]) -> torch.Tensor:
     ).loss
 
 
-def steps(model, processor, table, variant: str, options: argparse.Namespace, folder: Path) -> tuple[list, dict]:
+def steps(
+    model, processor, table, variant: str, options: argparse.Namespace, folder: Path
+) -> tuple[list, dict]:
     """Batches of items, and a function an approach that does one training step on such a batch and returns its loss."""
     recipe = Recipe(images=options.images, questions=options.questions, augment=False)
     dataset = ImagePairs(table, recipe)
@@ -65,7 +76,10 @@ def steps(model, processor, table, variant: str, options: argparse.Namespace, fo
     model.train()
     full = [k for k in range(len(dataset)) if len(dataset[k]["pairs"]) == options.questions]
     rng = np.random.default_rng(0)
-    items = [[dataset[int(k)] for k in rng.choice(full, options.images, replace=False)] for _ in range(options.rounds)]
+    items = [
+        [dataset[int(k)] for k in rng.choice(full, options.images, replace=False)]
+        for _ in range(options.rounds)
+    ]
     states = None
     if variant == "exp_vqa_fz":
         images = list({item["image"] for batch in items for item in batch})
@@ -94,7 +108,9 @@ def steps(model, processor, table, variant: str, options: argparse.Namespace, fo
 def compare(variant: str, options: argparse.Namespace, folder: Path) -> float:
     """Time both approaches on the same batches, in turns; print their medians and return the ratio."""
     model, processor = load(BASE, quiet=True)
-    items, methods = steps(model, processor, datasets.load_from_disk(str(folder / "pairs")), variant, options, folder)
+    items, methods = steps(
+        model, processor, datasets.load_from_disk(str(folder / "pairs")), variant, options, folder
+    )
     times, losses = {name: [] for name in methods}, {name: [] for name in methods}
     for batch in (items[0], *items):  # the first is for warming up
         for name, step in methods.items():
@@ -112,15 +128,28 @@ def compare(variant: str, options: argparse.Namespace, folder: Path) -> float:
 
 def memory(variant: str, name: str, options: argparse.Namespace, folder: Path) -> int:
     """Growth of the resident memory (bytes) in two steps of one approach, in a process of its own."""
-    command = [sys.executable, __file__, "--images", str(options.images), "--questions", str(options.questions), "--rounds", "1"]
-    done = subprocess.run([*command, "--grow", variant, name, str(folder)], capture_output=True, text=True, check=True)
+    command = [
+        sys.executable,
+        __file__,
+        "--images",
+        str(options.images),
+        "--questions",
+        str(options.questions),
+        "--rounds",
+        "1",
+    ]
+    done = subprocess.run(
+        [*command, "--grow", variant, name, str(folder)], capture_output=True, text=True, check=True
+    )
     return int(done.stdout.split()[-1])
 
 
 def grow(variant: str, name: str, options: argparse.Namespace, folder: Path) -> int:
     """The child's part of `memory`."""
     model, processor = load(BASE, quiet=True)
-    items, methods = steps(model, processor, datasets.load_from_disk(str(folder / "pairs")), variant, options, folder)
+    items, methods = steps(
+        model, processor, datasets.load_from_disk(str(folder / "pairs")), variant, options, folder
+    )
     process, done = psutil.Process(), threading.Event()
     seen = [process.memory_info().rss]
 
@@ -147,11 +176,19 @@ def main() -> None:
     if options.grow:
         print(grow(*options.grow[:2], options, Path(options.grow[2])))
         return
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
+    )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        one = {f"{corpus}_{split}": 1 for corpus in ("lab", "wild", "emotion") for split in ("train", "validation", "test")}
-        pairs.build(make(folder / "faces", CorpusSizes(**one | {"lab_train": 6, "videos": 1})))["train"].save_to_disk(folder / "pairs")
+        one = {
+            f"{corpus}_{split}": 1
+            for corpus in ("lab", "wild", "emotion")
+            for split in ("train", "validation", "test")
+        }
+        pairs.build(make(folder / "faces", CorpusSizes(**one | {"lab_train": 6, "videos": 1})))[
+            "train"
+        ].save_to_disk(folder / "pairs")
         ratios = {variant: compare(variant, options, folder) for variant in VARIANTS}
     for variant, ratio in ratios.items():
         print(f"ratio {variant}: {ratio:.2f}")

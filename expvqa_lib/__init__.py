@@ -1,31 +1,20 @@
 """A companion to Exp-VQA: fine-grained facial expression analysis by visual question answering."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from importlib import import_module
 
 __version__ = "0.1.0"
+__all__ = ["ExpVQA", "Run", "explore", "load"]
 
-if TYPE_CHECKING:
-    from .companion import ExpVQA, load
-    from .widgets import explore
-    from .workspace import Workspace
-
-__all__ = ["ExpVQA", "Workspace", "explore", "load"]
+_ROOMS = {"ExpVQA": "model.expvqa", "load": "model.expvqa", "explore": "explorer.app", "Run": "pipeline.run"}
 
 
 def __getattr__(name: str):
-    """Import torch and transformers only when a model is asked for."""
-    if name in ("ExpVQA", "load"):
-        from . import companion
+    """Import torch and transformers only when a public name is asked for."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
 
-        return getattr(companion, name)
-    if name == "explore":
-        from .widgets import explore
 
-        return explore
-    if name == "Workspace":
-        from .workspace import Workspace
-
-        return Workspace
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    """Complete the public names on Tab."""
+    return sorted([*globals(), *__all__])

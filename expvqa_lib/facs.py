@@ -112,4 +112,6 @@ def action_unit(number: int) -> ActionUnit:
     try:
         return ACTION_UNITS[int(number)]
     except (KeyError, ValueError, TypeError, OverflowError):
-        raise SettingsError(f"AU {number!r} is unknown; known are {', '.join(map(str, ACTION_UNITS))}") from None
+        raise SettingsError(
+            f"AU {number!r} is unknown; known are {', '.join(map(str, ACTION_UNITS))}"
+        ) from None

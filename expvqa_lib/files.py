@@ -28,7 +28,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExpVQAError(f"{path.parent}: cannot make this folder ({error.strerror}); choose a writable place") from error
+        raise ExpVQAError(
+            f"{path.parent}: cannot make this folder ({error.strerror}); choose a writable place"
+        ) from error
     if not os.access(path.parent, os.W_OK):
         raise ExpVQAError(f"{path.parent}: not writable; choose another folder or change its permissions")
     temporary = path.parent / f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}"
@@ -39,7 +41,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except Exception as error:  # safetensors tells of a full disk in words of its own
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise ExpVQAError(f"{path}: the disk is full; nothing was left behind, make room and start again") from error
+            raise ExpVQAError(
+                f"{path}: the disk is full; nothing was left behind, make room and start again"
+            ) from error
         raise
     finally:
         if temporary.is_dir():
@@ -81,6 +85,8 @@ def fingerprint(*parts: object) -> str:
     """Return 16 hex digits that change whenever one of `parts` (anything JSON can hold, or bytes) changes."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode())
+        digest.update(
+            part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode()
+        )
         digest.update(b"\0")
     return digest.hexdigest()[:16]

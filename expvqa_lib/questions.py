@@ -55,7 +55,9 @@ class Pair:
 
 def _wording(wordings: Sequence[str], number: int) -> str:
     if number not in range(len(wordings)):
-        raise SettingsError(f"wording {number} is unknown; known are {', '.join(map(str, range(len(wordings))))}")
+        raise SettingsError(
+            f"wording {number} is unknown; known are {', '.join(map(str, range(len(wordings))))}"
+        )
     return wordings[number]
 
 
@@ -92,7 +94,13 @@ def answer_q1(present: Sequence[int], emotion: str | None) -> str | None:
         present: numbers of the AUs that are present.
         emotion: a name of `facs.EMOTIONS` or another word, several joined by "+"; None where it is not labelled.
     """
-    feeling = None if emotion is None else "a neutral expression" if emotion == "neutral" else _join(emotion.split("+"))
+    feeling = (
+        None
+        if emotion is None
+        else "a neutral expression"
+        if emotion == "neutral"
+        else _join(emotion.split("+"))
+    )
     if present:
         actions = f"The person {_join([u.third_person for u in _units(present)])}"
         return f"{actions}, which suggests {feeling}." if feeling else f"{actions}."
@@ -117,7 +125,9 @@ def answer_q2(labels: Mapping[int, int], area: str, rng: np.random.Generator | N
     return f"The person does not {_join([u.verb for u in _units(absent)], 'or')}."
 
 
-def face_pairs(labels: Mapping[int, int], emotion: str | None, rng: np.random.Generator, q3: Sequence[int] = ()) -> list[Pair]:
+def face_pairs(
+    labels: Mapping[int, int], emotion: str | None, rng: np.random.Generator, q3: Sequence[int] = ()
+) -> list[Pair]:
     """All pairs of one face: Q1 where something can be said, Q2 for each labelled area, Q3 for the AUs in `q3`; wordings by chance.
 
     Args:
@@ -192,7 +202,9 @@ def read_emotion(answer: str) -> str | None:
     """Read the emotion that an answer names first, by noun or adjective; None where it names none."""
     text = _fold(answer)
     places = {
-        emotion.name: min(place for word in (emotion.name, emotion.adjective) if (place := text.find(f" {word} ")) >= 0)
+        emotion.name: min(
+            place for word in (emotion.name, emotion.adjective) if (place := text.find(f" {word} ")) >= 0
+        )
         for emotion in EMOTIONS.values()
         if f" {emotion.name} " in text or f" {emotion.adjective} " in text
     }

@@ -20,7 +20,9 @@ def by_rules(messages: list[dict]) -> str:
     """What a well-behaved language model would write: it reads codes and sentences out of the prompt."""
     asked = messages[3 if messages[0]["role"] == "system" else 0]["content"]  # also where it is asked again
     if "Emotion: " not in asked:
-        return answer_q1([int(n) for n in re.findall(r"AU(\d+)", asked)], None).replace("The person", "In this face, the person")
+        return answer_q1([int(n) for n in re.findall(r"AU(\d+)", asked)], None).replace(
+            "The person", "In this face, the person"
+        )
     actions = re.search(r"Facial actions: (.*)\n", asked)[1].removesuffix(".")
     feelings = [name for name in EMOTIONS if name in re.search(r"Emotion: (.*)\n", asked)[1]]
     return f"{actions}. From these actions one infers {' and '.join(feelings)}."
@@ -31,7 +33,9 @@ class ChatServer(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, write: Callable[[list[dict]], str] = by_rules, behind: str | None = None, delay: float = 0.0) -> None:
+    def __init__(
+        self, write: Callable[[list[dict]], str] = by_rules, behind: str | None = None, delay: float = 0.0
+    ) -> None:
         self.write, self.behind, self.delay = write, behind, delay
         self.faults: list[str] = []
         self.asked: list[str] = []  # each request's body
@@ -84,13 +88,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "time-out":
             time.sleep(1.0)
         if fault == "cut before":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not a polite end
+            self.connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )  # a reset, not a polite end
             self.close_connection = True
             return
         if fault and fault[0].isdigit():  # "429 Retry-After 1"
             status, _, header = fault.partition(" ")
             name, _, value = header.partition(" ")
-            self._send(int(status), json.dumps({"error": {"message": "not now", "code": "injected"}}), {name: value} if name else {})
+            self._send(
+                int(status),
+                json.dumps({"error": {"message": "not now", "code": "injected"}}),
+                {name: value} if name else {},
+            )
             return
         told = self._completion(body)
         if fault == "malformed":
@@ -104,14 +114,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _completion(self, body: str) -> str:
         if self.server.behind:
-            request = urllib.request.Request(f"{self.server.behind}{self.path}", body.encode(), {"Content-Type": "application/json"})
+            request = urllib.request.Request(
+                f"{self.server.behind}{self.path}", body.encode(), {"Content-Type": "application/json"}
+            )
             return urllib.request.urlopen(request, timeout=60).read().decode()
         asked = json.loads(body)
         text = self.server.write(asked["messages"])
         usage = {"prompt_tokens": 10, "completion_tokens": 50, "total_tokens": 60}
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         return json.dumps(
-            {"id": "1", "object": "chat.completion", "created": 0, "model": asked["model"], "choices": [choice], "usage": usage}
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": asked["model"],
+                "choices": [choice],
+                "usage": usage,
+            }
         )
 
     def _send(self, status: int, body: str, headers: dict, cut: bool = False) -> None:

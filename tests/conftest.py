@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks a hub for something must fail at once, not download it
+os.environ.setdefault(
+    "HF_HUB_OFFLINE", "1"
+)  # a test that asks a hub for something must fail at once, not download it
 
 import copy
 
@@ -16,9 +18,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def _tiny():
-    from expvqa_lib.model import Size, build
-    from expvqa_lib.pretraining import vocabulary_texts
-    from expvqa_lib.text import make_processor, train_tokenizers
+    from expvqa_lib.model.load import Size, build
+    from expvqa_lib.model.tokenize import make_processor, train_tokenizers
+    from tools.base_model.pretrain import vocabulary_texts
 
     language, qformer = train_tokenizers(vocabulary_texts(n=400), 420)
     size = Size(
@@ -49,7 +51,7 @@ def model(_tiny):
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory):
     """The face table of three miniature corpora, drawn once."""
-    from expvqa_lib.corpora.synthetic import CorpusSizes, make
+    from expvqa_lib.synthfacs.corpora import CorpusSizes, make
 
     sizes = CorpusSizes(
         lab_train=3,
@@ -69,7 +71,7 @@ def faces(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pairs(faces):
-    from expvqa_lib import pairs
+    from expvqa_lib.data import pairs
 
     return pairs.build(faces, seed=7)
 
@@ -79,9 +81,11 @@ def folder(tmp_path_factory):
     """The golden Exp-VQA checkpoint, converted."""
     from released import GOLDEN, OPTIONS
 
-    from expvqa_lib.conversion import convert
+    from expvqa_lib.model.convert import convert
 
-    return convert(GOLDEN / "exp_vqa_trimmed.pth", tmp_path_factory.mktemp("converted") / "exp-vqa", **OPTIONS)
+    return convert(
+        GOLDEN / "exp_vqa_trimmed.pth", tmp_path_factory.mktemp("converted") / "exp-vqa", **OPTIONS
+    )
 
 
 @pytest.fixture(scope="session")

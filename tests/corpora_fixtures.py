@@ -13,15 +13,26 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from expvqa_lib.corpora.drawing import render
-from expvqa_lib.corpora.faces import Face, random_identity, random_scene
-from expvqa_lib.corpora.reading import Reading
-from expvqa_lib.corpora.synthetic import random_expression
-from expvqa_lib.corpora.videos import DISFA_AUS, GFT_AUS
+from expvqa_lib.data.readers.log import Reading
+from expvqa_lib.data.readers.videos import DISFA_AUS, GFT_AUS
+from expvqa_lib.synthfacs.corpora import random_expression
+from expvqa_lib.synthfacs.face import Face, random_identity, random_scene
+from expvqa_lib.synthfacs.render import render
 
-AFFECTNET_HEAD = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+AFFECTNET_HEAD = (
+    "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+)
 BP4D_CODED = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24)
-EMOTION_CODES = {"neutral": 0, "happiness": 1, "sadness": 2, "surprise": 3, "fear": 4, "disgust": 5, "anger": 6, "contempt": 7}
+EMOTION_CODES = {
+    "neutral": 0,
+    "happiness": 1,
+    "sadness": 2,
+    "surprise": 3,
+    "fear": 4,
+    "disgust": 5,
+    "anger": 6,
+    "contempt": 7,
+}
 
 
 @cache
@@ -54,9 +65,18 @@ def build_bp4d(root: Path) -> None:
         for k in range(6):
             jpeg, aus, _ = faces()[(n * 3 + k // 2) % 16]
             frame = 2440 + k if n < 3 else 98 + k
-            codes = {au: int(au in aus) if au in BP4D_CODED and k < 5 else 9 for au in range(1, 30)} | ({24: 9} if k == 1 else {})
+            codes = {au: int(au in aus) if au in BP4D_CODED and k < 5 else 9 for au in range(1, 30)} | (
+                {24: 9} if k == 1 else {}
+            )
             lines.append(",".join([str(frame), *(str(codes[au]) for au in range(1, 30))]))
-            put(root / "Sequences_2D+3D" / subject / "T1" / (f"{frame:03d}.jpg" if subject[0] == "M" else f"{frame:04d}.jpg"), jpeg)
+            put(
+                root
+                / "Sequences_2D+3D"
+                / subject
+                / "T1"
+                / (f"{frame:03d}.jpg" if subject[0] == "M" else f"{frame:04d}.jpg"),
+                jpeg,
+            )
         put_lines(root / "AUCoding" / "AU_OCC" / f"{subject}_T1.csv", lines)
 
 
@@ -66,7 +86,14 @@ def build_gft(root: Path) -> None:
         subject, lines = f"{n + 1:03d}A", [",".join(["frame", *(f"AU{au}" for au in (*GFT_AUS, 11))])]
         for k in range(6):
             jpeg, aus, _ = faces()[(n * 3 + k // 2) % 16]
-            lines.append(",".join([str(k + 1), *("-9" if n == 1 and au == 14 else str(int(au in aus)) for au in (*GFT_AUS, 11))]))
+            lines.append(
+                ",".join(
+                    [
+                        str(k + 1),
+                        *("-9" if n == 1 and au == 14 else str(int(au in aus)) for au in (*GFT_AUS, 11)),
+                    ]
+                )
+            )
             put(root / "images" / subject / f"{k + 1:04d}.jpg", jpeg)
         put_lines(root / "AU_OCC" / f"{subject}.csv", lines)
 
@@ -89,7 +116,9 @@ def build_raf_au(root: Path) -> None:
     lines = []
     for k in range(24):
         jpeg, aus, _ = faces()[k % 16]
-        codes = [("L" if k % 5 == 0 and n == 0 else "") + str(au) for n, au in enumerate(sorted(aus))] + (["32"] if k == 3 else [])
+        codes = [("L" if k % 5 == 0 and n == 0 else "") + str(au) for n, au in enumerate(sorted(aus))] + (
+            ["32"] if k == 3 else []
+        )
         lines.append(f"{k:04d}.jpg {'null' if k == 23 or not codes else '+'.join(codes)} ")
         put(root / "aligned" / f"{k:04d}_aligned.jpg", jpeg)
     put_lines(root / "RAFAU_label.txt", lines)
@@ -102,7 +131,10 @@ def build_emotionet(root: Path) -> None:
         jpeg, aus, _ = faces()[k % 16]
         name = f"{k % 2:06d}/N_{k:010d}_00001.jpg"
         codes = ["999" if au > 28 or (au == 5 and k % 4 == 0) else str(int(au in aus)) for au in range(1, 61)]
-        lines.append(f"'http://images.example.org/data/{name}','http://elsewhere.example.org/{k}.jpg'," + ",".join(codes))
+        lines.append(
+            f"'http://images.example.org/data/{name}','http://elsewhere.example.org/{k}.jpg',"
+            + ",".join(codes)
+        )
         put(root / "images" / name, jpeg)
     put_lines(root / "EmotioNet_FACS_aws_2020_24600.csv", lines)
 
@@ -149,7 +181,11 @@ def build_faceme(root: Path) -> None:
     lines = ["image,annotator_1,annotator_2,annotator_3"]
     for k in range(24):
         jpeg, _, emotion = faces()[k % 16]
-        words = ["awe", "boredom", "envy"] if k == 23 else [emotion, f"{emotion};Awe", "awe" if k % 3 == 0 else "boredom"]
+        words = (
+            ["awe", "boredom", "envy"]
+            if k == 23
+            else [emotion, f"{emotion};Awe", "awe" if k % 3 == 0 else "boredom"]
+        )
         lines.append(",".join([f"{k:04d}.jpg", *words]))
         put(root / "images" / f"{k:04d}.jpg", jpeg)
     put_lines(root / "annotations.csv", lines)

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from expvqa_lib.corpora.faces import AUS
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.facs import ACTION_UNITS, AREAS, BP4D_AUS, EMOTIONS, action_unit, au_column
+from expvqa_lib.synthfacs.face import AUS
 
 
 def test_every_unit_is_filed_under_its_number_in_a_known_area():
@@ -41,8 +41,19 @@ def test_bp4d_has_its_twelve_units():
 
 
 def test_emotions_are_affectnets_eight_and_their_prototypes_can_be_drawn():
-    assert list(EMOTIONS) == ["neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"]
-    assert all(name == emotion.name and set(emotion.prototype) <= set(AUS) for name, emotion in EMOTIONS.items())
+    assert list(EMOTIONS) == [
+        "neutral",
+        "happiness",
+        "sadness",
+        "surprise",
+        "fear",
+        "disgust",
+        "anger",
+        "contempt",
+    ]
+    assert all(
+        name == emotion.name and set(emotion.prototype) <= set(AUS) for name, emotion in EMOTIONS.items()
+    )
     prototypes = [frozenset(emotion.prototype) for emotion in EMOTIONS.values()]
     assert len(set(prototypes)) == len(prototypes)
 

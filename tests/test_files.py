@@ -50,13 +50,21 @@ def test_a_folder_replaces_a_folder_whole_or_not_at_all(tmp_path):
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "a.csv", tmp_path / "file" / "deeper" / "a.csv"):
-        with pytest.raises(ExpVQAError, match=f"{path.parent}: cannot make this folder .*; choose a writable place"), atomic(path):
+        with (
+            pytest.raises(
+                ExpVQAError, match=f"{path.parent}: cannot make this folder .*; choose a writable place"
+            ),
+            atomic(path),
+        ):
             raise AssertionError("must not come here")
 
 
 def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may write anywhere
-    with pytest.raises(ExpVQAError, match=f"{tmp_path}: not writable; choose another folder"), atomic(tmp_path / "a.csv"):
+    with (
+        pytest.raises(ExpVQAError, match=f"{tmp_path}: not writable; choose another folder"),
+        atomic(tmp_path / "a.csv"),
+    ):
         raise AssertionError("must not come here")
 
 
@@ -78,12 +86,26 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
 
 
 def test_fingerprints_change_with_every_part_and_never_by_themselves():
-    parts = [(), ("ab",), ("a", "b"), ("b", "a"), (b"ab",), (1,), ("1",), ({"x": 1},), ({"x": 2},), ([1, [2]],), ([[1], 2],)]
+    parts = [
+        (),
+        ("ab",),
+        ("a", "b"),
+        ("b", "a"),
+        (b"ab",),
+        (1,),
+        ("1",),
+        ({"x": 1},),
+        ({"x": 2},),
+        ([1, [2]],),
+        ([[1], 2],),
+    ]
     found = [fingerprint(*p) for p in parts]
     assert len(set(found)) == len(parts)
     assert all(len(f) == 16 and int(f, 16) >= 0 for f in found)
     assert fingerprint({"x": 1, "y": 2}) == fingerprint({"y": 2, "x": 1})
-    assert fingerprint({"x": 1}, b"weights") == "ad4f542d088bb0ac"  # kept results are found again by any later process
+    assert (
+        fingerprint({"x": 1}, b"weights") == "ad4f542d088bb0ac"
+    )  # kept results are found again by any later process
 
 
 def test_paths_are_resolved_below_a_root_or_not_at_all(tmp_path):
@@ -92,7 +114,13 @@ def test_paths_are_resolved_below_a_root_or_not_at_all(tmp_path):
     out.mkdir()
     for path in (root / "a" / "1.png", out / "2.png"):
         path.touch()
-    links = {"in": root / "a", "out": out, "in.png": root / "a" / "1.png", "out.png": out / "2.png", "loop": root / "loop"}
+    links = {
+        "in": root / "a",
+        "out": out,
+        "in.png": root / "a" / "1.png",
+        "out.png": out / "2.png",
+        "loop": root / "loop",
+    }
     for name, target in links.items():
         os.symlink(target, root / name)
     os.symlink(root, tmp_path / "link")
@@ -121,4 +149,7 @@ def test_paths_are_resolved_below_a_root_or_not_at_all(tmp_path):
         None,
     ]
     assert inside(root, bad) == [None] * len(bad)
-    assert inside("/", ["etc/passwd", "../etc"]) == [os.path.realpath("/etc/passwd"), os.path.realpath("/etc")]
+    assert inside("/", ["etc/passwd", "../etc"]) == [
+        os.path.realpath("/etc/passwd"),
+        os.path.realpath("/etc"),
+    ]

@@ -5,11 +5,12 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-import badges
 import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+from tools import badges
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -19,8 +20,12 @@ def requirements(lines: list[str]) -> dict[str, set[str]]:
     """Map each package's normalised name to its set of version specifiers."""
     parsed = [Requirement(line) for line in lines]
     names = [re.sub(r"[-_.]+", "-", requirement.name).lower() for requirement in parsed]
-    assert len(names) == len(set(names)), f"listed twice: {sorted(name for name in names if names.count(name) > 1)}"
-    return {name: {str(specifier) for specifier in r.specifier} for name, r in zip(names, parsed, strict=True)}
+    assert len(names) == len(set(names)), (
+        f"listed twice: {sorted(name for name in names if names.count(name) > 1)}"
+    )
+    return {
+        name: {str(specifier) for specifier in r.specifier} for name, r in zip(names, parsed, strict=True)
+    }
 
 
 def asked_for() -> dict[str, set[str]]:
@@ -41,8 +46,12 @@ def test_constraints_pin_every_dependency_within_its_range():
     pins = requirements([line for line in lines if line and not line.startswith("#")])
     assert all(len(pin) == 1 and next(iter(pin)).startswith("==") for pin in pins.values())
     assert pins["torch"] == {"==2.13.0"}
-    wanted = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tests"]]
-    outside = [str(w) for w in wanted if w.name not in pins or next(iter(pins[w.name]))[2:] not in w.specifier]
+    wanted = [
+        Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tests"]
+    ]
+    outside = [
+        str(w) for w in wanted if w.name not in pins or next(iter(pins[w.name]))[2:] not in w.specifier
+    ]
     assert not outside, f"constraints.txt has no pin for, or one out of range of: {outside}"
 
 
@@ -52,11 +61,17 @@ def test_the_shipped_launch_configurations_are_read_by_accelerate(name):
     from transformers import LlamaForCausalLM
     from transformers.models.instructblip import modeling_instructblip
 
-    config = load_config_from_file(str(ROOT / "expvqa_lib" / "data" / "accelerate" / f"{name}.yaml"))
-    assert config.num_processes == 4 and config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "deepspeed": "DEEPSPEED"}[name]
+    config = load_config_from_file(str(ROOT / "expvqa_lib" / "assets" / "accelerate" / f"{name}.yaml"))
+    assert (
+        config.num_processes == 4
+        and config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "deepspeed": "DEEPSPEED"}[name]
+    )
     if name == "fsdp":
         wrapped = set(config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(","))
-        assert hasattr(modeling_instructblip, "InstructBlipEncoderLayer") and "LlamaDecoderLayer" in LlamaForCausalLM._no_split_modules
+        assert (
+            hasattr(modeling_instructblip, "InstructBlipEncoderLayer")
+            and "LlamaDecoderLayer" in LlamaForCausalLM._no_split_modules
+        )
         assert wrapped == {"InstructBlipEncoderLayer", "LlamaDecoderLayer"}
 
 
@@ -66,27 +81,46 @@ def test_the_shipped_launch_configurations_are_read_by_accelerate(name):
 @pytest.mark.parametrize("path", [ROOT / "README.md", *badges.NOTEBOOKS], ids=lambda path: path.stem)
 def test_badges_and_install_lines_name_the_repository_of_pyproject(path):
     text = path.read_text(encoding="utf-8")
-    assert badges.rewritten(text) == text, "run python tests/badges.py"
+    assert badges.rewritten(text) == text, "run python tools/badges.py"
     fork = badges.rewritten(text, "https://github.com/someone/else")
     assert badges.REPOSITORY.removeprefix("https://github.com/") not in fork
     opened = re.findall(r"github/someone/else/blob/main/notebooks/([\w.]+)\)", fork)
-    assert opened == [path.name] if path.suffix == ".ipynb" else {ROOT / "notebooks" / name for name in opened} <= set(badges.NOTEBOOKS)
+    assert (
+        opened == [path.name]
+        if path.suffix == ".ipynb"
+        else {ROOT / "notebooks" / name for name in opened} <= set(badges.NOTEBOOKS)
+    )
 
 
 def test_a_repository_that_colab_cannot_open_is_named():
-    with pytest.raises(SystemExit, match="Repository = 'https://example.org/a/b'; expected https://github.com/OWNER/NAME"):
+    with pytest.raises(
+        SystemExit, match="Repository = 'https://example.org/a/b'; expected https://github.com/OWNER/NAME"
+    ):
         badges.rewritten("", "https://example.org/a/b")
 
 
 def test_every_notebook_begins_with_the_same_install_cell():
-    codes = {path.stem: [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"] for path in badges.NOTEBOOKS}
+    codes = {
+        path.stem: [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        for path in badges.NOTEBOOKS
+    }
     firsts = {name: cells[0].source for name, cells in codes.items()}
     common = firsts["01_data_inspection"]
-    assert f'"EXPVQA_SOURCE", "git+{badges.REPOSITORY}"' in common and 'find_spec("expvqa_lib") is None' in common
+    assert (
+        f'"EXPVQA_SOURCE", "git+{badges.REPOSITORY}"' in common
+        and 'find_spec("expvqa_lib") is None' in common
+    )
     walks = {name for name, source in firsts.items() if source.endswith("Markdown(companion.offer())")}
     assert walks == {"walkthrough", "own_photos"} and len({firsts[name] for name in walks}) == 1
-    assert {source for name, source in firsts.items() if name not in walks} == {common} and firsts["walkthrough"].startswith(common)
-    again = [name for name, cells in codes.items() for c in cells[1:] if "expvqa-companion" in c.source or "google.colab" in c.source]
+    assert {source for name, source in firsts.items() if name not in walks} == {common} and firsts[
+        "walkthrough"
+    ].startswith(common)
+    again = [
+        name
+        for name, cells in codes.items()
+        for c in cells[1:]
+        if "expvqa-companion" in c.source or "google.colab" in c.source
+    ]
     assert not again, "the source stands in another cell too"
 
 
@@ -100,19 +134,34 @@ def test_ci_runs_what_a_user_runs():
 
 
 def run_all(*options: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", str(ROOT / "run_all.sh"), *options], cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        ["bash", str(ROOT / "run_all.sh"), *options], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_run_all_help_names_every_option(tmp_path):
     done = run_all("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for option in ("--profile", "--data-root", "--base", "--from", "--output", "--figures", "--tests", "--venv"):
+    for option in (
+        "--profile",
+        "--data-root",
+        "--base",
+        "--from",
+        "--output",
+        "--figures",
+        "--tests",
+        "--venv",
+    ):
         assert option in done.stdout
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--nope"], "unknown option '--nope'"), (["--profile"], "--profile needs a value"), (["--from", ""], "empty value")],
+    [
+        (["--nope"], "unknown option '--nope'"),
+        (["--profile"], "--profile needs a value"),
+        (["--from", ""], "empty value"),
+    ],
 )
 def test_run_all_refuses_bad_usage_before_any_set_up(tmp_path, options, message):
     done = run_all(*options, cwd=tmp_path)

@@ -49,7 +49,9 @@ def test_every_wording_asks_for_what_it_should_and_no_two_are_the_same():
         assert all(area in question for question in asked[-len(Q2) :])
     for number, unit in ACTION_UNITS.items():
         wordings = [ask_q3(number, k) for k in range(len(Q3))]
-        assert all(unit.verb in q or unit.noun in q for q in wordings) and any(unit.name in q for q in wordings)
+        assert all(unit.verb in q or unit.noun in q for q in wordings) and any(
+            unit.name in q for q in wordings
+        )
         asked += wordings
     assert len(set(asked)) == len(asked)
     assert all(q.endswith(("?", ".")) for q in asked) and not any("{" in q for q in asked)
@@ -85,7 +87,11 @@ def test_what_cannot_be_asked_is_refused(ask, message):
     [
         ([12], "happiness", "The person pulls lip corner, which suggests happiness."),
         ([6, 12], None, "The person raises cheek and pulls lip corner."),
-        ([25, 2, 1], "surprise", "The person raises inner eyebrow, raises outer eyebrow and separates lips, which suggests surprise."),
+        (
+            [25, 2, 1],
+            "surprise",
+            "The person raises inner eyebrow, raises outer eyebrow and separates lips, which suggests surprise.",
+        ),
         ([12], "neutral", "The person pulls lip corner, which suggests a neutral expression."),
         ([], "neutral", "The face shows a neutral expression."),
         ([], "fear", "The face shows fear."),
@@ -161,15 +167,24 @@ def test_an_unlabelled_au_is_never_asked_and_never_spoken_of():
         assert [(p.au, p.text_output, p.area) for p in pairs if p.question_type == "Q3"] == [
             (n, "yes" if labels[n] else "no", ACTION_UNITS[n].area) for n in q3
         ]
-        assert all((p.au is None) == (p.question_type != "Q3") and (p.area is None) == (p.question_type == "Q1") for p in pairs)
-        assert [p.area for p in pairs if p.question_type == "Q2"] == [a for a in AREAS if any(ACTION_UNITS[n].area == a for n in labels)]
+        assert all(
+            (p.au is None) == (p.question_type != "Q3") and (p.area is None) == (p.question_type == "Q1")
+            for p in pairs
+        )
+        assert [p.area for p in pairs if p.question_type == "Q2"] == [
+            a for a in AREAS if any(ACTION_UNITS[n].area == a for n in labels)
+        ]
         assert sum(p.question_type == "Q1" for p in pairs) == bool(present or emotion)
 
 
 def test_all_wordings_are_used():
     rng = np.random.default_rng(3)
     asked = {pair.text_input for _ in range(60) for pair in face_pairs({12: 1, 1: 0}, "happiness", rng, [12])}
-    assert asked == {*Q1_EMOTION, *(ask_q2(a, k) for a in ("lip corners", "brows") for k in range(3)), *(ask_q3(12, k) for k in range(3))}
+    assert asked == {
+        *Q1_EMOTION,
+        *(ask_q2(a, k) for a in ("lip corners", "brows") for k in range(3)),
+        *(ask_q3(12, k) for k in range(3)),
+    }
 
 
 # -------------------------------------------------------------------------------------------------------------- balanced

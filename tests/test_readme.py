@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from expvqa_lib import ablations, faithfulness, zero_shot
-from expvqa_lib.attention import METHODS
-from expvqa_lib.evaluation import summary, verdict
+from expvqa_lib.attention import faithfulness
+from expvqa_lib.attention.explain import METHODS
+from expvqa_lib.evaluation import ablations, zero_shot
+from expvqa_lib.evaluation.tables import summary, verdict
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,7 +28,9 @@ def test_what_is_said_of_the_maps_is_what_was_measured():
 
 
 def test_what_is_said_of_unseen_action_units_is_what_was_measured():
-    table, gains = (pd.read_csv(ROOT / "figures" / f"{name}.csv") for name in ("zero_shot", "zero_shot_differences"))
+    table, gains = (
+        pd.read_csv(ROOT / "figures" / f"{name}.csv") for name in ("zero_shot", "zero_shot_differences")
+    )
     assert zero_shot.verdict(table, gains) in (ROOT / "README.md").read_text()
 
 
@@ -39,8 +42,11 @@ def test_the_table_of_ablations_is_the_committed_one():
 
 def test_the_quick_models_card_tells_the_committed_figures():
     au = pd.read_csv(ROOT / "figures" / "au_detection.csv").set_index(["model", "target", "metric"])["value"]
-    card = (ROOT / "expvqa_lib" / "data" / "quick" / "README.md").read_text()
-    assert f"macro F1 {au['exp_vqa', 'macro', 'f1']:.1f}, AUC {au['exp_vqa', 'macro', 'auc']:.1f}" in " ".join(card.split())
+    card = (ROOT / "expvqa_lib" / "assets" / "quick" / "README.md").read_text()
+    assert (
+        f"macro F1 {au['exp_vqa', 'macro', 'f1']:.1f}, AUC {au['exp_vqa', 'macro', 'auc']:.1f}"
+        in " ".join(card.split())
+    )
 
 
 def test_every_figure_and_notebook_that_the_readme_shows_is_there():

@@ -1,0 +1,124 @@
+"""Profiles: every setting of a run in one frozen dataclass, chosen by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..errors import SettingsError
+from ..synthfacs.corpora import CorpusSizes
+from ..training.recipe import PAPER, Recipe
+
+BASE = Path(__file__).parents[1] / "assets" / "base"
+"""The tiny base of the quick profile."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Settings of one run from faces to figures."""
+
+    name: str
+    corpora: CorpusSizes | None = field(default_factory=CorpusSizes)  # None: real data
+    exp_vqa: Recipe = field(
+        default_factory=lambda: Recipe(steps=900, learning_rate=8e-4, crop=(1.0, 1.0))
+    )  # flips alone
+    exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=950, learning_rate=1.5e-3, augment=False))
+    unseen: tuple[int, ...] = (
+        5,
+        9,
+        20,
+        25,
+        26,
+    )  # AUs that Exp-VQA(fz) is asked about without having been taught to (zero-shot)
+    exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already
+    ablations: bool = False  # whether notebook 09, which trains them, belongs to the run
+    left_out: tuple[int, ...] = (
+        12,
+        4,
+    )  # AUs that one model each is never asked about, to see whether it can still tell them
+    explained: int = 32  # faces an AU in the attention measurements
+    probed: int | None = 600  # faces that a linear probe is trained on; None: all
+    probed_finetuned: int | None = 400  # the same where what gives the features is trained, too
+    probe_epochs: int = 0  # for which notebook 06 also trains what gives the features, at most
+    resamples: int = 1000  # of the bootstrap
+    seed: int = 42
+    base: str = str(BASE)  # model folder or hub name that fine-tuning starts from
+
+
+PROFILES = {
+    "quick": Profile("quick", exp_vqa_start="exp_vqa_fz"),
+    "smoke": Profile(
+        "smoke",
+        exp_vqa_start="exp_vqa_fz",
+        corpora=CorpusSizes(
+            lab_train=6,
+            lab_validation=2,
+            lab_test=3,
+            videos=1,
+            wild_train=48,
+            wild_validation=8,
+            wild_test=60,
+            emotion_train=48,
+            emotion_validation=8,
+            emotion_test=32,
+        ),
+        exp_vqa=Recipe(steps=4, images=8, questions=4, validate_every=2),
+        exp_vqa_fz=Recipe(steps=4, images=8, questions=4, validate_every=2),
+        ablations=True,
+        probe_epochs=1,
+        left_out=(12,),
+        explained=2,
+        probed=48,
+        probed_finetuned=48,
+        resamples=50,
+    ),
+    "paper": Profile(
+        "paper",
+        base="Salesforce/instructblip-vicuna-7b",
+        corpora=None,
+        exp_vqa=PAPER,
+        exp_vqa_fz=PAPER,
+        unseen=(),
+        probed=None,
+        probed_finetuned=None,
+    ),
+}
+PROFILES |= {
+    full: replace(PROFILES[name], name=full, ablations=True, probe_epochs=20)
+    for name, full in (("quick", "full"), ("paper", "paper-full"))
+}
+"""`quick` regenerates the committed figures; `smoke` runs the same code on a miniature in the tests and learns nothing; `paper` is the
+paper's own scale, on data sets of one's own. `full` and `paper-full` are the same with ablations and fine-tuned probes."""
+
+
+def get(name: str) -> Profile:
+    """Return a profile by its name.
+
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    if name not in PROFILES:
+        raise SettingsError(f"profile {name!r} is unknown; known are {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def with_data(name: str, data_root: str | None) -> Profile:
+    """Return a profile whose faces can be had: it draws them, or `data_root` is the folder of the data sets that it reads.
+
+    Raises:
+        SettingsError: there is none of that name, the folder is missing, or it is given to a profile that draws its faces.
+    """
+    profile = get(name)
+    if profile.corpora is None and not data_root:
+        raise SettingsError(
+            f"profile {name!r} reads data sets; give the folder that holds them with --data-root DIR"
+        )
+    if profile.corpora is not None and data_root:
+        raise SettingsError(
+            f"data_root={data_root!r}: profile {name!r} draws its own faces; the profile that reads data sets is paper"
+        )
+    if data_root and not Path(data_root).is_dir():
+        raise SettingsError(
+            f"data root {data_root}: no such folder; give the folder that holds the data sets"
+        )
+    return profile

@@ -1,0 +1,219 @@
+"""SynthFACS: drawn faces whose action units, landmarks and changed pixels are known.
+
+A face is data (`Identity`, `Scene` and AU intensities); `render` draws it. Everything is in *face units* until the last step: the origin
+lies between the eyes and the mouth, the cheekbones are at x = -1 and 1, y points down, the chin rests near y = 1. `left` and `right` are
+the viewer's.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cache
+
+import numpy as np
+
+from ..errors import SettingsError
+
+AUS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 25, 26, 27, 28, 43)
+"""The AUs that can be drawn."""
+
+HAIR = {
+    "black": (32, 27, 26),
+    "brown": (84, 54, 36),
+    "blond": (208, 170, 104),
+    "red": (156, 74, 38),
+    "grey": (158, 156, 154),
+}
+EYES = {"brown": (92, 56, 28), "blue": (66, 120, 182), "green": (78, 134, 84), "grey": (118, 128, 138)}
+BACKGROUNDS = {
+    "white": (228, 228, 226),
+    "grey": (138, 140, 146),
+    "blue": (98, 136, 182),
+    "green": (120, 158, 124),
+    "yellow": (216, 194, 128),
+    "red": (172, 98, 94),
+}
+HAIRSTYLES = ("short", "long", "parted", "fringe", "bald")
+_SKIN = np.array(
+    [(250, 222, 200), (240, 200, 170), (222, 172, 134), (188, 132, 94), (142, 92, 62), (98, 62, 44)], float
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who it is. Shape values are offsets around 0 (about -1 to 1) unless said; `skin` and `age` run from 0 to 1."""
+
+    skin: float = 0.3
+    hair: str = "brown"
+    hairstyle: str = "short"
+    eyes: str = "brown"
+    age: float = 0.2
+    beard: float = 0.0  # 0 none, up to 1 full
+    glasses: bool = False
+    face_width: float = 0.0
+    jaw_width: float = 0.0
+    chin_length: float = 0.0
+    eye_spacing: float = 0.0
+    eye_size: float = 0.0
+    eye_tilt: float = 0.0
+    brow_height: float = 0.0
+    brow_thickness: float = 0.0
+    brow_arch: float = 0.0
+    nose_width: float = 0.0
+    nose_length: float = 0.0
+    mouth_width: float = 0.0
+    mouth_height: float = 0.0
+    lip_fullness: float = 0.0
+    lip_redness: float = 0.0
+
+
+SHAPE = tuple(
+    name
+    for name, kind in Identity.__annotations__.items()
+    if kind == "float" and name not in ("skin", "age", "beard")
+)
+"""Names of the identity's shape offsets."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How it is seen: head pose (yaw and pitch about -1 to 1, roll in degrees), place in the frame, light, noise, background."""
+
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    scale: float = 1.0
+    shift_x: float = 0.0  # share of the image side
+    shift_y: float = 0.0
+    light_x: float = 0.0  # brightness gained from one side of the frame to the other
+    light_y: float = 0.0
+    exposure: float = 1.0
+    noise: float = 0.0  # standard deviation in grey levels
+    background: str = "grey"
+    clothes: tuple[int, int, int] = (70, 90, 120)
+    seed: int = 0  # of the noise
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face to draw. `aus` holds intensities in (0, 1]; `lateral` shifts an AU to one side: -1 viewer's left only, 1 right only."""
+
+    identity: Identity = field(default_factory=Identity)
+    scene: Scene = field(default_factory=Scene)
+    aus: dict[int, float] = field(default_factory=dict)
+    lateral: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.aus) - set(AUS))
+        if unknown:
+            raise SettingsError(f"AU {unknown} cannot be drawn; SynthFACS draws {list(AUS)}")
+
+    def without(self, au: int) -> Face:
+        """The same face with one AU at rest."""
+        return Face(self.identity, self.scene, {k: v for k, v in self.aus.items() if k != au}, self.lateral)
+
+    def to_json(self) -> str:
+        """Return everything needed to draw the face again."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Face:
+        """Inverse of `to_json`."""
+        value = json.loads(text)
+        value["scene"]["clothes"] = tuple(value["scene"]["clothes"])
+        aus, lateral = ({int(k): float(v) for k, v in value[key].items()} for key in ("aus", "lateral"))
+        return Face(Identity(**value["identity"]), Scene(**value["scene"]), aus, lateral)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A drawn face: `image` uint8 [S, S, 3] and `landmarks` float32 [len(LANDMARKS), 2] in pixels, x then y."""
+
+    image: np.ndarray
+    landmarks: np.ndarray
+
+
+def random_identity(rng: np.random.Generator) -> Identity:
+    """Draw a person."""
+    age = float(rng.beta(1.6, 2.2))
+    shape = dict(zip(SHAPE, np.clip(rng.normal(0, 0.5, len(SHAPE)), -1, 1).round(3).tolist(), strict=True))
+    bearded = rng.random() < 0.2
+    hair = (
+        "grey"
+        if age > 0.75 and rng.random() < 0.6
+        else str(rng.choice(["black", "brown", "blond", "red"], p=[0.35, 0.35, 0.2, 0.1]))
+    )
+    return Identity(
+        skin=float(rng.random()),
+        hair=hair,
+        hairstyle=str(rng.choice(HAIRSTYLES, p=[0.28, 0.26, 0.2, 0.18, 0.08])),
+        eyes=str(rng.choice(list(EYES), p=[0.4, 0.25, 0.2, 0.15])),
+        age=age,
+        beard=float(rng.uniform(0.3, 1)) if bearded else 0.0,
+        glasses=bool(rng.random() < 0.12),
+        **shape,
+    )
+
+
+def random_scene(rng: np.random.Generator, spread: float = 1.0) -> Scene:
+    """Draw a view; `spread` scales how far pose, light and noise stray from a frontal studio picture."""
+    pose = np.clip(rng.normal(0, 0.4 * spread, 7), -1, 1)
+    return Scene(
+        yaw=float(pose[0]),
+        pitch=float(pose[1]) * 0.7,
+        roll=float(pose[2]) * 12,
+        scale=float(1 + 0.07 * pose[3]),
+        shift_x=float(0.035 * pose[4]),
+        shift_y=float(0.03 * pose[5]),
+        light_x=float(rng.normal(0, 0.16 * spread)),
+        light_y=float(rng.normal(0, 0.10 * spread)),
+        exposure=float(np.clip(rng.normal(1, 0.08 * spread), 0.75, 1.2)),
+        noise=float(rng.uniform(0, 4 * spread)),
+        background=str(rng.choice(list(BACKGROUNDS))),
+        clothes=tuple(int(v) for v in rng.integers(30, 210, 3)),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- curves
+
+
+@cache
+def _bernstein(order: int, n: int) -> np.ndarray:
+    """Basis [n, order] of a Bézier curve with `order` control points."""
+    t = np.linspace(0, 1, n)[:, None]
+    k = np.arange(order)
+    choose = np.array(
+        [np.prod(np.arange(order - 1, order - 1 - i, -1)) / np.prod(np.arange(1, i + 1)) for i in k]
+    )
+    return choose * t**k * (1 - t) ** (order - 1 - k)
+
+
+def _curve(points, n: int = 9) -> np.ndarray:
+    """Bézier curve [n, 2] over control points [k, 2]."""
+    return _bernstein(len(points), n) @ np.asarray(points, float)
+
+
+@cache
+def _closed_basis(k: int, per: int) -> np.ndarray:
+    """Basis [k * per, k] of a closed Catmull-Rom spline through k points."""
+    t = np.linspace(0, 1, per, endpoint=False)
+    weights = (
+        np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1) / 2
+    )
+    basis = np.zeros((k * per, k))
+    for i in range(k):
+        for j in range(4):
+            basis[i * per : (i + 1) * per, (i + j - 1) % k] += weights[:, j]
+    return basis
+
+
+def _closed(points, per: int = 4) -> np.ndarray:
+    points = np.asarray(points, float)
+    return _closed_basis(len(points), per) @ points
+
+
+def _mix(a, b, share: float) -> tuple[int, int, int]:
+    share = min(max(share, 0.0), 1.0)
+    return tuple(int(x + (y - x) * share) for x, y in zip(a, b, strict=True))

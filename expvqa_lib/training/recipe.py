@@ -1,0 +1,113 @@
+"""How to fine-tune: every setting in one frozen dataclass, the paper's own among them, and the learning rate by step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..errors import SettingsError
+
+VARIANTS = ("exp_vqa", "exp_vqa_fz")
+SCHEDULES = ("cosine", "reference")
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fine-tune. One step of one process sees `images` pictures with `questions` pairs each. The defaults suit the tiny model.
+
+    With `steps`, an epoch shows each image once, with some of its pairs; with `epochs`, it shows every pair once, as the reference does.
+    """
+
+    steps: int | None = 1000
+    epochs: int | None = None  # in place of steps
+    images: int = 8  # small batches: at tiny size the number of updates counts
+    questions: int = 6
+    learning_rate: float = 1e-3  # peak
+    vision_learning_rate: float | None = (
+        1.5e-4  # of the vision encoder, which was pretrained longest; None: the same
+    )
+    weight_decay: float = 0.05  # on every trained tensor, norms and biases too
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0  # largest norm of the gradient; 0: none
+    schedule: str = "cosine"
+    warmup: float = 0.05  # cosine: share of the steps
+    warmup_steps: int = 1000  # reference: steps of the first epoch
+    warmup_start: float = 1e-8  # reference: the learning rate before the warm-up
+    validate_every: int = 500  # steps; a checkpoint stands there too
+    augment: bool = (
+        True  # crop, flip and RandAugment; without, a frozen vision encoder looks at each image once only
+    )
+    crop: tuple[float, float] = (0.8, 1.0)  # share of the area
+    randaugment: tuple[int, int] = (0, 5)  # operations drawn, magnitude of 10
+    reference_text: bool = (
+        False  # lower case, some characters to spaces, cut to `max_words` (see text.reference_text)
+    )
+    max_words: int = 50
+    precision: str = "float32"  # of the arithmetic; the trained weights stay in float32, frozen parts are held in the precision
+    gradient_checkpointing: bool = False
+    accumulate: int = 1  # batches a step
+    workers: int = 0  # processes that read images
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError for a value that is out of range; it names the field, the value and what is allowed."""
+        for field, allowed in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, field) not in allowed:
+                raise SettingsError(
+                    f"Recipe.{field}={getattr(self, field)!r} is unknown; known are {', '.join(allowed)}"
+                )
+        if (self.steps is None) == (self.epochs is None):
+            raise SettingsError(
+                f"Recipe.steps={self.steps!r}, Recipe.epochs={self.epochs!r}: give one of them, and None for the other"
+            )
+        if self.schedule == "reference" and self.epochs is None:
+            raise SettingsError(
+                "Recipe.schedule='reference' counts epochs: give Recipe.epochs, and steps=None"
+            )
+        for field in ("images", "questions", "validate_every", "max_words", "accumulate"):
+            if getattr(self, field) < 1:
+                raise SettingsError(f"Recipe.{field}={getattr(self, field)!r}: expected 1 or more")
+
+
+PAPER = Recipe(
+    steps=None,
+    epochs=6,
+    images=30,  # on each of 4 GPUs
+    questions=1,
+    learning_rate=1e-5,
+    vision_learning_rate=None,
+    betas=(0.9, 0.999),
+    clip=0.0,
+    schedule="reference",
+    validate_every=1000,
+    randaugment=(2, 5),
+    reference_text=True,
+    precision="float16",
+    gradient_checkpointing=True,
+    workers=4,
+)
+"""The released configuration of Exp-VQA (`data/published/hyperparameters_exp_vqa.csv` has each setting with its source).
+
+Where the released code contradicts itself: its configuration says `max_txt_len: 200`, which nothing reads; the text is cut to 50 words.
+`max_words=50` is what the released weights saw, `max_words=200` what the configuration seems to mean.
+"""
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate of one step (from 0) out of `steps`, as a share of the peak.
+
+    `cosine`: linear warm-up over a share of the steps, then a cosine to 0. `reference`: linear warm-up by step in the first epoch, which
+    is flat for its rest, then one constant value an epoch, on a cosine (released `optims.py`; with 6 epochs the peak times
+    0.933, 0.75, 0.5, 0.25 and 0.067).
+    """
+    if recipe.schedule == "cosine":
+        warm = max(1, round(recipe.warmup * steps))
+        if step < warm:
+            return step / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    epoch = step // max(1, steps // recipe.epochs)
+    if epoch == 0:
+        start = recipe.warmup_start / recipe.learning_rate
+        return min(1.0, start + (1 - start) * step / max(1, recipe.warmup_steps))
+    return 0.5 * (1 + math.cos(math.pi * min(epoch, recipe.epochs) / recipe.epochs))

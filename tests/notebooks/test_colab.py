@@ -1,0 +1,141 @@
+"""Colab in miniature: a fresh environment with the kernel alone, an empty folder, and in it a single notebook.
+
+Its first cell must install the package, here from a wheel of this checkout, with everything that the package declares: all of it is truly
+downloaded, at the versions of constraints.txt. The kernel's own packages are those that Colab has, and must stay as they are, since
+replacing them under a running notebook breaks it. This takes two to four minutes, most of them pip's; both walkthroughs share the
+environment, so the second finds the package there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+
+import nbformat
+import papermill
+import pytest
+
+from expvqa_lib.pipeline.reproduce import repository_root
+
+ROOT = repository_root()
+KERNEL = ("ipykernel==6.17.1", "ipython==7.34.0")  # Colab's
+OWN = (
+    "ipykernel",
+    "ipython",
+    "jupyter-client",
+    "pyzmq",
+    "tornado",
+    "traitlets",
+)  # come with the kernel, so they are not pinned
+
+
+@pytest.fixture(scope="module")
+def colab(tmp_path_factory):
+    """Folder of the fresh environment, with its kernel in `share`, the wheel, and `env`: what the notebook's process finds set."""
+    home = tmp_path_factory.mktemp("colab")
+    shutil.copytree(
+        ROOT / "expvqa_lib", home / "source" / "expvqa_lib", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, home / "source")
+    venv.create(home / "venv", with_pip=True)
+    python = home / "venv" / "bin" / "python"
+    try:
+        run(python, "-m", "pip", "install", "-q", *KERNEL)
+    except AssertionError as error:
+        pytest.skip(f"not even a kernel could be installed, there may be no network: {error}")
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--wheel-dir",
+        home / "wheel",
+        home / "source",
+    )
+    pins = [
+        line
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line.split("==")[0] not in OWN
+    ]
+    (home / "pins.txt").write_text("\n".join(pins), encoding="utf-8")
+    spec = {
+        "argv": [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "Colab",
+        "language": "python",
+    }
+    (home / "share" / "kernels" / "colab").mkdir(parents=True)
+    (home / "share" / "kernels" / "colab" / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    return home
+
+
+def run(*command) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def versions(home) -> dict[str, str]:
+    listed = json.loads(run(home / "venv" / "bin" / "python", "-m", "pip", "list", "--format", "json"))
+    return {package["name"].lower().replace("_", "-"): package["version"] for package in listed}
+
+
+@pytest.fixture
+def open_in_colab(colab, tmp_path, monkeypatch):
+    """Runs a notebook that lies alone in an empty folder, and returns it with its outputs."""
+    (wheel,) = (colab / "wheel").iterdir()
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    places = {
+        "EXPVQA_SOURCE": wheel,
+        "PIP_CONSTRAINT": colab / "pins.txt",
+        "JUPYTER_PATH": colab / "share",
+        "TMPDIR": tmp_path,
+    }
+    for name, value in (places | {"IPYTHONDIR": tmp_path / "ipython", "OMP_NUM_THREADS": "1"}).items():
+        monkeypatch.setenv(name, str(value))
+
+    def execute(name: str, **parameters):
+        folder = tmp_path / "content"
+        folder.mkdir()
+        shutil.copy(ROOT / "notebooks" / name, folder)
+        options = {"parameters": parameters, "kernel_name": "colab", "cwd": folder, "progress_bar": False}
+        return papermill.execute_notebook(folder / name, tmp_path / "done.ipynb", **options)
+
+    return execute
+
+
+def test_the_walkthrough_installs_the_package_and_runs(colab, open_in_colab):
+    before = versions(colab)
+    assert "torch" not in before and "expvqa" not in before
+    done = open_in_colab("walkthrough.ipynb", steps=4)
+    after = versions(colab)
+    assert {name: after[name] for name in OWN} == {name: before[name] for name in OWN}, (
+        "the running kernel's packages were replaced"
+    )
+    (where,) = (colab / "venv" / "lib").glob("python*/site-packages/expvqa-*.dist-info/direct_url.json")
+    assert json.loads(where.read_text())["url"].endswith(".whl")
+    (last,) = shown(done)[-1]
+    assert "application/vnd.jupyter.widget-view+json" in last["data"], "it does not end in the explorer"
+
+
+def test_the_notebook_for_ones_own_photos_runs(open_in_colab):
+    done = open_in_colab("own_photos.ipynb")
+    assert "3 faces in 2 of the 4 files" in shown(done)[-6][-1]["data"]["text/markdown"]
+
+
+def shown(notebook: nbformat.NotebookNode) -> list[list]:
+    """Outputs of each code cell after the install cell, none of which is empty."""
+    outputs = [
+        cell.outputs for cell in notebook.cells if cell.cell_type == "code" and not cell.metadata.get("tags")
+    ]
+    assert all(outputs), "a cell shows nothing"
+    said = [output["text"] for cell in outputs for output in cell if output.get("name") == "stderr"]
+    assert not [text for text in said if "Warning" in text]
+    return outputs

@@ -1,0 +1,454 @@
+"""Making the tiny base model of the quick profile, in stages as BLIP-2 is made, from what a generic model would know and no more.
+
+1. `pretrain_vision`: the vision encoder predicts landmarks and their motion since rest, pose, who it is, the scene, and its own patches.
+2. `pretrain_language`: the language model reads text only: facts in a prefix, a question, an answer.
+3. `align`: the Q-Former learns to hand the frozen language model what questions about landmarks, motion, identity and scene need.
+
+The faces move at random and no AU or emotion label of an image enters any stage. `python -m expvqa_lib.pretraining` rebuilds the base.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from expvqa_lib.files import atomic, fingerprint, write_json
+from expvqa_lib.model.forward import (
+    answer_loss,
+    cross_attention_weights,
+    encode_images,
+    language_inputs,
+    query_image,
+)
+from expvqa_lib.model.load import DRAWN, TINY, Size, build
+from expvqa_lib.model.tokenize import encode, make_processor, train_tokenizers
+from expvqa_lib.synthfacs.face import BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face, Rendering
+from expvqa_lib.synthfacs.render import render
+from tools.base_model.questions import PARTS, image_questions, measure, passage, random_face, to_spans
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long the base is trained: faces drawn and steps of the three stages; about an hour on two cores by default."""
+
+    faces: int = 30_000
+    vision_steps: int = 2500
+    language_steps: int = 1200
+    align_steps: int = 4000
+    seed: int = 1
+
+
+DEFAULT = Budget()
+NOISE = 0.25  # largest deviation of the noise on facts, an element; a word's embedding has norm 1 or so in 128 elements
+CATEGORIES = {
+    "hair": tuple(HAIR),
+    "hairstyle": HAIRSTYLES,
+    "eyes": tuple(EYES),
+    "background": tuple(BACKGROUNDS),
+}
+
+
+def _draw_chunk(arguments: tuple[int, int, int]) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    seed, n, size = arguments
+    rng = np.random.default_rng([20, seed])
+    faces = [random_face(rng) for _ in range(n)]
+    drawn = [render(face, size) for face in faces]
+    at_rest = [render(replace(face, aus={}, lateral={}), size) for face in faces]
+    motion = np.stack([_motion(*pair) for pair in zip(drawn, at_rest, strict=True)])
+    return (
+        [f.to_json() for f in faces],
+        np.stack([d.image for d in drawn]),
+        np.stack([d.landmarks for d in drawn]),
+        motion,
+    )
+
+
+def _motion(face: Rendering, rest: Rendering) -> np.ndarray:
+    """Motion of each landmark from rest in x and y, and the mean grey change in a square of a seventh of the image around it: [L, 3]."""
+    size = len(face.image)
+    reach = size // 14
+    change = np.abs(face.image.mean(2, dtype=np.float32) - rest.image.mean(2, dtype=np.float32))
+    low = np.clip(np.round(face.landmarks).astype(int) - reach, 0, size - 2 * reach)
+    found = [change[y : y + 2 * reach, x : x + 2 * reach].mean() for x, y in low]
+    return np.concatenate([face.landmarks - rest.landmarks, np.array(found, np.float32)[:, None]], 1)
+
+
+def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray, np.ndarray, np.ndarray]:
+    """Draw `n` random faces, each also at rest (the same person, scene and pose without any action), as two frames of a video would show.
+
+    Returns:
+        The faces, images uint8 [n, size, size, 3], landmarks float32 [n, 34, 2] in pixels, and their motion since rest float32 [n, 34, 3]:
+        in x and y, and how much the grey around the landmark has changed.
+    """
+    chunks = [(seed * 100_000 + k, min(500, n - k), size) for k in range(0, n, 500)]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        parts = list(
+            tqdm(pool.map(_draw_chunk, chunks), total=len(chunks), desc="drawing faces", unit="x500")
+        )
+    faces = [Face.from_json(text) for part in parts for text in part[0]]
+    return faces, *(np.concatenate([p[k] for p in parts]) for k in (1, 2, 3))
+
+
+def geometry_targets(
+    faces: list[Face], landmarks: np.ndarray, motion: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the vision encoder must tell: standardised numbers [n, R] and category indices [n, len(CATEGORIES)]."""
+    people = [f.identity for f in faces]
+    numbers = [
+        landmarks.reshape(len(faces), -1) / size,
+        motion.reshape(len(faces), -1),
+        np.array(
+            [[getattr(p, name) for name in SHAPE] + [p.skin, p.age, p.beard, p.glasses] for p in people]
+        ),
+        np.array(
+            [[f.scene.yaw, f.scene.pitch, f.scene.roll, f.scene.light_x, f.scene.light_y] for f in faces]
+        ),
+    ]
+    values = np.concatenate(numbers, 1).astype(np.float32)
+    labels = [[p.hair, p.hairstyle, p.eyes, f.scene.background] for p, f in zip(people, faces, strict=True)]
+    indices = np.array(
+        [[names.index(v) for names, v in zip(CATEGORIES.values(), row, strict=True)] for row in labels]
+    )
+    return (values - values.mean(0)) / np.maximum(values.std(0), 1e-6), indices
+
+
+def normalise(images: np.ndarray) -> Tensor:
+    """Images uint8 [n, S, S, 3] to the pixel values [n, 3, S, S] that the processor makes (CLIP's mean and deviation)."""
+    mean, std = (
+        torch.tensor(v).view(1, 3, 1, 1)
+        for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    )
+    return (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std
+
+
+class _VisionHeads(nn.Module):
+    """Throw-away heads: one linear layer over all patches for numbers and categories, one per patch for its own grey picture."""
+
+    def __init__(self, patches: int, width: int, numbers: int) -> None:
+        super().__init__()
+        self.sizes = [numbers, *(len(v) for v in CATEGORIES.values())]
+        self.face = nn.Linear(patches * width, sum(self.sizes))
+        self.patch = nn.Linear(width, 36)
+        nn.init.normal_(self.face.weight, std=(patches * width) ** -0.5)
+
+    def forward(self, embeds: Tensor) -> tuple[list[Tensor], Tensor]:
+        patches = embeds[:, 1:]
+        return list(self.face(patches.flatten(1)).split(self.sizes, 1)), self.patch(patches)
+
+
+def pretrain_vision(
+    model,
+    images: np.ndarray,
+    numbers: np.ndarray,
+    categories: np.ndarray,
+    *,
+    steps: int,
+    batch: int = 64,
+    seed: int = 0,
+) -> list[float]:
+    """Stage 1. Train `model.vision_model` in place; return the loss of each step."""
+    torch.manual_seed(seed)
+    config = model.config.vision_config
+    side = config.image_size // config.patch_size
+    heads = _VisionHeads(side**2, config.hidden_size, numbers.shape[1])
+    numbers, categories = torch.from_numpy(numbers), torch.from_numpy(categories)
+
+    def loss_of(index: np.ndarray) -> Tensor:
+        pixels = normalise(images[index])
+        found, patches = heads(encode_images(model, pixels))
+        loss = 3 * F.smooth_l1_loss(found[0], numbers[index], beta=0.5)
+        loss = loss + 0.15 * sum(
+            F.cross_entropy(f, categories[index, k]) for k, f in enumerate(found[1:])
+        ) / len(CATEGORIES)
+        grey = F.adaptive_avg_pool2d(pixels.mean(1, keepdim=True), side * 6)  # [B, 1, 6 side, 6 side]
+        grey = F.unfold(grey, 6, stride=6).transpose(1, 2)  # [B, patches, 36]
+        return loss + 0.3 * F.mse_loss(patches, grey)
+
+    parameters = [*model.vision_model.parameters(), *heads.parameters()]
+    return fit(
+        loss_of, parameters, len(images), steps=steps, batch=batch, peak=1.5e-3, seed=seed, title="vision"
+    )
+
+
+def fit(
+    loss_of, parameters, n: int, *, steps: int, batch: int, peak: float, seed: int, title: str
+) -> list[float]:
+    """Minimise `loss_of(indices)` by AdamW with linear warm-up and cosine decay over shuffled epochs of `n` examples."""
+    rng = np.random.default_rng(seed)
+    parameters = list(parameters)
+    optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.02, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda s: min(1, (s + 1) / 100) * (0.02 + 0.49 * (1 + np.cos(np.pi * s / steps)))
+    )
+    losses, order = [], np.empty(0, int)
+    for _ in (bar := tqdm(range(steps), desc=title, mininterval=5)):
+        if len(order) < batch:
+            order = rng.permutation(n)
+        index, order = order[:batch], order[batch:]
+        loss = loss_of(np.sort(index))
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+        if len(losses) % 50 == 0:
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}")
+    return losses
+
+
+def pretrain_language(model, processor, *, steps: int, batch: int = 128, seed: int = 0) -> list[float]:
+    """Stage 2. Train `model.language_model` in place on text alone; return the loss of each step.
+
+    A passage's facts stand in the places of the query outputs, as the mean of their words' embeddings, so that the language model learns to
+    answer from a prefix of vectors. It never sees an image. Once it can, noise is added up to `NOISE`, so that it weighs weak evidence:
+    else it would be deaf to all but exact facts, and no gradient would tell the Q-Former how to speak to it.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 2])
+    tokenizer, table = processor.tokenizer, model.language_model.get_input_embeddings()
+    slots = model.config.num_query_tokens
+    progress = itertools.count()
+
+    def loss_of(_: np.ndarray) -> Tensor:
+        passages = [passage(rng) for _ in range(batch)]
+        facts = [(row, fact) for row, (told, _, _) in enumerate(passages) for fact in told]
+        ids = tokenizer([fact for _, fact in facts], add_special_tokens=False)["input_ids"]
+        places = torch.tensor([row * slots + int(rng.integers(slots)) for row, _ in facts])
+        offsets = torch.tensor(np.cumsum([0] + [len(i) for i in ids[:-1]]))
+        means = F.embedding_bag(torch.tensor(sum(ids, [])), table.weight, offsets, mode="mean")
+        prefix = (
+            torch.zeros(batch * slots, means.shape[1]).index_add(0, places, means).view(batch, slots, -1)
+        )  # [B, Q, D]
+        noise = (
+            NOISE * min(1.0, max(0.0, next(progress) / steps - 0.35) / 0.3) * rng.uniform(0, 1, (batch, 1, 1))
+        )
+        prefix = prefix * float(rng.uniform(0.7, 3)) + torch.from_numpy(
+            noise.astype(np.float32)
+        ) * torch.randn_like(prefix)
+        text = encode(processor, [q for _, q, _ in passages], [a for _, _, a in passages])
+        words = table(text["input_ids"])
+        mask = torch.cat([torch.ones(batch, slots, dtype=torch.long), text["attention_mask"]], 1)
+        inputs = {"inputs_embeds": torch.cat([prefix, words], 1), "attention_mask": mask}
+        return answer_loss(model, inputs, text["labels"])
+
+    return fit(
+        loss_of,
+        model.language_model.parameters(),
+        batch,
+        steps=steps,
+        batch=batch,
+        peak=2e-3,
+        seed=seed,
+        title="language",
+    )
+
+
+@torch.no_grad()
+def image_features(model, images: np.ndarray, batch: int = 256) -> Tensor:
+    """Image embeddings of many images, float16 [n, 1 + patches, D]."""
+    parts = [
+        encode_images(model, normalise(images[k : k + batch])).half()
+        for k in tqdm(range(0, len(images), batch), desc="features")
+    ]
+    return torch.cat(parts)
+
+
+def align(
+    model,
+    processor,
+    faces: list[Face],
+    images: np.ndarray,
+    landmarks: np.ndarray,
+    motion: np.ndarray,
+    *,
+    steps: int,
+    each: int = 2,
+    batch: int = 32,
+    seed: int = 0,
+):
+    """Stage 3. Train queries, Q-Former and projection in place on `knowledge.image_questions`, the rest frozen; return each step's loss.
+
+    Beside the answers, the Q-Former is taught to look: half of the heads of each cross-attention at the landmarks that a question speaks
+    of, half at a part of the face that belongs to the query; and to know: a throw-away linear layer reads all measures out of the queries.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 3])
+    features = image_features(model, images)
+    values, size = measure(landmarks, motion), images.shape[1]
+    spans = to_spans(values)
+    values = np.concatenate([values, landmarks.reshape(len(values), -1), motion[..., 0]], 1)
+    values = torch.from_numpy(
+        ((values - values.mean(0)) / np.maximum(values.std(0), 1e-6)).astype(np.float32)
+    )
+    summary = nn.Linear(
+        model.config.num_query_tokens * model.config.qformer_config.hidden_size, values.shape[1]
+    )
+    nn.init.normal_(summary.weight, std=0.5 * summary.in_features**-0.5)
+    model.language_model.requires_grad_(False)
+    near = near_points(landmarks / size, features.shape[1])
+    own = [PARTS[k % len(PARTS)] for k in range(model.config.num_query_tokens)]
+
+    def loss_of(index: np.ndarray) -> Tensor:
+        asked = [image_questions(faces[k], landmarks[k], spans[k], size, each, rng) for k in index]
+        told = [q.answer or "" for one in asked for q in one]
+        text = encode(processor, [q.text for one in asked for q in one], told)
+        image = torch.arange(len(index)).repeat_interleave(each)
+        looks.clear()
+        seen = features[torch.from_numpy(index)].float()
+        output = query_image(model, seen, text["qformer_input_ids"], text["qformer_attention_mask"], image)
+        rows = torch.tensor([bool(answer) for answer in told])
+        inputs = language_inputs(model, output[rows], text["input_ids"][rows], text["attention_mask"][rows])
+        where = torch.stack(
+            [
+                near[k, list(q.places)].sum(0) / max(1, len(q.places))
+                for k, one in zip(index, asked, strict=True)
+                for q in one
+            ]
+        )
+        look = _look_loss(
+            looks,
+            where.unflatten(0, (len(index), -1)),
+            torch.stack([near[index][:, list(part)].mean(1) for part in own], 1),
+        )
+        told_all = F.smooth_l1_loss(
+            summary(output.flatten(1)), values[torch.from_numpy(index)][image], beta=0.5
+        )
+        return answer_loss(model, inputs, text["labels"][rows]) + 0.3 * look + 3 * told_all
+
+    parameters = [
+        model.query_tokens,
+        *model.qformer.parameters(),
+        *model.language_projection.parameters(),
+        *summary.parameters(),
+    ]
+    with cross_attention_weights(model.qformer) as looks:
+        losses = fit(
+            loss_of, parameters, len(images), steps=steps, batch=batch, peak=1.5e-3, seed=seed, title="align"
+        )
+    model.language_model.requires_grad_(True)
+    return losses
+
+
+def near_points(points: np.ndarray, tokens: int) -> Tensor:
+    """Points [n, L, 2], 0 to 1 across the image, as distributions over the class token and the patches around each: [n, L, 1 + patches]."""
+    side = round((tokens - 1) ** 0.5)
+    centre = (points * side - 0.5).clip(0, side - 1)[..., None]  # [n, L, 2, 1]
+    x, y = np.moveaxis(np.exp(-((np.arange(side) - centre) ** 2) / (2 * 0.6**2)), 2, 0)  # each [n, L, side]
+    grid = (y / y.sum(2, keepdims=True))[..., None] * (x / x.sum(2, keepdims=True))[..., None, :]
+    flat = grid.reshape(*grid.shape[:2], -1).astype(np.float32)
+    return torch.from_numpy(np.concatenate([np.zeros_like(flat[..., :1]), flat], 2))
+
+
+def _look_loss(looks: list[Tensor], where: Tensor, own: Tensor) -> Tensor:
+    """Cross entropy of attention to where it should look: half of the heads to the question's places, half to the query's own part.
+
+    Args:
+        looks: attention [I, heads, questions * Q, P] of each layer.
+        where: targets [I, questions, P] of the mean over queries; zero where a question has no place.
+        own: targets [I, Q, P] of each query.
+    """
+    total = where.new_zeros(())
+    for weights in looks:
+        asked, part = weights.unflatten(2, (where.shape[1], -1)).chunk(
+            2, 1
+        )  # each [I, heads / 2, questions, Q, P]
+        total = total - (where * (asked.mean((1, 3)) + 1e-6).log()).sum() / where.sum().clamp(min=1)
+        total = total - (own[:, None] * (part.mean(1) + 1e-6).log()).sum(3).mean()
+    return total / len(looks)
+
+
+def vocabulary_texts(seed: int = 0, n: int = 6000) -> list[str]:
+    """Text to train the tokenizers on: the passages' facts, questions and answers."""
+    rng = np.random.default_rng([seed, 1])
+    return [text for _ in range(n) for facts, *words in [passage(rng)] for text in (*facts, *words)]
+
+
+def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -> None:
+    """Make the base model in `folder`: weights in float16, tokenizers, processor, and `pretraining.json` with the budget and the losses.
+
+    The stages' results are kept beside `folder` until the end, so that a killed run goes on after its last finished stage.
+    """
+    folder = Path(folder)
+    stages = folder.with_name(f".{folder.name}-stages-{fingerprint(asdict(budget), asdict(size))}")
+    languages = train_tokenizers(vocabulary_texts(budget.seed), size.vocabulary)
+    size = replace(size, vocabulary=len(languages[0]), qformer_vocabulary=len(languages[1]))
+    model = build(size, budget.seed)
+    processor = make_processor(*languages, size.image, size.queries)
+    faces, images, landmarks, motion = draw_faces(budget.faces, size.image, budget.seed)
+    numbers, categories = geometry_targets(faces, landmarks, motion, size.image)
+    losses = {
+        "vision": _stage(
+            stages / "vision.pt",
+            model,
+            lambda: pretrain_vision(
+                model, images, numbers, categories, steps=budget.vision_steps, seed=budget.seed
+            ),
+        ),
+        "language": _stage(
+            stages / "language.pt",
+            model,
+            lambda: pretrain_language(model, processor, steps=budget.language_steps, seed=budget.seed),
+        ),
+        "align": _stage(
+            stages / "align.pt",
+            model,
+            lambda: align(
+                model, processor, faces, images, landmarks, motion, steps=budget.align_steps, seed=budget.seed
+            ),
+        ),
+    }
+    model.config.trained_on = DRAWN
+    with atomic(folder) as temporary:
+        model.half().save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+        final = {name: float(np.mean(values[-100:])) for name, values in losses.items()}
+        write_json(
+            temporary / "pretraining.json",
+            {"budget": asdict(budget), "size": asdict(size), "mean_loss_of_last_100_steps": final},
+        )
+        card = (Path(__file__).parent / "card.md").read_text()
+        (temporary / "README.md").write_text(
+            card.format(parameters=model.num_parameters(), **final, **asdict(budget))
+        )
+    shutil.rmtree(stages, ignore_errors=True)
+
+
+def _stage(path: Path, model, train: Callable[[], list[float]]) -> list[float]:
+    """Run one stage, or read back its result."""
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+        model.load_state_dict(kept["model"])
+        return kept["losses"]
+    losses = train()
+    with atomic(path) as temporary:
+        torch.save({"model": model.state_dict(), "losses": losses}, temporary)
+    return losses
+
+
+def main() -> None:
+    """`python -m expvqa_lib.pretraining --output DIR [--faces N ...]`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m expvqa_lib.pretraining", description="Rebuild the tiny base model."
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    for name, value in asdict(Budget()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
+    options = vars(parser.parse_args())
+    make_base(options.pop("output"), Budget(**options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""What a generic model would know: text about faces, and questions on landmarks, motion, identity and scene.
+
+`passage` makes text only: facts, a question, its answer. `image_questions` asks about a drawn face what its landmarks, their motion since
+the same person was at rest, its identity and its scene answer. Neither looks at an AU or emotion label of an image: of action units the
+text knows the words and the places.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from expvqa_lib import questions
+from expvqa_lib.facs import ACTION_UNITS, AREAS, EMOTIONS
+from expvqa_lib.synthfacs.face import AUS, Face, random_identity, random_scene
+from expvqa_lib.synthfacs.render import LANDMARKS
+
+GRID = 8
+_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+_PLACE = "row {} column {}"
+_SIDES = ("left", "right")
+
+
+def _paired(*pairs: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    """The same pairs of landmarks on the left and on the right."""
+    return tuple(
+        (
+            f"{side} {a}" if f"{side} {a}" in LANDMARKS else a,
+            f"{side} {b}" if f"{side} {b}" in LANDMARKS else b,
+        )
+        for side in _SIDES
+        for a, b in pairs
+    )
+
+
+DISTANCES = _paired(
+    ("inner eyebrow", "inner eye corner"),
+    ("eyebrow middle", "iris"),
+    ("outer eyebrow", "outer eye corner"),
+    ("upper lid", "lower lid"),
+    ("lower lid", "cheek"),
+    ("nose wing", "inner eye corner"),
+    ("lip corner", "outer eye corner"),
+    ("lip corner", "jaw"),
+    ("lip corner", "nose wing"),
+    ("upper lip", "lower lip"),
+) + (
+    ("left inner eyebrow", "right inner eyebrow"),
+    ("left lip corner", "right lip corner"),
+    ("left nose wing", "right nose wing"),
+    ("nose tip", "upper lip top"),
+    ("upper lip top", "upper lip edge"),
+    ("upper lip edge", "lower lip edge"),
+    ("lower lip edge", "lower lip bottom"),
+    ("lower lip bottom", "chin"),
+    ("nose tip", "chin"),
+)
+HEIGHTS = _paired(
+    ("inner eyebrow", "outer eyebrow"),
+    ("inner eyebrow", "eyebrow middle"),
+    ("outer eyebrow", "inner eye corner"),
+    ("lip corner", "upper lip edge"),
+    ("lip corner", "lower lip bottom"),
+    ("lower lid", "outer eye corner"),
+)
+MEASURES = (
+    *((f"distance from {a} to {b}", (a, b)) for a, b in DISTANCES),
+    *((f"height of {a} over {b}", (a, b)) for a, b in HEIGHTS),
+    *((f"rise of {name}", (name,)) for name in LANDMARKS),
+    *((f"change at {name}", (name,)) for name in LANDMARKS),
+)
+"""What is measured on an image, and the landmarks where one looks for it: a name and one or two places."""
+
+SPANS = ("very small", "small", "medium", "large", "very large")
+
+
+def _places(*names: str) -> tuple[int, ...]:
+    """Rows of the landmarks of these names; a name without a side means both sides."""
+    wanted = {f"{side} {name}" for name in names for side in _SIDES} | set(names)
+    return tuple(k for k, name in enumerate(LANDMARKS) if name in wanted)
+
+
+AU_PLACES = (
+    {
+        1: _places("inner eyebrow"),
+        2: _places("outer eyebrow"),
+        4: _places("inner eyebrow", "eyebrow middle"),
+        5: _places("upper lid"),
+        6: _places("cheek", "lower lid"),
+        7: _places("upper lid", "lower lid"),
+        8: _places("upper lip edge", "lower lip edge"),
+        9: _places("nose wing", "nose tip"),
+        10: _places("upper lip", "upper lip top"),
+        11: _places("nose wing"),
+        16: _places("lower lip", "lower lip bottom"),
+        17: _places("chin", "lower lip bottom"),
+        21: _places("chin"),
+        22: _places("upper lip top", "lower lip bottom"),
+        23: _places("lip corner", "upper lip top", "lower lip bottom"),
+        24: _places("upper lip edge", "lower lip edge"),
+        26: _places("chin"),
+        27: _places("chin", "upper lip edge", "lower lip edge"),
+        43: _places("upper lid"),
+    }
+    | dict.fromkeys((12, 14, 15, 20), _places("lip corner"))
+    | dict.fromkeys((18, 19, 25, 28), _places("upper lip edge", "lower lip edge"))
+)
+"""Which landmarks an AU's name speaks of."""
+
+
+PARTS = tuple(
+    _places(*names)
+    for names in (
+        *((f"{side} inner eyebrow", f"{side} eyebrow middle", f"{side} outer eyebrow") for side in _SIDES),
+        *((f"{side} upper lid", f"{side} lower lid", f"{side} cheek") for side in _SIDES),
+        ("nose tip", "nose wing", "upper lip top"),
+        *((f"{side} lip corner", f"{side} upper lip", f"{side} lower lip") for side in _SIDES),
+        ("upper lip edge", "lower lip edge", "lower lip bottom", "chin"),
+    )
+)
+"""The landmarks of eight parts of a face."""
+
+
+@dataclass(frozen=True)
+class ImageQuestion:
+    """A question about an image; its answer, or None where only the place to look at is taught; and that place as landmark rows."""
+
+    text: str
+    answer: str | None
+    places: tuple[int, ...] = ()
+
+
+def _place(point) -> str:
+    column, row = (int(np.clip(v * GRID, 0, GRID - 1)) for v in point)
+    return _PLACE.format(_NUMBERS[row], _NUMBERS[column])
+
+
+def random_face(rng: np.random.Generator) -> Face:
+    """A face that moves at random: each drawable AU by chance, at any strength, so that expressions carry no label and no emotion."""
+    moved = rng.choice(AUS, size=rng.integers(0, 9), replace=False)
+    aus = {int(au): float(rng.uniform(0.1, 1.0)) for au in moved}
+    lateral = {au: float(np.clip(rng.normal(0, 0.3), -1, 1)) for au in aus}
+    return Face(random_identity(rng), random_scene(rng, spread=1.2), aus, lateral)
+
+
+def _span_question(rng: np.random.Generator) -> tuple[int, str]:
+    """One of `MEASURES` and the question for its span."""
+    k = int(rng.integers(len(MEASURES)))
+    return k, f"How large is the {MEASURES[k][0]}?"
+
+
+def _compare_question(rng: np.random.Generator) -> tuple[int, str, int, bool]:
+    """One of `MEASURES`, the question whether it is more or less than a span, that span, and whether more is asked."""
+    k, limit, more = int(rng.integers(len(MEASURES))), int(rng.choice((1, 2, 3))), bool(rng.integers(2))
+    return k, f"Is the {MEASURES[k][0]} {'more' if more else 'less'} than {SPANS[limit]}?", limit, more
+
+
+def describe(face: Face) -> str:
+    """A caption of the identity and the scene, nothing else."""
+    who = face.identity
+    hair = "no hair" if who.hairstyle == "bald" else f"{who.hairstyle} {who.hair} hair"
+    extras = [name for name, there in (("a beard", who.beard > 0), ("glasses", who.glasses)) if there]
+    return f"A {_age(who)} person with {', '.join([hair, f'{who.eyes} eyes', *extras])} before a {face.scene.background} wall."
+
+
+def _age(who) -> str:
+    return "young" if who.age < 0.35 else "middle-aged" if who.age < 0.65 else "old"
+
+
+def measure(landmarks: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """Values of `MEASURES`, [n, M], from landmarks [n, L, 2] in pixels and `motion` [n, L, 3] (see `pretraining.draw_faces`)."""
+    index = {name: k for k, name in enumerate(LANDMARKS)}
+    a, b = (landmarks[:, [index[pair[k]] for pair in DISTANCES]] for k in (0, 1))
+    over, under = (landmarks[:, [index[pair[k]] for pair in HEIGHTS], 1] for k in (0, 1))
+    return np.concatenate([np.linalg.norm(a - b, axis=2), under - over, -motion[..., 1], motion[..., 2]], 1)
+
+
+def to_spans(values: np.ndarray) -> np.ndarray:
+    """Cut measures [n, M] into five spans each, equally frequent in these faces: int [n, M]."""
+    return (values > np.quantile(values, (0.2, 0.4, 0.6, 0.8), axis=0)[:, None]).sum(0)
+
+
+def image_questions(
+    face: Face, landmarks: np.ndarray, spans: np.ndarray, size: int, n: int, rng: np.random.Generator
+) -> list[ImageQuestion]:
+    """Ask `n` questions about a drawn face.
+
+    Args:
+        face: its identity and scene are used, its actions are not.
+        landmarks: [L, 2] in pixels.
+        spans: [len(MEASURES)] from `measure` and `to_spans`.
+        size: of the image in pixels.
+    """
+    points = landmarks / size
+    index = {name: k for k, name in enumerate(LANDMARKS)}
+    found = []
+    for kind in rng.choice(7, n, p=(0.12, 0.08, 0.20, 0.28, 0.20, 0.10, 0.02)):
+        if kind == 0:
+            k = int(rng.integers(len(LANDMARKS)))
+            found.append(ImageQuestion(f"Where is the {LANDMARKS[k]}?", _place(points[k]), (k,)))
+        elif kind == 1:  # the words of an AU and the place that they speak of
+            au = int(rng.choice(list(AU_PLACES)))
+            k = int(rng.choice(AU_PLACES[au]))
+            text = f"Where is the {LANDMARKS[k]}? {questions.ask_q3(au, int(rng.integers(3)))}"
+            found.append(ImageQuestion(text, _place(points[k]), AU_PLACES[au]))
+        elif kind == 2:  # the same without an answer: where to look, not what is there
+            if rng.random() < 0.8:
+                au = int(rng.choice(list(AU_PLACES)))
+                found.append(ImageQuestion(questions.ask_q3(au, int(rng.integers(3))), None, AU_PLACES[au]))
+            else:
+                area = str(rng.choice(AREAS))
+                places = {
+                    k for au, where in AU_PLACES.items() if ACTION_UNITS[au].area == area for k in where
+                }
+                found.append(
+                    ImageQuestion(questions.ask_q2(area, int(rng.integers(3))), None, tuple(sorted(places)))
+                )
+        elif kind == 3:  # yes or no about a measure
+            k, text, limit, more = _compare_question(rng)
+            yes = spans[k] > limit if more else spans[k] < limit
+            found.append(
+                ImageQuestion(text, "yes" if yes else "no", tuple(index[name] for name in MEASURES[k][1]))
+            )
+        elif kind == 4:
+            k, text = _span_question(rng)
+            found.append(ImageQuestion(text, SPANS[spans[k]], tuple(index[name] for name in MEASURES[k][1])))
+        elif kind == 5:
+            found.append(ImageQuestion(*_identity_question(face, rng)))
+        else:
+            found.append(ImageQuestion("Describe this person.", describe(face)))
+    return found
+
+
+def _identity_question(face: Face, rng: np.random.Generator) -> tuple[str, str]:
+    who = face.identity
+    options = (
+        ("What colour are the eyes?", who.eyes),
+        ("What colour is the hair?", "there is none" if who.hairstyle == "bald" else who.hair),
+        ("How is the hair cut?", who.hairstyle),
+        ("What colour is the wall?", face.scene.background),
+        ("Does this person wear glasses?", "yes" if who.glasses else "no"),
+        ("Does this person have a beard?", "yes" if who.beard > 0 else "no"),
+        ("How old is this person?", _age(who)),
+        ("Is the skin dark?", "yes" if who.skin > 0.5 else "no"),
+        (
+            "Where does the head turn?",
+            "left" if face.scene.yaw < -0.2 else "right" if face.scene.yaw > 0.2 else "straight",
+        ),
+        (
+            "Which way does the head lean?",
+            "left" if face.scene.roll > 3 else "right" if face.scene.roll < -3 else "upright",
+        ),
+        (
+            "Where does the light come from?",
+            "left" if face.scene.light_x < -0.05 else "right" if face.scene.light_x > 0.05 else "the front",
+        ),
+    )
+    return options[int(rng.integers(len(options)))]
+
+
+def passage(rng: np.random.Generator) -> tuple[list[str], str, str]:
+    """Text only: facts that a reader is told, a question, and the answer that follows from the facts."""
+    kind = rng.random()
+    if kind < 0.2:
+        word = "yes" if rng.random() < 0.5 else "no"
+        return [word], _any_yes_no_question(rng), word
+    if kind < 0.35:
+        fact, question = _plain_fact(rng)
+        return [fact], question, fact
+    emotion = str(rng.choice(list(EMOTIONS)))
+    aus = [au for au in EMOTIONS[emotion].prototype if rng.random() < 0.85]
+    if rng.random() < 0.5:
+        aus = rng.choice(list(ACTION_UNITS), int(rng.integers(0, 6)), replace=False).tolist()
+    else:
+        aus += [
+            int(au)
+            for au in rng.choice(list(ACTION_UNITS), int(rng.integers(0, 3)), replace=False)
+            if au not in aus
+        ]
+    facts = [ACTION_UNITS[au].third_person for au in aus]
+    labels = {au: int(au in aus) for au in ACTION_UNITS}
+    if kind < 0.6:
+        au = int(rng.choice(aus)) if aus and rng.random() < 0.5 else int(rng.choice(list(ACTION_UNITS)))
+        return (
+            facts,
+            questions.ask_q3(au, int(rng.integers(3))),
+            questions.YES if labels[au] else questions.NO,
+        )
+    if kind < 0.78:
+        area = (
+            ACTION_UNITS[int(rng.choice(aus))].area if aus and rng.random() < 0.7 else str(rng.choice(AREAS))
+        )
+        answer = questions.answer_q2(labels, area, rng)
+        if rng.random() < 0.5:  # an instruction-aware reader is told of the area only
+            facts = [ACTION_UNITS[au].third_person for au in aus if ACTION_UNITS[au].area == area]
+            facts += (
+                [] if facts else [f"does not {ACTION_UNITS[au].verb}" for au in questions.read_aus(answer)[1]]
+            )
+        return facts, questions.ask_q2(area, int(rng.integers(3))), answer
+    known = rng.random() < 0.75
+    if known:
+        facts = [*facts, emotion]
+    answer = questions.answer_q1(aus, emotion if known else None)
+    if answer is None:
+        return passage(rng)
+    return facts, questions.ask_q1(int(rng.integers(3)), emotion=known), answer
+
+
+def _any_yes_no_question(rng: np.random.Generator) -> str:
+    if rng.random() < 0.7:
+        return questions.ask_q3(int(rng.choice(list(ACTION_UNITS))), int(rng.integers(3)))
+    if rng.random() < 0.3:
+        return str(
+            rng.choice(
+                ("Does this person wear glasses?", "Does this person have a beard?", "Is the skin dark?")
+            )
+        )
+    return _compare_question(rng)[1]
+
+
+def _plain_fact(rng: np.random.Generator) -> tuple[str, str]:
+    """A fact that answers its question by itself, about a person who is not seen."""
+    face = random_face(rng)
+    if rng.random() < 0.25:
+        return describe(face), "Describe this person."
+    if rng.random() < 0.4:
+        answer, question = reversed(_identity_question(face, rng))
+        return answer, question
+    if rng.random() < 0.5:
+        return str(rng.choice(SPANS)), _span_question(rng)[1]
+    place = _PLACE.format(*rng.choice(_NUMBERS, 2))
+    return place, f"Where is the {LANDMARKS[int(rng.integers(len(LANDMARKS)))]}?"
