@@ -221,9 +221,8 @@ def _read_folder(folder: Path) -> State:
         state: State = {}
         for name in sorted(names):
             with safe_open(folder / name, "pt") as file:
-                state |= {
-                    key: file.get_tensor(key) for key in file.keys() if not key.startswith("language_model.")
-                }  # noqa: SIM118
+                names = [key for key in file.keys() if not key.startswith("language_model.")]  # noqa: SIM118
+                state |= {key: file.get_tensor(key) for key in names}
         return state
     except ModelError:
         raise
