@@ -18,12 +18,11 @@ from ..data.images import load_image
 from ..data.table import labelled_aus
 from ..evaluation.metrics.au import COLUMNS
 from ..evaluation.metrics.bootstrap import bootstrap, group_codes, mean_of_defined
-from ..evaluation.tables import MAIN
+from ..evaluation.tables import MAIN, interval_texts
 from ..facs import ACTION_UNITS
 from ..model.forward import encode_images
 from ..model.tokenize import encode
 from ..model.yes_no import beginnings, first_p_yes
-from ..plots.charts import interval_texts
 from ..synthfacs.face import Face
 from ..synthfacs.render import au_mask, closed
 from . import explain as attention

@@ -122,7 +122,7 @@ def layout(table: pd.DataFrame) -> pd.DataFrame:
     asked = table["question"].isin(["Q3", "Q1 actions", "Q1 emotion"])
     stars = (asked & ~table["taught"] & (table["model"] != "prior")).map({True: "*", False: ""})
     columns = [MEASURES[pair] for pair in zip(table["question"], table["metric"], strict=True)]
-    wide = table.assign(text=figures.interval_texts(table) + stars, column=columns).pivot(
+    wide = table.assign(text=evaluation.interval_texts(table) + stars, column=columns).pivot(
         index="model", columns="column", values="text"
     )
     wide = wide.reindex(
@@ -194,7 +194,7 @@ def _colour(model: str) -> str:
 def verdict(table: pd.DataFrame) -> str:
     """What a `study` of all ablations found: Q3 with and without its questions, Q1 beside the best captioner that was taught to tell it."""
     rows = (
-        table.assign(text=figures.interval_texts(table))
+        table.assign(text=evaluation.interval_texts(table))
         .set_index(["question", "metric", "model"])
         .sort_index()
     )
@@ -264,12 +264,12 @@ def left_out_layout(table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFr
         ALL: "Taught",
         "prior": TITLES["prior"],
     }
-    wide = table.assign(text=figures.interval_texts(table)).pivot(
+    wide = table.assign(text=evaluation.interval_texts(table)).pivot(
         index=["target", "metric"], columns="model", values="text"
     )[list(names)]
     differences = differences.set_index(["target", "metric"])
     wide = wide.rename(columns=names).rename_axis(columns=None).loc[differences.index]
-    wide["Left out - taught"] = figures.interval_texts(differences)
+    wide["Left out - taught"] = evaluation.interval_texts(differences)
     wide["p"] = differences["p"].map("{:.3f}".format)
     return (
         wide.reset_index()
@@ -282,12 +282,12 @@ def left_out_verdict(table: pd.DataFrame, differences: pd.DataFrame) -> str:
     """What `leave_one_out` found, in a sentence an AU."""
     auc = (
         table[table["metric"] == "auc"]
-        .assign(text=figures.interval_texts(table))
+        .assign(text=evaluation.interval_texts(table))
         .set_index(["target", "model"])
     )
     gap = (
         differences[differences["metric"] == "auc"]
-        .assign(text=figures.interval_texts(differences))
+        .assign(text=evaluation.interval_texts(differences))
         .set_index("target")
     )
     return " ".join(

@@ -10,12 +10,11 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 
 from ..data.table import SPLITS
 from ..errors import SettingsError, TableError
-from ..plots.charts import NAMES
 from .finetuned_probe import ProbeRecipe, finetuned_probe
 from .metrics.au import COLUMNS, au_table, paired_difference
 from .metrics.emotion import emotion_difference, emotion_table
 from .probes import QUESTION, linear_probe, represent
-from .tables import au_columns
+from .tables import NAMES, au_columns
 
 TARGETS = ("aus", "emotion")
 PART_NAMES = {"encoder": "Vision encoder", "qformer": "Q-Former"}

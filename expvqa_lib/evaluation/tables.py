@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,22 @@ from .. import questions
 from ..data.table import labelled_aus
 from ..errors import TableError
 from ..facs import ACTION_UNITS
-from ..plots.charts import NAMES, interval_texts
 from .metrics.au import ALL_METRICS, au_table, prior_scores
 from .metrics.captions import caption_aus
 from .metrics.emotion import emotion_table
 
 MAIN = "exp_vqa"
+NAMES = {
+    "prior": "Label prior",
+    "base": "Base, untuned",
+    "exp_vqa": "Exp-VQA",
+    "exp_vqa_fz": "Exp-VQA(fz)",
+    "exp_vqa_shuffled_images": "Exp-VQA, shuffled images",
+    "exp_vqa_randomised": "Exp-VQA, permuted weights",
+    "exp_vqa_fz_shuffled_images": "Exp-VQA(fz), shuffled images",
+    "exp_vqa_fz_named": "Exp-VQA(fz), named in Q1",
+    "exp_vqa_fz_named_shuffled_images": "Exp-VQA(fz), named in Q1 of shuffled images",
+}
 
 
 def au_columns(faces: pd.DataFrame) -> list[str]:
@@ -202,3 +212,49 @@ def verdict(au: pd.DataFrame, pointed: pd.DataFrame) -> str:
         f"({macro['support']['pointing_detected']} faces), the peak is there in {peak['pointing_detected']} % and in the region that they "
         f"enclose in {peak['pointing_detected_region']} % (mean over the action units)."
     )
+
+
+def with_intervals(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return a table to read: one row a target, one column a model, `71.3 [66.0, 75.2]` the value and its 95% interval.
+
+    Args:
+        table: tidy results (see `metrics.au_table`) of one data set and split.
+
+    Raises:
+        TableError: the table has no row of this metric.
+    """
+    rows = metric_rows(table, metric)
+    wide = rows.assign(text=interval_texts(rows)).pivot(index="target", columns="model", values="text")
+    wide = wide.reindex(index=list(dict.fromkeys(rows.target)), columns=ordered_models(rows.model))
+    return wide.rename(columns=NAMES).rename_axis(index=None, columns=None)
+
+
+def interval_texts(rows: pd.DataFrame) -> pd.Series:
+    """`71.3 [66.0, 75.2]` of each row's value, low and high; the value alone where there is no interval."""
+    cells = zip(rows["value"], rows["low"], rows["high"], strict=True)
+    return pd.Series(
+        [
+            f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
+            for value, low, high in cells
+        ],
+        rows.index,
+    )
+
+
+def metric_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    rows = table[table.metric == metric]
+    if rows.empty:
+        raise TableError(
+            f"the table has no metric {metric!r}; it has {', '.join(sorted(table.metric.unique()))}"
+        )
+    return rows
+
+
+def ordered_targets(targets: Iterable[str]) -> list[str]:
+    """Return AUs by number, then anything else."""
+    return sorted(set(targets), key=lambda t: (0, int(t[2:])) if t[2:].isdigit() else (1, 0))
+
+
+def ordered_models(models: Iterable[str]) -> list[str]:
+    found = list(dict.fromkeys(models))
+    return [m for m in NAMES if m in found] + [m for m in found if m not in NAMES]

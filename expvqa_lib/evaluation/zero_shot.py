@@ -14,9 +14,8 @@ from ..data.table import labelled_aus
 from ..errors import SettingsError
 from ..facs import au_column
 from ..pipeline.run import MODELS
-from ..plots.charts import NAMES
 from .metrics.au import au_table, paired_difference, prior_scores
-from .tables import told_in, with_controls
+from .tables import NAMES, told_in, with_controls
 
 if TYPE_CHECKING:
     from ..pipeline.run import Run

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..errors import TableError
+from ..evaluation.tables import NAMES, metric_rows, ordered_models, ordered_targets
 from ..files import atomic
 
 STYLE = Path(__file__).parents[1] / "assets" / "expvqa.mplstyle"
@@ -36,17 +36,6 @@ COLOURS = {
     "exp_vqa_fz_shuffled_images": "#E7A9CF",
     "exp_vqa_fz_named": "#117733",
     "exp_vqa_fz_named_shuffled_images": "#999933",
-}
-NAMES = {
-    "prior": "Label prior",
-    "base": "Base, untuned",
-    "exp_vqa": "Exp-VQA",
-    "exp_vqa_fz": "Exp-VQA(fz)",
-    "exp_vqa_shuffled_images": "Exp-VQA, shuffled images",
-    "exp_vqa_randomised": "Exp-VQA, permuted weights",
-    "exp_vqa_fz_shuffled_images": "Exp-VQA(fz), shuffled images",
-    "exp_vqa_fz_named": "Exp-VQA(fz), named in Q1",
-    "exp_vqa_fz_named_shuffled_images": "Exp-VQA(fz), named in Q1 of shuffled images",
 }
 _OTHER_COLOURS = ("#009E73", "#D55E00", "#B8A000", "#444444")
 INK, _FAINT = "#222222", "#F4F4F4"
@@ -110,7 +99,7 @@ def au_bars(table: pd.DataFrame, metric: str = "f1", title: str | None = None) -
     """
     rows = metric_rows(table, metric)
     targets = ordered_targets(rows.target)
-    models = _ordered(rows.model)
+    models = ordered_models(rows.model)
     at = {target: i + (0.6 if target == "macro" else 0.0) for i, target in enumerate(targets)}
     fig = Figure(figsize=(PAGE, 2.6))
     ax = fig.add_subplot()
@@ -162,7 +151,7 @@ def forest(table: pd.DataFrame, title: str, label: str) -> Figure:
         table: columns target, model, value, low, high; any unit.
         label: of the values, with their unit.
     """
-    targets, models = list(dict.fromkeys(table.target)), _ordered(table.model)
+    targets, models = list(dict.fromkeys(table.target)), ordered_models(table.model)
     fig = Figure(figsize=(COLUMN, 0.95 + len(targets) * (0.12 + 0.13 * len(models))))
     ax = fig.add_subplot()
     for row in range(0, len(targets), 2):
@@ -251,7 +240,7 @@ def pointing_bars(table: pd.DataFrame, title: str = "Does attention point at the
         TableError: the table has no pointing accuracy.
     """
     rows = metric_rows(table, "pointing_accuracy")
-    models, targets = _ordered(rows.model), ordered_targets(rows.target)
+    models, targets = ordered_models(rows.model), ordered_targets(rows.target)
     chance = table[table.metric == "chance"].groupby("target")["value"].mean()
     fig = Figure(figsize=(COLUMN if len(models) * len(targets) <= 14 else PAGE, 2.4))
     ax = fig.add_subplot()
@@ -327,33 +316,6 @@ def reliability(bins: pd.DataFrame, title: str = "Are the probabilities right?")
     return fig
 
 
-def with_intervals(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return a table to read: one row a target, one column a model, `71.3 [66.0, 75.2]` the value and its 95% interval.
-
-    Args:
-        table: tidy results (see `metrics.au_table`) of one data set and split.
-
-    Raises:
-        TableError: the table has no row of this metric.
-    """
-    rows = metric_rows(table, metric)
-    wide = rows.assign(text=interval_texts(rows)).pivot(index="target", columns="model", values="text")
-    wide = wide.reindex(index=list(dict.fromkeys(rows.target)), columns=_ordered(rows.model))
-    return wide.rename(columns=NAMES).rename_axis(index=None, columns=None)
-
-
-def interval_texts(rows: pd.DataFrame) -> pd.Series:
-    """`71.3 [66.0, 75.2]` of each row's value, low and high; the value alone where there is no interval."""
-    cells = zip(rows["value"], rows["low"], rows["high"], strict=True)
-    return pd.Series(
-        [
-            f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
-            for value, low, high in cells
-        ],
-        rows.index,
-    )
-
-
 def colour(model: str, models: Sequence[str] = ()) -> str:
     """Return a model's colour: its own in `COLOURS`, else one by its place among the other `models`."""
     others = [m for m in models if m not in COLOURS]
@@ -389,25 +351,6 @@ def percent_axis(ax: Axes, label: str) -> None:
     ax.spines["left"].set_visible(False)
 
 
-def metric_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    rows = table[table.metric == metric]
-    if rows.empty:
-        raise TableError(
-            f"the table has no metric {metric!r}; it has {', '.join(sorted(table.metric.unique()))}"
-        )
-    return rows
-
-
 def metric_name(metric: str) -> str:
     """How a metric is written: `F1`, `AUC`, `Balanced accuracy`."""
     return {"f1": "F1", "auc": "AUC"}.get(metric, metric.replace("_", " ").capitalize())
-
-
-def ordered_targets(targets: Iterable[str]) -> list[str]:
-    """Return AUs by number, then anything else."""
-    return sorted(set(targets), key=lambda t: (0, int(t[2:])) if t[2:].isdigit() else (1, 0))
-
-
-def _ordered(models: Iterable[str]) -> list[str]:
-    found = list(dict.fromkeys(models))
-    return [m for m in COLOURS if m in found] + [m for m in found if m not in COLOURS]

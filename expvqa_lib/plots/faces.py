@@ -16,7 +16,8 @@ from PIL import Image, ImageFilter
 
 from ..data.images import ImageSource, load_image
 from ..errors import TableError
-from .charts import NAMES, PAGE, Figure, colour, styled
+from ..evaluation.tables import NAMES
+from .charts import PAGE, Figure, colour, styled
 
 Picture: TypeAlias = "Image.Image | np.ndarray"
 HEAT = "inferno"  # perceptually uniform, and far from the colours of a face

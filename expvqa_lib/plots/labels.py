@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ..evaluation.tables import ordered_targets
 from ..facs import EMOTIONS
-from .charts import COLUMN, PAGE, Figure, heat, ordered_targets, styled
+from .charts import COLUMN, PAGE, Figure, heat, styled
 from .faces import Picture, draw_faces, faces_height
 
 _CORPUS_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C", "#B8A000")

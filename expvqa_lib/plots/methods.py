@@ -6,7 +6,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from .charts import INK, PAGE, Figure, heat, metric_rows, ordered_targets, percent_axis, styled
+from ..evaluation.tables import metric_rows, ordered_targets
+from .charts import INK, PAGE, Figure, heat, percent_axis, styled
 
 _CURVES = {
     "deletion": "most relevant patches, blurred (%)",
