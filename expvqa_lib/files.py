@@ -9,17 +9,20 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+import pandas as pd
 
 from .errors import ExpVQAError
 
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffix) to write a file or a folder to; rename it to `path` on success.
+    """Yield a temporary path beside `path` (same suffix) for a file or a folder; rename it to `path` on success.
 
-    Missing parent folders are made. On an exception the temporary file or folder is removed and `path` stays as it was.
+    Missing parent folders are made. On an exception the temporary file or folder is removed and `path` stays.
+    Files get the permissions of the user's umask, also where their writer (safetensors) makes them private.
 
     Raises:
         ExpVQAError: the folder cannot be written to, or the disk is full.
@@ -36,6 +39,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = path.parent / f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}"
     try:
         yield temporary
+        _share(temporary)
         if temporary.is_dir() and path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
@@ -50,6 +54,26 @@ def atomic(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _share(path: Path) -> None:
+    """Give a file, or the files of a folder, the permissions of a new file (os.umask is not safe with threads)."""
+    new = path.with_name(f"{path.name}.new")
+    new.touch()
+    mode = new.stat().st_mode
+    new.unlink()
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
+
+
+def cached(path: str | Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Read the Parquet table at `path`; where there is none, write what `make` returns and read that."""
+    path = Path(path)
+    if not path.exists():
+        with atomic(path) as temporary:
+            make().to_parquet(temporary, index=False)
+    return pd.read_parquet(path)
 
 
 def inside(root: str | Path, paths: Iterable[str]) -> list[str | None]:

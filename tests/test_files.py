@@ -3,10 +3,13 @@
 import json
 import os
 
+import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from expvqa_lib.errors import ExpVQAError
-from expvqa_lib.files import atomic, fingerprint, inside, write_json
+from expvqa_lib.files import atomic, cached, fingerprint, inside, write_json
 
 
 def test_a_file_appears_whole_in_folders_that_are_made(tmp_path):
@@ -45,6 +48,38 @@ def test_a_folder_replaces_a_folder_whole_or_not_at_all(tmp_path):
         (temporary / "new").touch()
     assert os.listdir(path) == ["new"]
     assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_get_the_permissions_of_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with atomic(tmp_path / "a.safetensors") as temporary:
+            save_file({"x": torch.zeros(1)}, temporary)
+        with atomic(tmp_path / "model") as temporary:
+            (temporary / "part").mkdir(parents=True)
+            save_file({"x": torch.zeros(1)}, temporary / "part" / "b.safetensors")
+    finally:
+        os.umask(before)
+    paths = [tmp_path / "a.safetensors", *sorted((tmp_path / "model").rglob("*")), tmp_path / "model"]
+    modes = [path.stat().st_mode & 0o777 for path in paths]
+    assert modes == [0o666 & ~umask, 0o777 & ~umask, 0o666 & ~umask, 0o777 & ~umask]
+
+
+def test_a_cached_table_is_made_once(tmp_path):
+    path = tmp_path / "new" / "a.parquet"
+    table = pd.DataFrame({"n": [1, 2]}, index=[5, 6])
+    made = []
+    for _ in range(2):
+        read = cached(path, lambda: made.append(1) or table)
+        assert read.equals(table.reset_index(drop=True))
+    assert made == [1] and os.listdir(path.parent) == ["a.parquet"]
+
+
+def test_a_table_that_cannot_be_made_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        cached(tmp_path / "a.parquet", lambda: 1 / 0)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
