@@ -17,6 +17,7 @@ import numpy as np
 from .errors import SettingsError
 from .facs import ACTION_UNITS, AREAS, EMOTIONS, ActionUnit, action_unit
 
+QUESTION_TYPES = ("Q1", "Q2", "Q3")
 Q1_EMOTION = (
     "How can this person's emotion be inferred from their facial actions?",
     "Which emotion does this face show, and which facial actions tell so?",

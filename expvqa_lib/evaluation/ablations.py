@@ -16,7 +16,7 @@ from ..data.table import labelled_aus
 from ..errors import SettingsError
 from ..facs import au_column
 from ..plots import charts as figures
-from ..training.curriculum import ABLATIONS, Lesson
+from ..training.curriculum import ABLATIONS, Curriculum
 from . import studies
 from . import tables as evaluation
 from .metrics.au import COLUMNS, paired_difference
@@ -57,7 +57,7 @@ def available(run: Run) -> tuple[str, ...]:
     faces = run.faces()
     has_emotion = faces.loc[faces["split"] == "train", "emotion"].notna().any()
     return tuple(
-        name for name, lesson in ABLATIONS.items() if has_emotion or lesson.captioner in (None, "aus")
+        name for name, curriculum in ABLATIONS.items() if has_emotion or curriculum.captioner in (None, "aus")
     )
 
 
@@ -78,7 +78,7 @@ def study(run: Run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
     names = ("base", ALL, *(available(run) if ablated is None else ablated))
     faces, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
     settings = {"resamples": profile.resamples, "seed": profile.seed, "main": ALL}
-    asked = {name: "Q1" if _lesson(run, name).captioner else "Q1_actions" for name in names}
+    asked = {name: "Q1" if _curriculum(run, name).captioner else "Q1_actions" for name in names}
     told = {name: run.answers(name, kind, run.au_corpus) for name, kind in asked.items()}
     tables = {
         "Q3": evaluation.au_detection(faces, train, {name: run.scores(name) for name in names}, **settings),
@@ -103,18 +103,18 @@ def study(run: Run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
     )
 
 
-def _lesson(run: Run, model: str) -> Lesson:
+def _curriculum(run: Run, model: str) -> Curriculum:
     """What a model or control of the table was taught; nothing, of the base and the prior."""
     if model in ("base", "prior"):
-        return Lesson(questions=())
-    return run.lesson(model.removesuffix("_shuffled_images"))
+        return Curriculum(questions=())
+    return run.curriculum(model.removesuffix("_shuffled_images"))
 
 
 def _is_taught(run: Run, model: str, question: str) -> bool:
-    lesson = _lesson(run, model)
-    if lesson.captioner and question.startswith("Q1"):
-        return lesson.captioner != {"Q1 actions": "emotion", "Q1 emotion": "aus"}[question]
-    return question[:2] in lesson.questions  # probes are taught nobody
+    curriculum = _curriculum(run, model)
+    if curriculum.captioner and question.startswith("Q1"):
+        return curriculum.captioner != {"Q1 actions": "emotion", "Q1 emotion": "aus"}[question]
+    return question[:2] in curriculum.questions  # probes are taught nobody
 
 
 def layout(table: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from ..data.table import SPLITS, labelled_aus
 from ..errors import ModelError, SettingsError, TableError
 from ..facs import ACTION_UNITS, EMOTIONS
 from ..files import atomic, fingerprint
-from ..training.curriculum import QUESTION_TYPES as TYPES
+from ..questions import QUESTION_TYPES
 from . import tables as evaluation
 from .metrics.answers import answer_table, share_table, wide
 
@@ -91,7 +91,7 @@ def _asked(faces: pd.DataFrame, kinds: Sequence[str], wordings: Sequence[int]) -
     units = [ACTION_UNITS[n] for n in labelled_aus(faces)]
     areas = list(dict.fromkeys(unit.area for unit in units))
     rows = []
-    for kind in (kind for kind in TYPES if kind in kinds):
+    for kind in (kind for kind in QUESTION_TYPES if kind in kinds):
         for w in wordings:
             if kind == "Q1":
                 rows.append((kind, None, None, w, questions.ask_q1(w)))
@@ -123,7 +123,7 @@ def predict(
 
     Args:
         faces: from `read_faces`.
-        kinds: of `TYPES`. Q1 and Q2 are answered in words, Q3 by P(yes), and with `in_words` also in words.
+        kinds: of `QUESTION_TYPES`. Q1 and Q2 are answered in words, Q3 by P(yes), and with `in_words` also in words.
         wordings: which wordings to ask with, each a row of its own.
         name: of the model, kept with the predictions.
 
@@ -137,8 +137,8 @@ def predict(
     from ..training.feature_cache import encoder_key
     from ..training.pseudo_labels import image_state
 
-    if unknown := [kind for kind in kinds if kind not in TYPES]:
-        raise SettingsError(f"question type {unknown[0]!r} is unknown; known are {', '.join(TYPES)}")
+    if unknown := [kind for kind in kinds if kind not in QUESTION_TYPES]:
+        raise SettingsError(f"question type {unknown[0]!r} is unknown; known are {', '.join(QUESTION_TYPES)}")
     folder, main, parts = Path(folder), state().is_main_process, []
     key = encoder_key([model.model], model.model.generation_config.to_diff_dict(), in_words)
     for rows in _of_split(faces, split):
@@ -281,7 +281,7 @@ def measure(
     for rows in here:
         mine = predictions[predictions["dataset"] == rows["dataset"].iat[0]]
         train = faces[(faces["dataset"] == rows["dataset"].iat[0]) & (faces["split"] == "train")]
-        for kind in (kind for kind in TYPES if (predictions["question_type"] == kind).any()):
+        for kind in (kind for kind in QUESTION_TYPES if (predictions["question_type"] == kind).any()):
             asked = _asked(
                 rows, [kind], predictions.loc[predictions["question_type"] == kind, "wording"].unique()
             )
@@ -297,7 +297,7 @@ def measure(
                     )
                 )
     if not tables:
-        raise TableError(f"the predictions hold no question of {', '.join(TYPES)}")
+        raise TableError(f"the predictions hold no question of {', '.join(QUESTION_TYPES)}")
     return pd.concat(tables, ignore_index=True).assign(split=split)
 
 

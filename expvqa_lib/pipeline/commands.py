@@ -147,7 +147,7 @@ def train(options: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
 
-    from ..training.curriculum import named
+    from ..training.curriculum import curriculum
 
     if options.pairs:
         _train_on(options)
@@ -156,7 +156,7 @@ def train(options: argparse.Namespace) -> None:
         raise SettingsError(
             "--model, --unseen and changes of the recipe go with --pairs; without, a profile trains its own model on its own pairs"
         )
-    named(options.variant)  # what is unknown is refused before any work
+    curriculum(options.variant)  # what is unknown is refused before any work
     run = open_run(options, options.output)
     with PartialState(
         cpu=not torch.accelerator.is_available()
@@ -184,14 +184,14 @@ def _train_on(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
     from ..model.load import load
-    from ..training import curriculum as teaching
+    from ..training.curriculum import curriculum, select, variant_of
     from ..training.finetune import finetune
     from . import profiles
 
-    lesson = teaching.named(options.variant, tuple(options.unseen))
-    variant = teaching.variant(options.variant)
+    lessons = curriculum(options.variant, tuple(options.unseen))
+    variant = variant_of(options.variant)
     recipe = replace(getattr(profiles.get(options.profile), variant), **_own_recipe(options))
-    if lesson.captioner:
+    if lessons.captioner:
         raise SettingsError(
             f"{options.variant} is trained on sentences about a profile's faces, not on --pairs; leave that out"
         )
@@ -204,7 +204,7 @@ def _train_on(options: argparse.Namespace) -> None:
             f"{options.pairs}: no pairs could be read ({error}); expected a folder of `expvqa pairs`"
         ) from error
     model, processor = load(options.model, device="cpu", language_dtype=recipe.precision)
-    finetune(model, processor, teaching.choose(pairs, lesson), options.output, variant=variant, recipe=recipe)
+    finetune(model, processor, select(pairs, lessons), options.output, variant=variant, recipe=recipe)
     PartialState().print(f"{options.output}: the fine-tuned model")
 
 

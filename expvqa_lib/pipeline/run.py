@@ -23,7 +23,7 @@ from ..facs import ACTION_UNITS, EMOTIONS
 from ..files import atomic, fingerprint, write_json
 from ..questions import Q3, ask_q1, ask_q2
 from ..synthfacs import corpora as synthetic
-from ..training.curriculum import Lesson, named, taught, variant
+from ..training.curriculum import Curriculum, captioner_pairs, curriculum, select, variant_of
 from ..training.recipe import VARIANTS, Recipe
 from . import profiles
 
@@ -139,7 +139,7 @@ class Run:
     # --------------------------------------------------------------------------------------------------------- models
 
     def model(self, name: str) -> ExpVQA:
-        """`base`, a variant or a name of `teaching.named`; fine-tuned first if it is not there (a killed training goes on)."""
+        """`base`, a variant or a name of `curriculum`; fine-tuned first if it is not there (a killed training goes on)."""
         from ..model.expvqa import load
 
         return load(self.train(name), quiet=self.is_drawn)
@@ -148,7 +148,7 @@ class Run:
         """Fine-tune a model if it is not there yet, and return where it is: a folder, or the base's hub name.
 
         Raises:
-            SettingsError: the model is neither the base nor known to `teaching.named`.
+            SettingsError: the model is neither the base nor known to `curriculum`.
         """
         if name == "base":
             return self.base
@@ -159,7 +159,7 @@ class Run:
 
         torch.set_num_threads(min(torch.get_num_threads(), 8))
         if not (folder := self.model_dir(name)).exists():
-            pairs, recipe = taught(self, name), self.recipe(name)
+            pairs, recipe = self.training_pairs(name), self.recipe(name)
             model, processor = load(
                 self.train(self._start(name)),
                 device="cpu",
@@ -167,23 +167,40 @@ class Run:
                 quiet=self.is_drawn,
             )
             features = self.run_dir / "features"
-            finetune(model, processor, pairs, folder, variant=variant(name), recipe=recipe, features=features)
+            finetune(model, processor, pairs, folder, variant=variant_of(name), recipe=recipe, features=features)
         return folder
 
     def recipe(self, name: str) -> Recipe:
         """The profile's recipe of a variant, an ablation's is that of `exp_vqa_fz`; without a CUDA GPU in float32, not float16."""
         import torch
 
-        recipe = getattr(self.profile, variant(name))
+        recipe = getattr(self.profile, variant_of(name))
         return (
             replace(recipe, precision="float32")
             if recipe.precision == "float16" and not torch.cuda.is_available()
             else recipe
         )
 
-    def lesson(self, name: str) -> Lesson:
-        """What a model of the run is taught; Exp-VQA everything, the others no Q3 about the profile's unseen AUs (see `zero_shot`)."""
-        return named(name, () if name == "exp_vqa" else self.profile.unseen)
+    def training_pairs(self, name: str) -> datasets.DatasetDict:
+        """The pairs that a model of the run is trained on; `cat` and `exp` fill in labels with the AU- and the Emot-captioner's answers."""
+        chosen = self.curriculum(name)
+        if chosen.captioner is None:
+            return select(self.pairs(), chosen)
+        from ..training.pseudo_labels import caption, completed
+
+        faces, halves = self.faces(), None
+        if chosen.captioner in ("cat", "exp"):
+            captioners = {"actions": "au_captioner", "emotion": "emot_captioner"}
+            captions = [
+                caption(self.model(model), faces, self.run_dir / "captions", lacking=half, question=ask_q1())
+                for half, model in captioners.items()
+            ]
+            halves = completed(faces, pd.concat(captions, ignore_index=True))
+        return captioner_pairs(faces, chosen.captioner, halves)
+
+    def curriculum(self, name: str) -> Curriculum:
+        """The curriculum of a model of the run: everything for Exp-VQA; no Q3 about the profile's unseen AUs for the others."""
+        return curriculum(name, () if name == "exp_vqa" else self.profile.unseen)
 
     def model_dir(self, name: str) -> Path:
         """Where a fine-tuned model is kept."""
@@ -357,12 +374,12 @@ class Run:
         )
 
     def _model_fingerprint(self, name: str) -> str:
-        """Changes with whatever the model is made from: data, base, lesson and recipe."""
+        """Changes with whatever the model is made from: data, base, curriculum and recipe."""
         if name == "base":
             return fingerprint(self._fingerprint(), _fingerprint_of(self.base))
-        lesson = {field: value for field, value in vars(self.lesson(name)).items() if value is not None}
+        fields = {field: value for field, value in vars(self.curriculum(name)).items() if value is not None}
         return fingerprint(
-            self._model_fingerprint(self._start(name)), lesson, vars(getattr(self.profile, variant(name)))
+            self._model_fingerprint(self._start(name)), fields, vars(getattr(self.profile, variant_of(name)))
         )
 
     def _start(self, name: str) -> str:

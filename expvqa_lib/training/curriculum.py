@@ -1,47 +1,42 @@
-"""What a model is taught: which of a run's pairs it is trained on, or sentences in their place; the ablations by name."""
+"""Which pairs a model is trained on: the curriculum of each variant, ablation and captioner by name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import datasets
 import numpy as np
 import pandas as pd
 
+from ..data.pairs import PSEUDO, RULES, as_row, to_dataset
 from ..data.table import au_labels
 from ..errors import SettingsError, TableError
 from ..facs import action_unit
-from ..questions import Pair, answer_q1, ask_q1
+from ..questions import QUESTION_TYPES, Pair, answer_q1, ask_q1
 from .recipe import VARIANTS
 
-if TYPE_CHECKING:
-    import datasets
-
-    from ..pipeline.run import Run
-
-QUESTION_TYPES = ("Q1", "Q2", "Q3")
 CAPTIONERS = ("aus", "emotion", "mix", "cat", "exp")
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Which pairs a model is trained on: all, unless something is left out; or a captioner's, one sentence a face and one question always.
+class Curriculum:
+    """Types of question that a model is trained on; or a captioner's pairs: the first Q1 question, a sentence a face.
 
-    Captioners are those of Exp-BLIP: `aus` tells action units, `emotion` the emotion, `mix` each face's own of the two, `cat` both one
-    after the other, `exp` both in the one sentence of `questions.answer_q1`.
+    The captioners are Exp-BLIP's: `aus` describes action units, `emotion` the emotion, `mix` whichever a face is
+    labelled with (in two pairs where it has both), `cat` both in two sentences, `exp` both in the one sentence of
+    `questions.answer_q1`.
 
     Raises:
         SettingsError: a type of question, a captioner or an AU is unknown.
     """
 
     questions: tuple[str, ...] = QUESTION_TYPES
-    unseen: tuple[int, ...] = ()  # AUs that no Q3 pair asks about; Q1 and Q2 still name them
+    unseen: tuple[int, ...] = ()  # AUs without Q3 pairs; answers to Q1 and Q2 still name them
     captioner: str | None = None  # one of `CAPTIONERS`, in place of the questions
 
     def __post_init__(self) -> None:
-        """Check the types and numbers."""
         for kind in self.questions:
             if kind not in QUESTION_TYPES:
                 raise SettingsError(
@@ -54,129 +49,121 @@ class Lesson:
 
 
 ABLATIONS = {
-    "q1_only": Lesson(("Q1",)),
-    "q1_q2": Lesson(("Q1", "Q2")),
-    "q3_only": Lesson(("Q3",)),
-    "au_captioner": Lesson(("Q1",), captioner="aus"),
-    "emot_captioner": Lesson(("Q1",), captioner="emotion"),
-    "mix_captioner": Lesson(("Q1",), captioner="mix"),
-    "cat_captioner": Lesson(("Q1",), captioner="cat"),
-    "exp_captioner": Lesson(("Q1",), captioner="exp"),
+    "q1_only": Curriculum(("Q1",)),
+    "q1_q2": Curriculum(("Q1", "Q2")),
+    "q3_only": Curriculum(("Q3",)),
+    "au_captioner": Curriculum(("Q1",), captioner="aus"),
+    "emot_captioner": Curriculum(("Q1",), captioner="emotion"),
+    "mix_captioner": Curriculum(("Q1",), captioner="mix"),
+    "cat_captioner": Curriculum(("Q1",), captioner="cat"),
+    "exp_captioner": Curriculum(("Q1",), captioner="exp"),
 }
-"""What a model may be taught in place of everything; that is what `exp_vqa_fz` is taught, whose recipe all of them share."""
+"""All of them are trained by the recipe of `exp_vqa_fz`, which learns from every type of question."""
 
 
-def named(name: str, unseen: tuple[int, ...] = ()) -> Lesson:
-    """The lesson of a variant, of one of `ABLATIONS`, or of `without_auN`, which is never asked about AU N either; Q3 leaves `unseen` out.
+def curriculum(name: str, unseen: tuple[int, ...] = ()) -> Curriculum:
+    """The curriculum of a variant, of one of `ABLATIONS`, or of `without_auN`: no Q3 pairs about AU N.
+
+    No curriculum has Q3 pairs about the AUs `unseen`.
 
     Raises:
-        SettingsError: none is called so, or the AU is unknown.
+        SettingsError: the name or the AU is unknown.
     """
     if name in VARIANTS:
-        return Lesson(unseen=unseen)
+        return Curriculum(unseen=unseen)
     if name in ABLATIONS:
         return replace(ABLATIONS[name], unseen=unseen)
-    if found := re.fullmatch(r"without_au(\d+)", name):
-        return Lesson(unseen=(*unseen, int(found[1])))
-    raise SettingsError(
-        f"model {name!r} is unknown; known are {', '.join((*VARIANTS, *ABLATIONS))} and without_au12, say"
-    )
+    if left_out := re.fullmatch(r"without_au(\d+)", name):
+        return Curriculum(unseen=(*unseen, int(left_out[1])))
+    known = ", ".join((*VARIANTS, *ABLATIONS))
+    raise SettingsError(f"model {name!r} is unknown; known are {known} and without_au12, say")
 
 
-def variant(name: str) -> str:
-    """The variant whose recipe a model of `named` follows: its own, or that of Exp-VQA(fz)."""
+def variant_of(name: str) -> str:
+    """The variant whose recipe a model follows: its own, or Exp-VQA(fz)'s for an ablation."""
     return name if name in VARIANTS else "exp_vqa_fz"
 
 
-def taught(run: Run, name: str) -> datasets.DatasetDict:
-    """The pairs that a model of the run is trained on. What `cat` and `exp` lack the AU- and the Emot-captioner tell, trained first."""
-    lesson = run.lesson(name)
-    if lesson.captioner is None:
-        return choose(run.pairs(), lesson)
-    from .pseudo_labels import caption
-
-    faces, told = run.faces(), None
-    if lesson.captioner in ("cat", "exp"):
-        folder, who = run.run_dir / "captions", {"actions": "au_captioner", "emotion": "emot_captioner"}
-        parts = [
-            caption(run.model(who[half]), faces, folder, lacking=half, question=ask_q1()) for half in who
-        ]
-        told = pd.concat(parts, ignore_index=True)
-    return sentences(faces, lesson.captioner, told)
-
-
-def choose(pairs: datasets.DatasetDict, lesson: Lesson) -> datasets.DatasetDict:
-    """Leave in the training and validation pairs what the lesson's questions and AUs allow; the test pairs stay whole.
+def select(pairs: datasets.DatasetDict, curriculum: Curriculum) -> datasets.DatasetDict:
+    """Select the training and validation pairs of a curriculum; the test pairs stay whole.
 
     Raises:
         SettingsError: no training pair is left.
-        TableError: the pairs do not say their type or AU.
+        TableError: the pairs have no column for their type or AU.
     """
-    if lesson == Lesson():
+    if curriculum == Curriculum():
         return pairs
-    if missing := [name for name in ("question_type", "au") if name not in pairs["train"].column_names]:
+    columns = pairs["train"].column_names
+    if missing := [name for name in ("question_type", "au") if name not in columns]:
         raise TableError(
-            f"the pairs have no column {', '.join(missing)}, by which some could be left out; found {pairs['train'].column_names}"
+            f"the pairs have no column {', '.join(missing)}, by which to select some; found {columns}"
         )
-    chosen = pairs.copy()
+    selected = pairs.copy()
     for split in set(pairs) - {"test"}:
-        columns = pairs[split].with_format("pandas")
-        kinds, aus = columns["question_type"][:], columns["au"][:]
-        kept = np.isin(kinds, lesson.questions) & ~((kinds == "Q3") & np.isin(aus, lesson.unseen))
-        chosen[split] = pairs[split].select(np.flatnonzero(kept))
-        if split != "train" and not len(chosen[split]):
-            del chosen[split]
-    if not len(chosen["train"]):
+        table = pairs[split].with_format("pandas")
+        kinds, aus = table["question_type"][:], table["au"][:]
+        unseen = (kinds == "Q3") & np.isin(aus, curriculum.unseen)
+        rows = np.flatnonzero(np.isin(kinds, curriculum.questions) & ~unseen)
+        selected[split] = pairs[split].select(rows)
+        if split != "train" and not len(rows):
+            del selected[split]
+    if not len(selected["train"]):
         raise SettingsError(
-            f"{lesson}: none of the {len(pairs['train'])} training pairs is left; leave in another type of question or AU"
+            f"{curriculum}: none of the {len(pairs['train'])} training pairs is left; add a type of question or an AU"
         )
-    return chosen
+    return selected
 
 
-def sentences(faces: pd.DataFrame, captioner: str, told: pd.DataFrame | None = None) -> datasets.DatasetDict:
-    """A captioner's pairs for training and validation: the first Q1 question and a sentence, for `mix` up to two, about each face.
+def captioner_pairs(
+    faces: pd.DataFrame, captioner: str, completed: Mapping[object, tuple[list[int], str]] | None = None
+) -> datasets.DatasetDict:
+    """A captioner's training and validation pairs.
 
     Args:
         faces: a face table.
         captioner: one of `CAPTIONERS`.
-        told: captions (`captioning.caption`) of what training faces lack, for `cat` and `exp`, which leave out faces that still lack a
-            half. They are marked as pseudo, and no validation face has any.
+        completed: for `cat` and `exp`, by row of `faces`: AUs and emotion where a model's answer fills in one
+            of them (`pseudo_labels.completed`). These pairs are marked as pseudo; faces that still lack one are
+            left out.
 
     Raises:
-        SettingsError: no training face has what the captioner tells.
+        SettingsError: no training face has a label for the captioner.
     """
-    import datasets
-
-    from ..data.pairs import to_dataset
-    from .pseudo_labels import completed
-
-    seen = {} if told is None else completed(faces, told)
-    made = {
-        split: to_dataset(_sentences(faces[faces["split"] == split], captioner, seen))
-        for split in ("train", "validation")
-    }
-    if not len(made["train"]):
+    splits = {}
+    for split in ("train", "validation"):
+        rows = to_dataset(_captioner_rows(faces[faces["split"] == split], captioner, completed or {}))
+        if len(rows):
+            splits[split] = rows
+    if "train" not in splits:
         raise SettingsError(
-            f"captioner {captioner!r}: no training face has a label that it could tell; add a data set that has"
+            f"captioner {captioner!r}: no training face is labelled with what it describes; add a data set"
         )
-    return datasets.DatasetDict({split: rows for split, rows in made.items() if len(rows)})
+    return datasets.DatasetDict(splits)
 
 
-def _sentences(faces: pd.DataFrame, captioner: str, seen: dict) -> Iterator[dict]:
-    from ..data.pairs import PSEUDO, RULES, as_row
-
+def _captioner_rows(
+    faces: pd.DataFrame, captioner: str, completed: Mapping[object, tuple[list[int], str]]
+) -> Iterator[dict]:
     for row, face in zip(faces.index, faces.to_dict("records"), strict=True):
         labels, emotion = au_labels(face), face["emotion"] if pd.notna(face["emotion"]) else None
         present = sorted(au for au, label in labels.items() if label)
         source = RULES if pd.isna(face["labelled_by"]) else PSEUDO
         if captioner in ("cat", "exp") and not (labels and emotion):
-            if row not in seen:
+            if row not in completed:
                 continue
-            (present, emotion), source = seen[row], PSEUDO
-        halves = {"aus": answer_q1(present, None), "emotion": answer_q1((), emotion)}
-        known = [half for half in halves.values() if half]
-        said = {"mix": known, "cat": [" ".join(known)], "exp": [answer_q1(present, emotion)]}.get(
-            captioner
-        ) or [halves.get(captioner)]
-        for answer in filter(None, said):
-            yield as_row(face, Pair("Q1", ask_q1(), answer), source)
+            (present, emotion), source = completed[row], PSEUDO
+        for sentence in _sentences(captioner, present, emotion):
+            yield as_row(face, Pair("Q1", ask_q1(), sentence), source)
+
+
+def _sentences(captioner: str, present: list[int], emotion: str | None) -> list[str]:
+    actions, feeling = answer_q1(present, None), answer_q1((), emotion)
+    both = [sentence for sentence in (actions, feeling) if sentence]
+    sentences = {
+        "aus": [actions],
+        "emotion": [feeling],
+        "mix": both,
+        "cat": [" ".join(both)],
+        "exp": [answer_q1(present, emotion)],
+    }[captioner]
+    return [sentence for sentence in sentences if sentence]

@@ -16,7 +16,7 @@ from expvqa_lib.pipeline import profiles
 from expvqa_lib.pipeline.profiles import Profile
 from expvqa_lib.pipeline.run import Run
 from expvqa_lib.synthfacs.corpora import CorpusSizes
-from expvqa_lib.training.curriculum import ABLATIONS, Lesson, taught
+from expvqa_lib.training.curriculum import ABLATIONS, Curriculum
 from expvqa_lib.training.recipe import Recipe
 
 SIZES = CorpusSizes(
@@ -85,11 +85,11 @@ def test_ablations_start_from_the_base_by_the_recipe_of_the_frozen_variant(run, 
     )
     assert run.recipe("cat_captioner") == run.recipe(ALL) == RECIPE
     assert len({run.model_dir(name) for name in (ALL, *ABLATIONS, "without_au12")}) == len(ABLATIONS) + 2
-    assert run.lesson("without_au12") == Lesson(unseen=(*TOY.unseen, 12))
+    assert run.curriculum("without_au12") == Curriculum(unseen=(*TOY.unseen, 12))
 
 
 def test_the_cat_captioner_learns_halves_that_the_others_told(run, table):
-    rows = taught(run, "cat_captioner")["train"].to_pandas()
+    rows = run.training_pairs("cat_captioner")["train"].to_pandas()
     told = pd.concat(pd.read_parquet(path) for path in (run.run_dir / "captions").iterdir())
     faces = run.faces().query("split == 'train' and dataset != 'synth_wild'")
     assert sorted(told["image"]) == sorted(faces["image"])

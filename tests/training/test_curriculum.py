@@ -1,0 +1,135 @@
+"""Which pairs a model is trained on."""
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+
+from expvqa_lib.data import pairs
+from expvqa_lib.data.table import AU_COLUMNS, SPLITS
+from expvqa_lib.errors import SettingsError, TableError
+from expvqa_lib.questions import ask_q1
+from expvqa_lib.training.curriculum import Curriculum, captioner_pairs, curriculum, select
+from expvqa_lib.training.pseudo_labels import completed
+
+
+def _faces(images, splits, emotions, **aus) -> pd.DataFrame:
+    columns = {"image": images, "dataset": "own", "subject": "s", "frame": 0, "labelled_by": None}
+    labels = pd.DataFrame(pd.NA, index=range(len(images)), columns=list(AU_COLUMNS), dtype="Int8")
+    table = pd.concat([pd.DataFrame(columns | {"split": splits, "emotion": emotions}), labels], axis=1)
+    return table.assign(**{au: pd.array(values, dtype="Int8") for au, values in aus.items()})
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Pairs of 60 faces in three splits, three AUs labelled."""
+    n = 60
+    labels = np.random.default_rng(0).integers(0, 2, (3, n))
+    images, splits = [f"{k}.png" for k in range(n)], [SPLITS[k % 3] for k in range(n)]
+    aus = dict(zip(("AU1", "AU12", "AU25"), labels.tolist(), strict=True))
+    return pairs.build(_faces(images, splits, "happiness", **aus))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("exp_vqa_fz", Curriculum(unseen=(5,))),
+        ("q1_q2", Curriculum(("Q1", "Q2"), unseen=(5,))),
+        ("cat_captioner", Curriculum(("Q1",), unseen=(5,), captioner="cat")),
+        ("without_au12", Curriculum(unseen=(5, 12))),
+    ],
+)
+def test_a_models_name_gives_its_curriculum(name, expected):
+    assert curriculum(name, (5,)) == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: curriculum("q4_only"), "'q4_only'.* exp_vqa, exp_vqa_fz, q1_only.*without_au12"),
+        (lambda: curriculum("without_au3"), "AU 3 "),
+        (lambda: Curriculum(questions=("Q4",)), "'Q4'.* Q1, Q2, Q3"),
+        (lambda: Curriculum(unseen=(3,)), "AU 3 "),
+        (lambda: Curriculum(captioner="all"), "'all'.* aus, emotion, mix, cat, exp"),
+    ],
+)
+def test_unknown_names_are_refused(make, message):
+    with pytest.raises(SettingsError, match=message):
+        make()
+
+
+def test_an_unseen_action_unit_has_no_q3_pairs_but_is_still_described(drawn):
+    selected = select(drawn, Curriculum(unseen=(25,)))
+    for split in ("train", "validation"):
+        before, after = drawn[split].to_pandas(), selected[split].to_pandas()
+        unseen = before["question_type"].eq("Q3") & before["au"].eq(25)
+        assert unseen.any() and after["text_output"].str.contains("separates lips").any()
+        pd.testing.assert_frame_equal(after, before[~unseen].reset_index(drop=True))
+    assert selected["test"].to_dict() == drawn["test"].to_dict()
+
+
+@pytest.mark.parametrize("kinds", [("Q1",), ("Q1", "Q2"), ("Q3",), ("Q1", "Q2", "Q3")])
+def test_a_curriculum_holds_its_types_of_question(drawn, kinds):
+    counts = pd.Series(drawn["train"]["question_type"]).value_counts()
+    selected = pd.Series(select(drawn, Curriculum(questions=kinds))["train"]["question_type"]).value_counts()
+    assert selected.to_dict() == counts[list(kinds)].to_dict()
+
+
+def test_a_split_without_a_pair_left_is_left_out(drawn):
+    q1 = drawn["validation"].filter(lambda row: row["question_type"] == "Q1")
+    few = datasets.DatasetDict({**drawn, "validation": q1})
+    assert set(select(few, Curriculum(questions=("Q3",)))) == {"train", "test"}
+
+
+def test_pairs_that_cannot_be_selected_are_refused(drawn):
+    with pytest.raises(SettingsError, match="none of the .* training pairs"):
+        select(drawn, Curriculum(questions=("Q3",), unseen=(1, 12, 25)))
+    bare = datasets.Dataset.from_dict({"image": ["a.png"], "text_input": ["?"], "text_output": ["yes"]})
+    with pytest.raises(TableError, match="question_type, au"):
+        select(datasets.DatasetDict(train=bare), Curriculum(unseen=(12,)))
+
+
+FACES = _faces(
+    ["both", "actions", "emotion", "still"],
+    "train",
+    ["happiness", None, "anger", "neutral"],
+    AU12=[1, 1, pd.NA, 0],
+)
+SMILE, HAPPY = "The person pulls lip corner.", "The face shows happiness."
+ANGRY, NEUTRAL = "The face shows anger.", "The face shows a neutral expression."
+
+
+@pytest.mark.parametrize(
+    ("captioner", "sentences"),
+    [
+        ("aus", {"both": [SMILE], "actions": [SMILE]}),
+        ("emotion", {"both": [HAPPY], "emotion": [ANGRY], "still": [NEUTRAL]}),
+        ("mix", {"both": [SMILE, HAPPY], "actions": [SMILE], "emotion": [ANGRY], "still": [NEUTRAL]}),
+        ("cat", {"both": [f"{SMILE} {HAPPY}"], "still": [NEUTRAL]}),
+        ("exp", {"both": ["The person pulls lip corner, which suggests happiness."], "still": [NEUTRAL]}),
+    ],
+)
+def test_a_captioner_describes_what_a_face_is_labelled_with(captioner, sentences):
+    rows = captioner_pairs(FACES, captioner)["train"].to_pandas()
+    assert rows.groupby("image")["text_output"].agg(list).to_dict() == sentences
+    assert set(rows["text_input"]) == {ask_q1()} and set(rows["source"]) == {"rules"}
+
+
+def test_other_captioners_fill_in_the_missing_half_and_it_is_marked():
+    answers = ["the face shows fear.", "the person lowers brow and drops jaw."]
+    captions = pd.DataFrame({"row": [1, 2], "missing": ["emotion", "actions"], "answer": answers})
+    halves = completed(FACES, captions)
+    cat, exp = (captioner_pairs(FACES, name, halves)["train"].to_pandas() for name in ("cat", "exp"))
+    cat, exp = cat.set_index("image"), exp.set_index("image")
+    assert cat.loc["actions", "text_output"] == f"{SMILE} The face shows fear."
+    assert cat.loc["emotion", "text_output"] == f"The person lowers brow and drops jaw. {ANGRY}"
+    assert exp.loc["emotion", "text_output"] == "The person lowers brow and drops jaw, which suggests anger."
+    pseudo = {"both": "rules", "actions": "pseudo", "emotion": "pseudo", "still": "rules"}
+    assert exp["source"].to_dict() == pseudo
+    unreadable = completed(FACES, captions.assign(answer="a face."))
+    assert captioner_pairs(FACES, "cat", unreadable)["train"]["image"][:] == ["both", "still"]
+
+
+def test_a_captioner_without_a_labelled_face_is_refused():
+    with pytest.raises(SettingsError, match="captioner 'emotion'"):
+        captioner_pairs(FACES[FACES["emotion"].isna()], "emotion")
