@@ -70,7 +70,7 @@ def steps(
     model, processor, table, variant: str, options: argparse.Namespace, folder: Path
 ) -> tuple[list, dict]:
     """Batches of items, and a function an approach that does one training step on such a batch and returns its loss."""
-    recipe = Recipe(images=options.images, questions=options.questions, augment=False)
+    recipe = Recipe(images=options.images, pairs_per_image=options.questions, augment=False)
     dataset = ImagePairs(table, recipe)
     training.freeze(model, variant)
     model.train()

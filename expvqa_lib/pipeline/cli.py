@@ -204,9 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--precision", choices=PRECISIONS, help="of the arithmetic and of frozen parts (paper: float16)"
     )
     own.add_argument("--images", type=_positive, metavar="N", help="images a step and process (paper: 30)")
-    own.add_argument(
-        "--questions", type=_positive, metavar="N", help="pairs an image, which share its pass (paper: 1)"
-    )
+    own.add_argument("--pairs-per-image", type=_positive, metavar="N", help="which share its pass (paper: 1)")
     own.add_argument("--accumulate", type=_positive, metavar="N", help="batches a step (paper: 1)")
     own.add_argument("--epochs", type=_positive, metavar="N", help="(paper: 6)")
     own.add_argument("--max-words", type=_positive, metavar="N", help="cut texts to N words (paper: 50)")

@@ -170,7 +170,7 @@ def train(options: argparse.Namespace) -> None:
 
 def _own_recipe(options: argparse.Namespace) -> dict:
     """The fields of the recipe that were given on the command line."""
-    names = ("precision", "images", "questions", "accumulate", "epochs", "max_words")
+    names = ("precision", "images", "pairs_per_image", "accumulate", "epochs", "max_words")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     given |= {"steps": None} if options.epochs else {}
     return given | ({"augment": False} if options.no_augment else {})

@@ -21,7 +21,7 @@ KEYS = ("image", "text_input", "text_output")
 
 
 class ImagePairs(torch.utils.data.Dataset):
-    """Pairs grouped by image: an item is one image with up to `Recipe.questions` of its pairs.
+    """Pairs grouped by image: an item is one image with up to `Recipe.pairs_per_image` of its pairs.
 
     Where the recipe counts steps, each image is one item, and its pairs are chosen by chance: of six, four are Q3, one Q2 and one Q1,
     as far as it has them. Where it counts epochs, an image has as many items as it takes to show each of its pairs once, in random order.
@@ -47,7 +47,7 @@ class ImagePairs(torch.utils.data.Dataset):
         )
         self.kinds = np.array(kinds)[kind]
         counts = np.bincount(image)  # [images]
-        items = -(-counts // recipe.questions) if recipe.epochs else np.ones_like(counts)
+        items = -(-counts // recipe.pairs_per_image) if recipe.epochs else np.ones_like(counts)
         self.rows, self.starts = (
             image.argsort(kind="stable"),
             np.append(0, counts.cumsum()),
@@ -70,7 +70,7 @@ class ImagePairs(torch.utils.data.Dataset):
         k = range(len(self))[k]  # IndexError where a loop over all must end
         image = int(self.first.searchsorted(k, side="right")) - 1
         rows = self.rows[self.starts[image] : self.starts[image + 1]]
-        first = int(k - self.first[image]) * self.recipe.questions
+        first = int(k - self.first[image]) * self.recipe.pairs_per_image
         rng = np.random.default_rng([self.recipe.seed, image, self.epoch])
         if self.recipe.epochs:
             order = rng.permutation(len(rows))
@@ -81,7 +81,7 @@ class ImagePairs(torch.utils.data.Dataset):
                 for kind, weight in (("Q1", 1), ("Q2", 1), ("Q3", 4))
             }
             order = np.argsort(-np.log(rng.random(len(rows))) / np.array([share[kind] for kind in kinds]))
-        chosen = rows[order[first : first + self.recipe.questions]]
+        chosen = rows[order[first : first + self.recipe.pairs_per_image]]
         if self.recipe.epochs:  # pairs that are shown apart see the image differently
             rng = np.random.default_rng([self.recipe.seed, image, self.epoch, first + 1])
         augmented = rng if self.train and self.recipe.augment else None
@@ -126,7 +126,7 @@ class Collator:
         pairs = [pair for item in items for pair in item["pairs"]]
         index = torch.tensor([k for k, item in enumerate(items) for _ in item["pairs"]])
         text = encode(self.processor, [q for q, _ in pairs], [a for _, a in pairs])
-        groups = min(len(items), max(2, round(len(items) * self.recipe.questions / 24)))
+        groups = min(len(items), max(2, round(len(items) * self.recipe.pairs_per_image / 24)))
         return {
             **seen,
             "image_index": index,

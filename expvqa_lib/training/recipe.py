@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import SettingsError
 
@@ -12,17 +12,26 @@ SCHEDULES = ("cosine", "reference")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
+def _option(default, text: str, choices: tuple[str, ...] | None = None):
+    """A setting that `expvqa train` takes as an option, too, with its help text."""
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune. One step of one process sees `images` pictures with `questions` pairs each. The defaults suit the tiny model.
+    """How to fine-tune. One step of one process sees `images` pictures with `pairs_per_image` pairs each. The defaults suit the tiny model.
 
     With `steps`, an epoch shows each image once, with some of its pairs; with `epochs`, it shows every pair once, as the reference does.
     """
 
     steps: int | None = 1000
-    epochs: int | None = None  # in place of steps
-    images: int = 8  # small batches: at tiny size the number of updates counts
-    questions: int = 6
+    epochs: int | None = _option(None, "in place of steps (paper: 6)")
+    images: int = _option(
+        8, "images a step and process (paper: 30)"
+    )  # few: at tiny size the number of updates counts
+    pairs_per_image: int = _option(
+        6, "pairs of an image, which share its pass of the vision encoder (paper: 1)"
+    )
     learning_rate: float = 1e-3  # peak
     vision_learning_rate: float | None = (
         1.5e-4  # of the vision encoder, which was pretrained longest; None: the same
@@ -35,27 +44,23 @@ class Recipe:
     warmup_steps: int = 1000  # reference: steps of the first epoch
     warmup_start: float = 1e-8  # reference: the learning rate before the warm-up
     validate_every: int = 500  # steps; a checkpoint stands there too
-    augment: bool = (
-        True  # crop, flip and RandAugment; without, a frozen vision encoder looks at each image once only
-    )
+    augment: bool = _option(True, "images as they are; a frozen vision encoder then reads each once only")
     crop: tuple[float, float] = (0.8, 1.0)  # share of the area
     randaugment: tuple[int, int] = (0, 5)  # operations drawn, magnitude of 10
-    reference_text: bool = (
-        False  # lower case, some characters to spaces, cut to `max_words` (see text.reference_text)
-    )
-    max_words: int = 50
-    precision: str = "float32"  # of the arithmetic; the trained weights stay in float32, frozen parts are held in the precision
+    reference_text: bool = False  # lower case, some characters to spaces, cut to `max_words`
+    max_words: int = _option(50, "words to which a text is cut (paper: 50)")
+    precision: str = _option("float32", "of the arithmetic and of frozen parts (paper: float16)", PRECISIONS)
     gradient_checkpointing: bool = False
-    accumulate: int = 1  # batches a step
+    accumulate: int = _option(1, "batches a step (paper: 1)")
     workers: int = 0  # processes that read images
     seed: int = 42
 
     def __post_init__(self) -> None:
         """Raise SettingsError for a value that is out of range; it names the field, the value and what is allowed."""
-        for field, allowed in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
-            if getattr(self, field) not in allowed:
+        for name, allowed in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in allowed:
                 raise SettingsError(
-                    f"Recipe.{field}={getattr(self, field)!r} is unknown; known are {', '.join(allowed)}"
+                    f"Recipe.{name}={getattr(self, name)!r} is unknown; known are {', '.join(allowed)}"
                 )
         if (self.steps is None) == (self.epochs is None):
             raise SettingsError(
@@ -65,16 +70,16 @@ class Recipe:
             raise SettingsError(
                 "Recipe.schedule='reference' counts epochs: give Recipe.epochs, and steps=None"
             )
-        for field in ("images", "questions", "validate_every", "max_words", "accumulate"):
-            if getattr(self, field) < 1:
-                raise SettingsError(f"Recipe.{field}={getattr(self, field)!r}: expected 1 or more")
+        for name in ("images", "pairs_per_image", "validate_every", "max_words", "accumulate"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"Recipe.{name}={getattr(self, name)!r}: expected 1 or more")
 
 
 PAPER = Recipe(
     steps=None,
     epochs=6,
     images=30,  # on each of 4 GPUs
-    questions=1,
+    pairs_per_image=1,
     learning_rate=1e-5,
     vision_learning_rate=None,
     betas=(0.9, 0.999),

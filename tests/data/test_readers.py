@@ -228,7 +228,7 @@ def test_each_data_set_is_paired_trained_on_and_scored(root, tmp_path, name):
     table = face_table.read(tmp_path / "faces.parquet", tmp_path / name)
     made = pairs.build(table)
     base = load(BASE, quiet=True)
-    recipe = Recipe(steps=None, epochs=1, images=8, questions=8, augment=False)
+    recipe = Recipe(steps=None, epochs=1, images=8, pairs_per_image=8, augment=False)
     log = finetune(base.model, base.processor, made, tmp_path / "model", variant="exp_vqa_fz", recipe=recipe)
     assert np.isfinite(log["loss"].dropna()).all() and len(log["loss"].dropna()) > 0
     held = table[table["split"] != "train"]

@@ -32,7 +32,7 @@ SIZES = CorpusSizes(
     emotion_test=8,
     image=48,
 )
-RECIPE = Recipe(steps=2, images=4, questions=2, validate_every=1, augment=False)
+RECIPE = Recipe(steps=2, images=4, pairs_per_image=2, validate_every=1, augment=False)
 TOY = Profile("toy-ablations", SIZES, RECIPE, RECIPE, left_out=(12,), probed=16, resamples=5)
 ABLATED = ("q3_only", "cat_captioner")
 

@@ -44,7 +44,7 @@ def test_a_converted_folder_answers_scores_explains_and_is_a_plain_transformers_
 
 def test_a_converted_folder_is_fine_tuned_and_goes_back_to_the_authors_format(folder, tmp_path, pairs):
     model, processor = load(folder, quiet=True)
-    recipe = Recipe(steps=2, images=3, questions=3, validate_every=2)
+    recipe = Recipe(steps=2, images=3, pairs_per_image=3, validate_every=2)
     log = finetune(model, processor, pairs, tmp_path / "tuned", recipe=recipe)
     assert log["loss"].dropna().between(0, 20).all()
     conversion.export(tmp_path / "tuned", tmp_path / "tuned.pth")

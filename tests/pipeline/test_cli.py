@@ -73,7 +73,7 @@ def test_the_papers_recipe_trains_a_model_of_ones_own_on_pairs_of_ones_own(
         "bfloat16",
         "--images",
         "20",
-        "--questions",
+        "--pairs-per-image",
         "4",
         "--epochs",
         "1",

@@ -33,7 +33,7 @@ SIZES = CorpusSizes(
     emotion_test=4,
     image=48,
 )
-RECIPE = Recipe(steps=2, images=4, questions=2, validate_every=1)
+RECIPE = Recipe(steps=2, images=4, pairs_per_image=2, validate_every=1)
 TOY = Profile("toy", SIZES, RECIPE, RECIPE, explained=1, resamples=5)
 
 

@@ -14,8 +14,8 @@ from expvqa_lib.errors import TableError
 from expvqa_lib.training.dataset import Collator, ImagePairs
 from expvqa_lib.training.recipe import PAPER, Recipe
 
-TOY = Recipe(steps=4, images=4, questions=3, validate_every=2, seed=3)
-THREE = Recipe(questions=3, seed=0)
+TOY = Recipe(steps=4, images=4, pairs_per_image=3, validate_every=2, seed=3)
+THREE = Recipe(pairs_per_image=3, seed=0)
 TOKENS = ("input_ids", "attention_mask", "labels", "qformer_input_ids", "qformer_attention_mask")
 
 
@@ -59,7 +59,7 @@ def test_items_choose_their_own_images_pairs(pairs):
 
 def test_pairs_are_chosen_anew_each_epoch_and_the_same_for_validation(pairs):
     train, validation = (
-        ImagePairs(pairs[split], replace(THREE, questions=2), train=split == "train")
+        ImagePairs(pairs[split], replace(THREE, pairs_per_image=2), train=split == "train")
         for split in ("train", "validation")
     )
     fixed = [validation[k]["pairs"] for k in range(len(validation))]
@@ -75,7 +75,7 @@ def test_pairs_are_chosen_anew_each_epoch_and_the_same_for_validation(pairs):
 @pytest.mark.parametrize("questions", [1, 4])
 def test_a_recipe_of_epochs_shows_each_pair_once_an_epoch(pairs, questions):
     table = pairs["train"].to_pandas()
-    dataset = ImagePairs(pairs["train"], replace(PAPER, questions=questions, reference_text=False))
+    dataset = ImagePairs(pairs["train"], replace(PAPER, pairs_per_image=questions, reference_text=False))
     orders = []
     for epoch in (0, 1):
         dataset.set_epoch(epoch)

@@ -46,7 +46,7 @@ from expvqa_lib.recipe import Recipe
 from expvqa_lib.training import finetune
 start, pairs, folder, variant, images = sys.argv[1:]
 model, processor = load(start, quiet=True)
-recipe = Recipe(steps=6, images=int(images), questions=3, validate_every=3, seed=3, augment=variant == "exp_vqa")
+recipe = Recipe(steps=6, images=int(images), pairs_per_image=3, validate_every=3, seed=3, augment=variant == "exp_vqa")
 finetune(model, processor, datasets.load_from_disk(pairs), folder, variant=variant, recipe=recipe)
 """
 
@@ -84,7 +84,7 @@ torch.set_num_threads(1)
 start, pairs, variant, layers = sys.argv[1:]
 dist.init_process_group("gloo")
 model, processor = load(start, quiet=True)
-recipe = Recipe(questions=3, augment=False)
+recipe = Recipe(pairs_per_image=3, augment=False)
 items = ImagePairs(datasets.load_from_disk(pairs)["train"], recipe)
 shares = [Collator(processor, recipe)([items[k] for k in some]) for some in ((0, 1, 20, 30), (2, 3, 21, 31))]
 for share in shares:

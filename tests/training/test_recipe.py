@@ -61,7 +61,7 @@ def test_the_papers_recipe_is_the_published_table():
     assert table["optimizer", "weight_decay"].startswith(str(PAPER.weight_decay))
     assert "0.9 0.999" in table["optimizer", "betas_eps"] and PAPER.betas == (0.9, 0.999)
     assert table["optimizer", "gradient_clipping"] == "none" and PAPER.clip == 0
-    assert int(table["batch", "per_gpu"]) == PAPER.images * PAPER.questions and PAPER.accumulate == 1
+    assert int(table["batch", "per_gpu"]) == PAPER.images * PAPER.pairs_per_image and PAPER.accumulate == 1
     assert table["text", "max_words"].startswith(f"{PAPER.max_words}:") and PAPER.reference_text
     assert f"area {PAPER.crop[0]}-{PAPER.crop[1]}" in table["image", "train_crop"]
     assert (

@@ -25,7 +25,7 @@ from expvqa_lib.training.dataset import ImagePairs
 from expvqa_lib.training.finetune import finetune
 from expvqa_lib.training.recipe import Recipe
 
-TOY = Recipe(steps=4, images=4, questions=3, validate_every=2, seed=3)
+TOY = Recipe(steps=4, images=4, pairs_per_image=3, validate_every=2, seed=3)
 
 
 class Cut(Exception):
@@ -132,7 +132,7 @@ from expvqa_lib.model import load
 from expvqa_lib.recipe import Recipe
 from expvqa_lib.training import finetune
 model, processor = load(sys.argv[1], quiet=True)
-recipe = Recipe(steps=30, images=4, questions=3, validate_every=3, seed=3, workers=int(sys.argv[4]))
+recipe = Recipe(steps=30, images=4, pairs_per_image=3, validate_every=3, seed=3, workers=int(sys.argv[4]))
 finetune(model, processor, datasets.load_from_disk(sys.argv[2]), sys.argv[3], recipe=recipe)
 """
 

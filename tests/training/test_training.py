@@ -23,8 +23,8 @@ from expvqa_lib.training.dataset import Collator, ImagePairs
 from expvqa_lib.training.finetune import batch_loss, finetune, freeze
 from expvqa_lib.training.recipe import PAPER, VARIANTS, Recipe, learning_rate
 
-TOY = Recipe(steps=4, images=4, questions=3, validate_every=2, seed=3)
-THREE = Recipe(questions=3, seed=0)
+TOY = Recipe(steps=4, images=4, pairs_per_image=3, validate_every=2, seed=3)
+THREE = Recipe(pairs_per_image=3, seed=0)
 TOKENS = ("input_ids", "attention_mask", "labels", "qformer_input_ids", "qformer_attention_mask")
 
 
@@ -222,7 +222,7 @@ def test_a_shared_vision_pass_gives_the_loss_of_one_pass_a_question(model, batch
 def test_every_shortcut_together_gives_the_loss_of_the_plain_path(model, processor, pairs, tmp_path, variant):
     """Plain: transformers' own forward pass, one question at a time, its image looked at anew, padded to the longest."""
     freeze(model, variant)
-    recipe = Recipe(images=3, questions=8, augment=False)
+    recipe = Recipe(images=3, pairs_per_image=8, augment=False)
     dataset = ImagePairs(pairs["train"], recipe)
     items = [dataset[k] for k in (20, 30, 0)]
     states = None
@@ -293,7 +293,7 @@ def test_a_recipe_of_epochs_trains_by_the_references_schedule(model, processor, 
         PAPER,
         epochs=3,
         images=40,
-        questions=2,
+        pairs_per_image=2,
         precision="float32",
         warmup_steps=2,
         workers=0,
