@@ -50,7 +50,7 @@ def main() -> None:
         loop(labels, scores, FEW)
         times["loop"].append((time.perf_counter() - began) * options.resamples / FEW)
         began = time.perf_counter()
-        au_table(labels, scores, model="m", dataset="d", split="test", n_resamples=options.resamples)
+        au_table(labels, scores, model="m", dataset="d", split="test", resamples=options.resamples)
         times["ours"].append(time.perf_counter() - began)
     median = {name: float(np.median(values)) for name, values in times.items()}
     print(

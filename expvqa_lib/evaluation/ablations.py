@@ -242,7 +242,7 @@ def leave_one_out(run: Run, aus: Sequence[int] | None = None) -> tuple[pd.DataFr
         raise SettingsError(
             f"AU {unknown[0]} cannot be left out; {run.au_corpus} has, and {ALL} is taught, {known}"
         )
-    common = {"groups": faces["subject"], "n_resamples": profile.resamples, "seed": profile.seed}
+    common = {"groups": faces["subject"], "resamples": profile.resamples, "seed": profile.seed}
     tables, differences = [], []
     for au in aus:
         column, scores = au_column(au), {"left_out": run.scores(f"without_au{au}"), ALL: run.scores(ALL)}

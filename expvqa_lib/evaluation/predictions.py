@@ -272,7 +272,7 @@ def measure(
     Raises:
         TableError: a prediction is missing, there twice, of an unknown face, AU or area, or its probability is no number.
     """
-    tables, here, drawn = [], _of_split(faces, split), {"n_resamples": resamples, "seed": seed}
+    tables, here, drawn = [], _of_split(faces, split), {"resamples": resamples, "seed": seed}
     known, found = {rows["dataset"].iat[0] for rows in here}, set(predictions["dataset"])
     if strange := sorted(map(str, found - known)):
         raise TableError(

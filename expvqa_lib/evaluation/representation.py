@@ -84,7 +84,7 @@ def representation_table(
         _labels(test, faces, target),
         {"dataset": test["dataset"].iat[0], "split": "test", "groups": test["subject"]},
     )
-    common |= {"n_resamples": resamples, "seed": seed}
+    common |= {"resamples": resamples, "seed": seed}
     tables = []
     for (model, part), told in scores.items():
         if target == "emotion":
@@ -115,7 +115,7 @@ def representation_differences(
     test = faces[faces["split"] == "test"].reset_index(drop=True)
     labels, common = (
         _labels(test, faces, target),
-        {"groups": test["subject"], "n_resamples": resamples, "seed": seed},
+        {"groups": test["subject"], "resamples": resamples, "seed": seed},
     )
     rows = []
     for (model, part), told in scores.items():

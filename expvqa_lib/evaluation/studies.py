@@ -97,7 +97,7 @@ def caption_quality(run: Run, kind: str) -> pd.DataFrame:
     told = captions(run, kind)
     corpus = run.caption_corpus if kind == "Q1" else run.au_corpus
     settings = {"dataset": corpus, "split": "test", "target": kind, "metrics": WORDED}
-    settings |= {"n_resamples": run.profile.resamples, "seed": run.profile.seed}
+    settings |= {"resamples": run.profile.resamples, "seed": run.profile.seed}
     tables = [
         caption_table(rows["caption"], rows["references"], model=model, groups=rows["subject"], **settings)
         for model, rows in told.groupby("model", sort=False)
@@ -114,7 +114,7 @@ def tuned_thresholds(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     seen, test = (run.faces_of(run.au_corpus, split) for split in ("validation", "test"))
     columns = [column for column in evaluation.au_columns(test) if column in evaluation.au_columns(seen)]
     common = {"dataset": run.au_corpus, "split": "test", "groups": test["subject"], "metrics": TUNED_METRICS}
-    common |= {"n_resamples": run.profile.resamples, "seed": run.profile.seed}
+    common |= {"resamples": run.profile.resamples, "seed": run.profile.seed}
     tables, chosen = [], {}
     for name in VARIANTS:
         chosen[name] = best_thresholds(seen[columns], run.scores(name, split="validation")[columns])

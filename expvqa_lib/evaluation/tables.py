@@ -102,7 +102,7 @@ def au_detection(
         "dataset": faces["dataset"].iat[0],
         "split": "test",
         "groups": faces["subject"],
-        "n_resamples": resamples,
+        "resamples": resamples,
         "seed": seed,
         "metrics": ALL_METRICS,
         "averages": averages,
@@ -132,7 +132,7 @@ def told_emotions(
         "dataset": faces["dataset"].iat[0],
         "split": "test",
         "groups": faces["subject"],
-        "n_resamples": resamples,
+        "resamples": resamples,
         "seed": seed,
     }
     tables = [
@@ -161,7 +161,7 @@ def told_aus(
         "dataset": faces["dataset"].iat[0],
         "split": "test",
         "groups": faces["subject"],
-        "n_resamples": resamples,
+        "resamples": resamples,
         "seed": seed,
     }
     table = pd.concat(

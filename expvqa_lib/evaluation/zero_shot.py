@@ -88,7 +88,7 @@ def zero_shot(run: Run) -> pd.DataFrame:
         "groups": faces["subject"],
         "metrics": METRICS,
     }
-    common |= {"n_resamples": run.profile.resamples, "seed": run.profile.seed}
+    common |= {"resamples": run.profile.resamples, "seed": run.profile.seed}
     parts = []
     for group, aus in asked(run).items():
         labels = faces[[au_column(au) for au in aus]]
@@ -108,7 +108,7 @@ def differences(run: Run) -> pd.DataFrame:
     """
     faces, scores = _predictions(run)
     scores = with_controls(scores, faces, run.profile.seed, NAMED)
-    settings = {"groups": faces["subject"], "n_resamples": run.profile.resamples, "seed": run.profile.seed}
+    settings = {"groups": faces["subject"], "resamples": run.profile.resamples, "seed": run.profile.seed}
     pairs = [
         (MODEL, METRICS, ("prior", "base", SHUFFLED)),
         (NAMED, METRICS[1:], ("prior", f"{NAMED}_shuffled_images")),

@@ -16,7 +16,7 @@ from expvqa_lib.evaluation.metrics.au import ALL_METRICS
 def test_further_metrics_and_averages_agree_with_scikit_learn():
     labels, scores = faces(unlabelled=0.2)
     table = metrics.au_table(
-        labels, scores, **NAMES, metrics=ALL_METRICS, averages=("macro", "micro"), n_resamples=20
+        labels, scores, **NAMES, metrics=ALL_METRICS, averages=("macro", "micro"), resamples=20
     )
     got = values(table)
     stacked = {"micro": (labels.to_numpy(dtype=float, na_value=np.nan).ravel(), scores.to_numpy().ravel())}
@@ -53,7 +53,7 @@ def test_calibration_by_hand():
     labels = pd.DataFrame({"AU1": [1, 0, 1, 1, pd.NA], "AU2": [0, 0, 0, 1, 1]})
     scores = pd.DataFrame({"AU1": [0.62, 0.68, 0.98, 1.0, 0.62], "AU2": [0.0, 0.0, 0.0, 1.0, 1.0]})
     table = metrics.au_table(
-        labels, scores, **NAMES, metrics=["calibration_error"], averages=["macro", "micro"], n_resamples=0
+        labels, scores, **NAMES, metrics=["calibration_error"], averages=["macro", "micro"], resamples=0
     )
     of_au1 = 100 * (2 * abs(0.65 - 0.5) + 2 * abs(0.99 - 1)) / 4
     assert values(table).droplevel("metric").to_dict() == pytest.approx(
@@ -84,7 +84,7 @@ def test_thresholds_of_validation_are_the_best_there_and_named_in_the_table():
         best = max((sk.f1_score(y, p >= t), t) for t in p.unique())
         assert found[au] == best[1]
     table = metrics.au_table(
-        labels, scores, **NAMES, threshold=found, metrics=["f1", "auc", "recall"], n_resamples=0
+        labels, scores, **NAMES, threshold=found, metrics=["f1", "auc", "recall"], resamples=0
     )
     assert set(table["metric"]) == {"f1_tuned", "auc", "recall_tuned"}
     kept = labels["AU1"].notna()
@@ -115,7 +115,7 @@ def test_the_paired_tests_p_goes_with_its_interval():
     assert clear.low > 0 and clear.p == pytest.approx(2 / 1001)
     assert metrics.paired_difference(labels, worse, scores, metric="average_precision").p == clear.p
     assert metrics.paired_difference(labels, scores, scores).p == 1
-    assert np.isnan(metrics.paired_difference(labels, scores, worse, n_resamples=0).p)
+    assert np.isnan(metrics.paired_difference(labels, scores, worse, resamples=0).p)
 
 
 def test_the_p_of_equal_models_is_below_5_percent_about_once_in_20_times():
@@ -124,7 +124,7 @@ def test_the_p_of_equal_models_is_below_5_percent_about_once_in_20_times():
     found = []
     for seed in range(200):
         a, b = (pd.DataFrame({"AU1": rng.random(300)}) for _ in range(2))
-        found.append(metrics.paired_difference(y, a, b, metric="accuracy", n_resamples=200, seed=seed).p)
+        found.append(metrics.paired_difference(y, a, b, metric="accuracy", resamples=200, seed=seed).p)
     assert 0.01 <= np.mean(np.array(found) < 0.05) <= 0.1
 
 
@@ -175,7 +175,7 @@ def test_answers_that_are_neither_are_counted_and_never_a_no():
         {"AU1": ["Yes.", "maybe", "no", "", "perhaps"], "AU4": ["yes", "No, it does not", "no", "no", "no"]}
     )
     answers.loc[3, "AU1"] = None
-    table = metrics.answer_table(labels, answers, **NAMES, n_resamples=10).set_index(["target", "metric"])
+    table = metrics.answer_table(labels, answers, **NAMES, resamples=10).set_index(["target", "metric"])
     got = table["value"]
     assert got["AU4"].to_dict() == {
         "f1": 100,
@@ -202,7 +202,7 @@ def test_au_f1_gives_further_metrics_and_the_support_where_asked():
     told = metrics.load("au_f1", aus=(1, 4, 12), metrics=(*wanted, "support")).compute(
         predictions=scores.to_numpy(), references=y
     )
-    table = metrics.au_table(labels, scores, **NAMES, metrics=wanted, n_resamples=0)
+    table = metrics.au_table(labels, scores, **NAMES, metrics=wanted, resamples=0)
     expected = {f"{row.metric}_{row.target}": row.value for row in table.itertuples()}
     expected |= {f"support_{row.target}": row.support for row in table.itertuples()}
     assert told == pytest.approx(expected) and len(told) == 4 * 8

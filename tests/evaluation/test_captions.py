@@ -60,7 +60,7 @@ def values(table):
 
 def test_corpus_bleu_is_sacrebleus_and_the_coco_codes():
     captions, references = corpus()
-    got = values(metrics.caption_table(captions, references, **NAMES, metrics=["bleu4"], n_resamples=0))[
+    got = values(metrics.caption_table(captions, references, **NAMES, metrics=["bleu4"], resamples=0))[
         "bleu4"
     ]
     streams = [[those[k] if k < len(those) else None for those in references] for k in range(4)]
@@ -231,7 +231,7 @@ def test_degenerate_captions_are_counted():
         "repetition": 0,
     }
     assert got["repetition"][4] == pytest.approx(25)  # abc bca cab abc
-    table = metrics.caption_table(captions, [["x"]] * 8, **NAMES, n_resamples=0)
+    table = metrics.caption_table(captions, [["x"]] * 8, **NAMES, resamples=0)
     assert values(table)["empty"] == 25 and (table["support"] == 8).all()
 
 
@@ -254,7 +254,7 @@ def test_empty_captions_score_nothing_and_rows_without_references_are_left_out()
 
 def test_intervals_follow_subjects_and_hold_the_value():
     captions, references = corpus()
-    options = {"metrics": ["rouge_l", "bleu4", "cider_d"], "n_resamples": 300}
+    options = {"metrics": ["rouge_l", "bleu4", "cider_d"], "resamples": 300}
     once = metrics.caption_table(captions, references, **NAMES, **options, target="Q1")
     assert tuple(once.columns) == metrics.COLUMNS and set(once["target"]) == {"Q1"}
     assert (once.low < once.value).all() and (once.value < once.high).all()
@@ -292,7 +292,7 @@ def test_aus_told_by_captions_have_scikit_learns_precision_and_recall():
     told = metrics.caption_aus(captions, columns)
     assert told.to_numpy().tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
     labels = pd.DataFrame([[1, 0, 1], [0, 0, 1], [0, 1, 0], [1, 0, 0]], columns=columns)
-    options = {"metrics": ("precision", "recall"), "averages": ("macro", "micro"), "n_resamples": 0}
+    options = {"metrics": ("precision", "recall"), "averages": ("macro", "micro"), "resamples": 0}
     got = metrics.au_table(labels, told, **NAMES, **options).set_index(["target", "metric"])["value"]
     wanted = {"zero_division": 0, "average": "micro"}
     assert got["micro", "precision"] == pytest.approx(100 * sk.precision_score(labels, told, **wanted))
@@ -309,7 +309,7 @@ def test_the_evaluate_metric_loads_offline_and_adds_batches(monkeypatch):
     metric = metrics.load("captions")
     for k in range(0, 60, 20):
         metric.add_batch(predictions=captions[k : k + 20], references=references[k : k + 20])
-    wanted = values(metrics.caption_table(captions, references, **NAMES, n_resamples=0))
+    wanted = values(metrics.caption_table(captions, references, **NAMES, resamples=0))
     assert metric.compute() == pytest.approx(wanted.to_dict()) and set(wanted.index) == set(module.METRICS)
     with pytest.raises(SettingsError, match="metric 'bleu' is unknown; known are meteor_exact_stem"):
         metrics.load("captions", metrics=["bleu"]).compute(predictions=["a"], references=[["a"]])

@@ -31,7 +31,7 @@ def values(table):
 
 def test_au_table_agrees_with_scikit_learn():
     labels, scores = faces(unlabelled=0.2)
-    table = metrics.au_table(labels, scores, **NAMES, n_resamples=50)
+    table = metrics.au_table(labels, scores, **NAMES, resamples=50)
     assert tuple(table.columns) == metrics.COLUMNS and list(table.target.unique()) == [*AUS, "macro"]
     got = values(table)
     for au in AUS:
@@ -55,7 +55,7 @@ def test_au_table_agrees_with_scikit_learn():
 def test_every_resample_is_scikit_learns_weighted_value():
     labels, scores = faces(rows=80, unlabelled=0.1)
     y = labels.to_numpy(dtype=float, na_value=np.nan)
-    measure = metrics.au_f1._measures(y, scores.to_numpy(), np.full(3, 0.5))
+    measure = metrics.au._measures(y, scores.to_numpy(), np.full(3, 0.5))
     weights = next(intervals.resample(np.arange(80) // 4, 5, seed=3))
     got = measure(weights)
     for r, drawn in enumerate(weights):
@@ -69,7 +69,7 @@ def test_every_resample_is_scikit_learns_weighted_value():
 def test_au_values_by_hand():
     labels = pd.DataFrame({"AU1": [1, 1, 0, 0], "AU2": [0, 0, 0, pd.NA]})
     scores = pd.DataFrame({"AU1": [0.9, 0.2, 0.5, 0.1], "AU2": [0.1, 0.2, 0.7, 0.9]})
-    got = values(metrics.au_table(labels, scores, **NAMES, n_resamples=0))
+    got = values(metrics.au_table(labels, scores, **NAMES, resamples=0))
     assert got["AU1"].to_dict() == pytest.approx(
         {"f1": 50, "auc": 75, "balanced_accuracy": 50, "precision": 50, "recall": 50}
     )
@@ -83,14 +83,14 @@ def test_au_values_by_hand():
 
 def test_f1_without_a_yes_is_zero():
     labels, scores = faces()
-    got = metrics.au_table(labels, scores * 0.4, **NAMES, n_resamples=20)
+    got = metrics.au_table(labels, scores * 0.4, **NAMES, resamples=20)
     assert (got.loc[got.metric == "f1", ["value", "low", "high"]] == 0).all(axis=None)
 
 
 def test_the_label_prior_has_the_f1_of_yes_to_all():
     labels, scores = faces()
     prior = metrics.prior_scores(labels.assign(subject="a"), labels.index)
-    got = values(metrics.au_table(labels, prior, **NAMES, n_resamples=0))
+    got = values(metrics.au_table(labels, prior, **NAMES, resamples=0))
     for au in AUS:
         p = labels[au].mean()
         assert got[au].to_dict() == pytest.approx(
@@ -102,16 +102,16 @@ def test_never_labelled_aus_are_left_out_and_named():
     labels, scores = faces()
     labels["AU12"] = pd.NA
     with pytest.warns(UserWarning, match="left out: AU9, AU12"):
-        table = metrics.au_table(labels, scores.assign(AU9=0.5), **NAMES, n_resamples=0)
+        table = metrics.au_table(labels, scores.assign(AU9=0.5), **NAMES, resamples=0)
     assert list(table.target.unique()) == ["AU1", "AU4", "macro"]
 
 
 def test_intervals_hold_the_value_and_repeat_with_the_seed():
     labels, scores = faces()
-    table = metrics.au_table(labels, scores, **NAMES, n_resamples=300)
+    table = metrics.au_table(labels, scores, **NAMES, resamples=300)
     assert (table.low < table.value).all() and (table.value < table.high).all()
-    pd.testing.assert_frame_equal(table, metrics.au_table(labels, scores, **NAMES, n_resamples=300))
-    other = metrics.au_table(labels, scores, **NAMES, n_resamples=300, seed=1)
+    pd.testing.assert_frame_equal(table, metrics.au_table(labels, scores, **NAMES, resamples=300))
+    other = metrics.au_table(labels, scores, **NAMES, resamples=300, seed=1)
     assert not np.allclose(table.low, other.low) and np.allclose(table.low, other.low, atol=6)
 
 
@@ -129,8 +129,8 @@ def test_row_intervals_have_the_width_of_the_binomial():
 def test_drawing_subjects_widens_the_interval_of_repeated_frames():
     labels, scores = faces(rows=60)
     labels, scores = (pd.concat([frame] * 20, ignore_index=True) for frame in (labels, scores))
-    by_row = metrics.au_table(labels, scores, **NAMES, n_resamples=300)
-    by_subject = metrics.au_table(labels, scores, **NAMES, groups=list(range(60)) * 20, n_resamples=300)
+    by_row = metrics.au_table(labels, scores, **NAMES, resamples=300)
+    by_subject = metrics.au_table(labels, scores, **NAMES, groups=list(range(60)) * 20, resamples=300)
     width = (by_subject.high - by_subject.low) / (by_row.high - by_row.low)
     assert width.median() == pytest.approx(np.sqrt(20), rel=0.2)
 
@@ -177,7 +177,7 @@ def test_emotion_table_agrees_with_scikit_learn_and_counts_silence_as_wrong():
     predicted = np.where(rng.random(200) < 0.6, true, rng.choice(names, 200)).astype(object)
     predicted[:10], predicted[10] = None, np.nan
     table = metrics.emotion_table(
-        [*true, None], [*predicted, "anger"], **NAMES, groups=np.arange(201) % 40, n_resamples=200
+        [*true, None], [*predicted, "anger"], **NAMES, groups=np.arange(201) % 40, resamples=200
     )
     got, text = values(table), ["" if pd.isna(p) else p for p in predicted]
     assert list(table.target.unique()) == ["neutral", "happiness", "anger", "macro"]
@@ -208,7 +208,7 @@ def test_au_f1_loads_offline_and_adds_batches(offline):
     y = labels.to_numpy(dtype=float, na_value=np.nan)
     for part in np.array_split(np.arange(len(y)), 4):
         metric.add_batch(predictions=scores.to_numpy()[part], references=y[part])
-    f1 = values(metrics.au_table(labels, scores, **NAMES, n_resamples=0)).xs("f1", level="metric")
+    f1 = values(metrics.au_table(labels, scores, **NAMES, resamples=0)).xs("f1", level="metric")
     wanted = pytest.approx({f"f1_{target}": value for target, value in f1.items()})
     assert metric.compute() == wanted
     assert metric.compute(predictions=scores.to_numpy(), references=y) == wanted
@@ -225,7 +225,7 @@ def test_metrics_combine_offline(offline):
     both.add_batch(predictions=scores.to_numpy(), references=labels.to_numpy())
     got = both.compute()
     for t in ("0.3", "0.5"):
-        table = values(metrics.au_table(labels, scores, **NAMES, threshold=float(t), n_resamples=0))
+        table = values(metrics.au_table(labels, scores, **NAMES, threshold=float(t), resamples=0))
         assert got[f"{t}_f1_macro"] == pytest.approx(table["macro", "f1"])
 
 

@@ -96,7 +96,7 @@ def test_predictions_have_a_row_a_question_and_metrics_follow_without_a_model(
     metrics = pd.read_csv(out / "metrics.csv")
     at = metrics.set_index(["question", "model", "dataset", "target", "metric"])["value"]
     labels = lab[wanted.columns]
-    expected = au_table(labels, wanted, model="mine", dataset="synth_lab", split="test", n_resamples=0)
+    expected = au_table(labels, wanted, model="mine", dataset="synth_lab", split="test", resamples=0)
     for row in expected.dropna(subset="value").itertuples():
         assert at["Q3", "mine", "synth_lab", row.target, row.metric] == pytest.approx(row.value, abs=2e-4)
     models = set(metrics.loc[metrics["question"] == "Q3", "model"])

@@ -33,7 +33,7 @@ def planted(n, seed, width=12):
 def test_a_linear_probe_recovers_a_planted_signal():
     (x, y, e), (vx, vy, ve), (tx, ty, te) = planted(600, 0), planted(200, 1), planted(400, 2)
     told = probing.linear_probe(x, y, vx, vy, tx)
-    auc = au_table(ty, told, **NAMES, n_resamples=0).set_index(["target", "metric"])["value"]
+    auc = au_table(ty, told, **NAMES, resamples=0).set_index(["target", "metric"])["value"]
     assert auc["AU1", "auc"] > 95 and auc["AU4", "auc"] > 95 and auc["macro", "f1"] > 85
     emotions = probing.linear_probe(x, e, vx, ve, tx)
     assert emotions.columns.tolist() == ["anger", "fear", "neutral"] and np.allclose(emotions.sum(axis=1), 1)
@@ -41,7 +41,7 @@ def test_a_linear_probe_recovers_a_planted_signal():
     noise = probing.linear_probe(x[:, 3:], y, vx[:, 3:], vy, tx[:, 3:])
     assert (
         40
-        < au_table(ty, noise, **NAMES, n_resamples=0).set_index(["target", "metric"])["value"]["macro", "auc"]
+        < au_table(ty, noise, **NAMES, resamples=0).set_index(["target", "metric"])["value"]["macro", "auc"]
         < 60
     )
 
@@ -97,7 +97,7 @@ def test_an_au_of_one_class_and_one_without_labels_are_named_and_the_first_has_a
         "left out: AU20" in text for text in said
     )
     assert list(scores) == ["AU1", "AU4", "AU12"] and (scores["AU12"] == 0).all()
-    table = au_table(ty.assign(AU12=[1, 0] * 25), scores, **NAMES, n_resamples=0).set_index(
+    table = au_table(ty.assign(AU12=[1, 0] * 25), scores, **NAMES, resamples=0).set_index(
         ["target", "metric"]
     )
     assert (
@@ -193,7 +193,7 @@ def test_fine_tuning_learns_and_leaves_the_model_alone(model, processor, dark_an
     before = {name: value.clone() for name, value in model.state_dict().items()}
     recipe = ProbeRecipe(epochs=10, patience=2, images=8, learning_rate=1e-3, head_learning_rate=1e-2)
     scores, log = finetuned_probe(model, processor, images, labels, recipe=recipe)
-    auc = au_table(labels["test"], scores, **NAMES, n_resamples=0).set_index(["target", "metric"])["value"]
+    auc = au_table(labels["test"], scores, **NAMES, resamples=0).set_index(["target", "metric"])["value"]
     assert auc["macro", "auc"] > 95
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert (

@@ -79,7 +79,7 @@ def test_averages_are_those_of_their_action_units(run, table):
     faces = run.faces_of("synth_wild")
     scores = run.scores("exp_vqa_fz", "synth_wild", [25])
     alone = au_table(
-        faces[["AU25"]], scores, model="m", dataset="d", split="s", metrics=("auc",), n_resamples=0
+        faces[["AU25"]], scores, model="m", dataset="d", split="s", metrics=("auc",), resamples=0
     )
     assert mine["AU25"] == pytest.approx(alone["value"].iat[0])
 

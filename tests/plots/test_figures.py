@@ -34,7 +34,7 @@ def results():
         "exp_vqa": (noise + y.fillna(0).astype(float)) / 2,
         "my own": noise,
     }
-    names = {"dataset": "lab", "split": "test", "n_resamples": 20}
+    names = {"dataset": "lab", "split": "test", "resamples": 20}
     return pd.concat([metrics.au_table(y, s, model=model, **names) for model, s in scores.items()])
 
 

@@ -66,14 +66,14 @@ def answer_table(
     answers: pd.DataFrame,
     *,
     groups: Iterable[object] | None = None,
-    n_resamples: int = 1000,
+    resamples: int = 1000,
     seed: int = 0,
     **names: Any,
 ) -> pd.DataFrame:
     """Score answers in words to Q3: `au_table` of what they say, and how many say neither yes nor no.
 
     Args:
-        labels, groups, n_resamples, seed: as for `au_table`, as are `names`: model, dataset and split.
+        labels, groups, resamples, seed: as for `au_table`, as are `names`: model, dataset and split.
         answers: the same index and AU columns as the labels; a missing answer (None, NaN) is neither yes nor no.
 
     Returns:
@@ -104,12 +104,12 @@ def answer_table(
         scores,
         metrics=ANSWER_METRICS,
         groups=groups,
-        n_resamples=n_resamples,
+        resamples=resamples,
         seed=seed,
         **names,
     )
 
-    fixed = {"groups": groups, "n_resamples": n_resamples, "seed": seed}
+    fixed = {"groups": groups, "resamples": resamples, "seed": seed}
     shares = share_table(unread, ~np.isnan(y), [*columns, "macro"], "unread", **fixed, **names)
     return pd.concat([told, shares], ignore_index=True)
 
@@ -124,7 +124,7 @@ def share_table(
     dataset: str,
     split: str,
     groups: Iterable[object] | None = None,
-    n_resamples: int = 1000,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Percent of the `counted` [N, A] that have a flag (bool [N, A], within counted), with intervals; columns of `au_table`.
@@ -137,7 +137,7 @@ def share_table(
         share = ratio(weights @ flags, weights @ counted, np.nan)  # [R, A]
         return np.concatenate([share, mean_of_defined(share)[:, None]], axis=1) if average else share
 
-    value, low, high = bootstrap(measure, group_codes(groups, len(flags)), n_resamples, seed)
+    value, low, high = bootstrap(measure, group_codes(groups, len(flags)), resamples, seed)
     support = [*flags.sum(axis=0), flags.sum()]
     rows = [
         (model, dataset, split, t, metric, value[k], low[k], high[k], int(support[k]))

@@ -38,7 +38,7 @@ def au_table(
     threshold: float | Mapping[str, float] = 0.5,
     metrics: Sequence[str] = METRICS,
     averages: Sequence[str] = ("macro",),
-    n_resamples: int = 1000,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score yes/no answers on each AU and their averages.
@@ -51,7 +51,7 @@ def au_table(
             gives the metrics that depend on it names ending in `_tuned`.
         metrics: of `ALL_METRICS`, in this order.
         averages: `macro`, the mean over the AUs; `micro`, all labels of all AUs taken together.
-        n_resamples: of the bootstrap; 0 leaves the intervals NaN.
+        resamples: of the bootstrap; 0 leaves the intervals NaN.
 
     Returns:
         Tidy table with the columns `COLUMNS`: targets `AU1` ... then the averages, with value and 95% interval in percent. Support is the
@@ -70,7 +70,7 @@ def au_table(
     p = score_array(scores, labels.index, columns)
     measure = _measures(y, p, _thresholds(threshold, columns), metrics, averages)
     value, low, high = bootstrap(
-        measure, group_codes(groups, len(labels)), n_resamples, seed
+        measure, group_codes(groups, len(labels)), resamples, seed
     )  # [A + averages, metric] each
     any_label = int((~np.isnan(y)).any(axis=1).sum())
     support = [*np.nansum(y, axis=0).astype(int), *(any_label for _ in averages)]
@@ -94,7 +94,7 @@ def paired_difference(
     *,
     metric: str = "f1",
     threshold: float = 0.5,
-    n_resamples: int = 1000,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> pd.Series:
     """Return macro `metric` of a minus that of b on the same resamples: value, low, high (percentage points), p, support.
@@ -114,7 +114,7 @@ def paired_difference(
         for scores in (scores_a, scores_b)
     )
     found = difference(
-        lambda w: a(w)[:, -1, 0] - b(w)[:, -1, 0], group_codes(groups, len(labels)), n_resamples, seed
+        lambda w: a(w)[:, -1, 0] - b(w)[:, -1, 0], group_codes(groups, len(labels)), resamples, seed
     )
     return pd.Series(found | {"support": int((~np.isnan(y)).any(axis=1).sum())}, name=f"{metric} difference")
 
@@ -271,7 +271,7 @@ class AuF1(evaluate.Metric):
             split="",
             threshold=self.threshold,
             metrics=wanted,
-            n_resamples=0,
+            resamples=0,
         )
         values = table.pivot(index="target", columns="metric", values="value").assign(
             support=table.groupby("target")["support"].first()

@@ -32,21 +32,21 @@ def group_codes(groups: object, rows: int) -> np.ndarray:
     return codes
 
 
-def resample(codes: np.ndarray, n_resamples: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
-    """Yield chunks [r, N] of how often each row was drawn, `n_resamples` in all; the same seed draws the same again.
+def resample(codes: np.ndarray, resamples: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield chunks [r, N] of how often each row was drawn, `resamples` in all; the same seed draws the same again.
 
     Each resample draws as many groups as there are, with replacement, and takes all rows of a drawn group.
 
     Raises:
-        SettingsError: `n_resamples` is negative.
+        SettingsError: `resamples` is negative.
     """
-    if n_resamples < 0:
-        raise SettingsError(f"n_resamples is {n_resamples}; give 0 (no interval) or more, 1000 is usual")
+    if resamples < 0:
+        raise SettingsError(f"resamples is {resamples}; give 0 (no interval) or more, 1000 is usual")
     rng = np.random.default_rng(seed)
     groups = int(codes.max()) + 1 if len(codes) else 0
     step = max(1, _CHUNK_VALUES // max(1, len(codes)))
-    for start in range(0, n_resamples, step):
-        r = min(step, n_resamples - start)
+    for start in range(0, resamples, step):
+        r = min(step, resamples - start)
         drawn = rng.integers(groups, size=(r, groups)) + np.arange(r)[:, None] * groups
         counts = (
             np.bincount(drawn.ravel(), minlength=r * groups).reshape(r, groups).astype(float)
@@ -55,7 +55,7 @@ def resample(codes: np.ndarray, n_resamples: int = 1000, seed: int = 0) -> Itera
 
 
 def bootstrap(
-    measure: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, n_resamples: int = 1000, seed: int = 0
+    measure: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, resamples: int = 1000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return value, low and high of a weighted measure, each [...]: the plain value and its 95% percentile interval.
 
@@ -63,21 +63,21 @@ def bootstrap(
         measure: maps row weights [R, N] to values [R, ...]; NaN where a value is not defined.
         codes: `group_codes`. With fewer than two groups, or without resamples, the interval is NaN: nothing was learned about it.
     """
-    value, values = _resampled(measure, codes, n_resamples, seed)
+    value, values = _resampled(measure, codes, resamples, seed)
     if not len(values):
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     return value, *percentiles(values)
 
 
 def difference(
-    measure: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, n_resamples: int = 1000, seed: int = 0
+    measure: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
     """Return value, low, high and p of a measure that is the difference of two models on the same rows; arguments as for `bootstrap`.
 
     `p` is two-sided: twice the share of resamples on the rarer side of 0, which counts to both, with one added to either count (Davison
     and Hinkley 1997, section 4.2), so that it is never 0.
     """
-    value, values = _resampled(measure, codes, n_resamples, seed)
+    value, values = _resampled(measure, codes, resamples, seed)
     if not len(values):
         return {"value": float(value), "low": np.nan, "high": np.nan, "p": np.nan}
     low, high = percentiles(values)
@@ -91,13 +91,13 @@ def difference(
 
 
 def _resampled(
-    measure: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, n_resamples: int, seed: int
+    measure: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The measure of the rows as they are, [...], and of each resample, [R, ...]; none where nothing can be learned."""
     value = measure(np.ones((1, len(codes))))[0]
-    if n_resamples == 0 or len(codes) == 0 or codes.max() < 1:
+    if resamples == 0 or len(codes) == 0 or codes.max() < 1:
         return value, np.empty((0, *np.shape(value)))
-    return value, np.concatenate([measure(weights) for weights in resample(codes, n_resamples, seed)])
+    return value, np.concatenate([measure(weights) for weights in resample(codes, resamples, seed)])
 
 
 def percentiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -106,7 +106,7 @@ def caption_table(
     groups: Iterable[object] | None = None,
     metrics: Sequence[str] = METRICS,
     encoder: str | Path | None = None,
-    n_resamples: int = 1000,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score all captions together: the mean of `caption_scores`, but for BLEU-4, which is the corpus's own, unsmoothed.
@@ -114,7 +114,7 @@ def caption_table(
     Args:
         captions, references, metrics, encoder: as for `caption_scores`.
         target: what the rows of the table are called (`Q1`, say).
-        groups, n_resamples, seed: as for `au_table`. CIDEr-D keeps the word weights of all images in each resample.
+        groups, resamples, seed: as for `au_table`. CIDEr-D keeps the word weights of all images in each resample.
 
     Returns:
         Tidy table with the columns of `au_table`. Support is the number of captions that the metric is over; rows without references are
@@ -137,7 +137,7 @@ def caption_table(
             mean[:, corpus] = ngrams.bleu(weights @ np.nan_to_num(counts))
         return mean
 
-    value, low, high = bootstrap(measure, group_codes(groups, len(table)), n_resamples, seed)
+    value, low, high = bootstrap(measure, group_codes(groups, len(table)), resamples, seed)
     rows = zip(table.columns, value, low, high, defined.sum(axis=0), strict=True)
     return pd.DataFrame(
         [(model, dataset, split, target, m, v, lo, hi, int(n)) for m, v, lo, hi, n in rows],
@@ -277,6 +277,6 @@ class CaptionScores(evaluate.Metric):
     def _compute(
         self, *, predictions: Sequence[str], references: Sequence[Sequence[str]]
     ) -> dict[str, float]:
-        options = {"metrics": self.metrics, "encoder": self.encoder, "n_resamples": 0}
+        options = {"metrics": self.metrics, "encoder": self.encoder, "resamples": 0}
         table = caption_table(predictions, references, model="", dataset="", split="", **options)
         return {metric: float(value) for metric, value in zip(table["metric"], table["value"], strict=True)}

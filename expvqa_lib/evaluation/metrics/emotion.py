@@ -27,7 +27,7 @@ def emotion_table(
     dataset: str,
     split: str,
     groups: Iterable[object] | None = None,
-    n_resamples: int = 1000,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score one emotion a face.
@@ -35,7 +35,7 @@ def emotion_table(
     Args:
         true: an emotion a row; rows without one (None, NaN) are left out.
         predicted: as many; None or NaN where no emotion could be read from the answer, which counts as wrong.
-        groups, n_resamples, seed: as for `au_table`.
+        groups, resamples, seed: as for `au_table`.
 
     Returns:
         Tidy table with the columns of `au_table`: targets are the emotions that occur (recall, precision, F1; support: its
@@ -73,7 +73,7 @@ def emotion_table(
             [per_emotion, np.stack([accuracy, f1.mean(axis=1), balanced], axis=-1)[:, None]], axis=1
         )
 
-    value, low, high = bootstrap(measure, codes, n_resamples, seed)  # [C + 1, 3] each
+    value, low, high = bootstrap(measure, codes, resamples, seed)  # [C + 1, 3] each
     support = [*is_true.sum(axis=0), len(true)]
     return pd.DataFrame(
         [
@@ -91,7 +91,7 @@ def emotion_difference(
     predicted_b: Iterable[str | None],
     groups: Iterable[object] | None = None,
     *,
-    n_resamples: int = 1000,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> pd.Series:
     """Return the accuracy of a minus that of b on the same resamples: value, low, high (percentage points), p, support.
@@ -108,7 +108,7 @@ def emotion_difference(
         raise TableError("no row has a true emotion; expected names such as " + ", ".join(EMOTIONS))
     gain = ((both[0] == true).astype(float) - (both[1] == true)).to_numpy()[labelled]
     codes = np.unique(group_codes(groups, len(true))[labelled], return_inverse=True)[1]
-    found = difference(lambda weights: ratio(weights @ gain, weights.sum(axis=1)), codes, n_resamples, seed)
+    found = difference(lambda weights: ratio(weights @ gain, weights.sum(axis=1)), codes, resamples, seed)
     return pd.Series(found | {"support": int(labelled.sum())}, name="accuracy difference")
 
 
@@ -144,7 +144,7 @@ class EmotionAccuracy(evaluate.Metric):
 
     def _compute(self, *, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         true, predicted = ([name or None for name in names] for names in (references, predictions))
-        table = emotion_table(true, predicted, model="", dataset="", split="", n_resamples=0)
+        table = emotion_table(true, predicted, model="", dataset="", split="", resamples=0)
         macro = table[table.target == "macro"].set_index("metric")["value"]
         return {
             "accuracy": float(macro["accuracy"]),
