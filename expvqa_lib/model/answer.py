@@ -85,18 +85,11 @@ def score_yes_no(
         SettingsError: an AU or wording is unknown.
         ImageError: an image is missing or unreadable.
     """
-    asked, begin = (
-        [questions.ask_q3(au, wording) for wording in wordings for au in aus],
-        beginnings(processor.tokenizer),
-    )
+    asked = [questions.ask_q3(au, wording) for wording in wordings for au in aus]
 
     def score(embeds: Tensor) -> np.ndarray:
-        scores, each = [], max(1, batch // max(1, len(asked)))  # images a pass
-        for k in tqdm(range(0, len(embeds) if asked else 0, each), desc="scoring AUs", disable=not progress):
-            some = embeds[k : k + each]
-            scores.append(p_yes(model, _prompt(model, processor, some, asked * len(some)), begin).cpu())
-        values = torch.cat(scores) if scores else torch.empty(0)
-        return values.view(len(embeds), len(wordings), len(aus)).mean(1).numpy()
+        scores = score_questions(model, processor, embeds, asked, batch=batch, progress=progress)
+        return scores.view(len(embeds), len(wordings), len(aus)).mean(1).numpy()
 
     if embeds is None:
         progress &= state().is_main_process
@@ -106,6 +99,30 @@ def score_yes_no(
     else:
         shares = [score(embeds)]
     return pd.DataFrame(np.concatenate(shares), columns=[f"AU{au}" for au in aus])
+
+
+@torch.inference_mode()
+def score_questions(
+    model: InstructBlipForConditionalGeneration,
+    processor: InstructBlipProcessor,
+    embeds: Tensor,
+    asked: Sequence[str],
+    *,
+    batch: int = 256,
+    progress: bool = False,
+) -> Tensor:
+    """P(yes) of the same yes/no questions about each image of `embed_images`: [I, questions], `batch` questions a pass.
+
+    Raises:
+        ModelError: the tokenizer cannot tell yes from no.
+    """
+    begin, each = beginnings(processor.tokenizer), max(1, batch // max(1, len(asked)))  # images a pass
+    scores = [torch.empty(0, len(asked))]
+    for k in tqdm(range(0, len(embeds) if asked else 0, each), desc="scoring AUs", disable=not progress):
+        some = embeds[k : k + each]
+        values = p_yes(model, _prompt(model, processor, some, list(asked) * len(some)), begin)
+        scores.append(values.cpu().view(len(some), len(asked)))
+    return torch.cat(scores) if asked else torch.empty(len(embeds), 0)
 
 
 @torch.inference_mode()
