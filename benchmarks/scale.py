@@ -84,9 +84,9 @@ def run(images: int, folder: Path) -> dict:
     datasets.disable_progress_bars()
     stage = Stages()
     with stage("make and write the table"):
-        face_table.write(made(images), folder / "faces.parquet")
+        face_table.write_table(made(images), folder / "faces.parquet")
     with stage("read the table"):
-        table = face_table.read(folder / "faces.parquet")
+        table = face_table.read_table(folder / "faces.parquet")
     with stage("build the pairs"):
         (folder / "arrow").mkdir()
         built = pairs.build(table, folder=folder / "arrow")

@@ -1,0 +1,32 @@
+"""Faces with labels as tables, whatever they come from, and the photos themselves."""
+
+from .crop import crop_corpus
+from .face_crop import crop_face
+from .images import ImageSource, load_image
+from .readers import read_available
+from .table import (
+    AU_COLUMNS,
+    SPLITS,
+    au_labels,
+    check_table,
+    concat_tables,
+    labelled_aus,
+    read_table,
+    write_table,
+)
+
+__all__ = [
+    "AU_COLUMNS",
+    "SPLITS",
+    "ImageSource",
+    "au_labels",
+    "check_table",
+    "concat_tables",
+    "crop_corpus",
+    "crop_face",
+    "labelled_aus",
+    "load_image",
+    "read_available",
+    "read_table",
+    "write_table",
+]

@@ -49,7 +49,7 @@ def crop_corpus(
         raise SettingsError(
             f"{output}: holds the images themselves; give another folder for the faces that are cut out"
         )
-    faces = face_table.read(table, root)
+    faces = face_table.read_table(table, root)
     names = [
         name if name.endswith(".jpg") else f"{name}.jpg"
         for name in (str(Path(i).relative_to(root)) for i in faces["image"])
@@ -61,7 +61,7 @@ def crop_corpus(
     why = faces["image"].map(reasons)
     kept = faces.assign(image=names)[why.isna()].reset_index(drop=True)
     kept.attrs = faces.attrs
-    face_table.write(kept, output / Path(table).name)
+    face_table.write_table(kept, output / Path(table).name)
     return Cropped(
         kept, len(faces), {str(reason): int(count) for reason, count in why.value_counts().items()}
     )

@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TableError
-from ..evaluation import published
 from ..files import atomic
 from .readers.log import Log
 from .table import SPLITS
 
+_PUBLISHED = Path(__file__).parents[1] / "assets" / "published" / "datasets.csv"
 VALIDATION = 0.05
 """Share of the training subjects set apart for validation: the published splits have none."""
 
 
 def published_sizes(dataset: str) -> dict[str, int]:
     """Return what the paper says of a data set: `train_images`, `train_subjects`, `test_images`, `test_subjects` where given."""
-    sizes = published.load("datasets").set_index("dataset").filter(regex="^(train|test)_")
+    sizes = pd.read_csv(_PUBLISHED).set_index("dataset").filter(regex="^(train|test)_")
     return {} if dataset not in sizes.index else sizes.loc[dataset].dropna().astype(int).to_dict()
 
 

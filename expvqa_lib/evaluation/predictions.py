@@ -56,12 +56,12 @@ def read_faces(
     Rows that a program labelled are left out: nothing is measured on those. `image` is the path, `name` the same relative to the root.
 
     Raises:
-        TableError: as for `table.read`, no row is labelled by people, or an image stands twice in a data set.
+        TableError: as for `read_table`, no row is labelled by people, or an image stands twice in a data set.
         SettingsError: there are no data sets in the folder.
     """
     data = Path(data)
     root = Path(root or (data if data.is_dir() else data.parent)).resolve()
-    faces = readers.read_available(data, kept or data) if data.is_dir() else face_table.read(data, root)
+    faces = readers.read_available(data, kept or data) if data.is_dir() else face_table.read_table(data, root)
     faces = faces[faces["labelled_by"].isna()].reset_index(drop=True)
     if faces.empty:
         raise TableError(

@@ -103,9 +103,9 @@ def _made(options: argparse.Namespace, output: Path, folder: Path) -> datasets.D
 
 
 def _table(options: argparse.Namespace) -> pd.DataFrame:
-    from ..data.table import read
+    from ..data.table import read_table
 
-    return read(options.table, options.image_root) if options.table else open_run(options).faces()
+    return read_table(options.table, options.image_root) if options.table else open_run(options).faces()
 
 
 def _released(options: argparse.Namespace, folder: Path) -> datasets.DatasetDict:

@@ -234,7 +234,7 @@ def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame
     settings = asdict(sizes) | {"version": VERSION}
     mark, parquet = folder / f"{fingerprint(settings)}.json", folder / "faces.parquet"
     if mark.exists() and parquet.exists():
-        return face_table.read(parquet)
+        return face_table.read_table(parquet)
     if folder.exists() and not parquet.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(
             f"{folder}: not a SynthFACS folder, and drawing would replace it; choose a new or an empty folder"
@@ -254,9 +254,9 @@ def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
                 raise
-        face_table.write(pd.DataFrame(rows), temporary / "faces.parquet")
+        face_table.write_table(pd.DataFrame(rows), temporary / "faces.parquet")
         write_json(temporary / mark.name, settings)
-    return face_table.read(parquet)
+    return face_table.read_table(parquet)
 
 
 def drawn_aus(row) -> list[int]:

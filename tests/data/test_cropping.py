@@ -34,7 +34,7 @@ def photos(tmp_path):
             "AU12": [1, 0, 1, 0],
         }
     )
-    face_table.write(table, tmp_path / "mine.parquet")
+    face_table.write_table(table, tmp_path / "mine.parquet")
     return tmp_path
 
 

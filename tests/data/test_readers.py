@@ -67,7 +67,7 @@ def test_a_missing_image_drops_its_row_and_leaves_the_split_alone(root, name):
 def test_a_kept_split_is_followed(root, name, tmp_path):
     folder, output = root(name), tmp_path / "out" / "faces.parquet"
     first = read_and_keep(name, folder, output)
-    again = face_table.read(output, folder)
+    again = face_table.read_table(output, folder)
     assert again["image"].tolist() == [str(folder.resolve() / image) for image in first.table["image"]]
     assert again.attrs["notes"] == first.table.attrs["notes"]
     kept = pd.read_csv(split_path(output), dtype=str)
@@ -198,7 +198,7 @@ def test_the_command_reads_a_table_and_its_split_and_exits_with_1_where_nothing_
     folder, output = root("RAF-DB"), tmp_path / "raf.parquet"
     assert main(["data", "read", "RAF-DB", "--root", str(folder), "--output", str(output)]) == 0
     assert f"{output}: the face table; {split_path(output)}: its split" in capsys.readouterr().out
-    assert len(face_table.read(output, folder)) == 26
+    assert len(face_table.read_table(output, folder)) == 26
     assert main(["data", "read", "RAF-DB", "--root", str(folder)]) == 1
     assert "read needs --output" in capsys.readouterr().err
     shutil.rmtree(folder / "compound" / "Image")
@@ -225,7 +225,7 @@ def test_each_data_set_is_paired_trained_on_and_scored(root, tmp_path, name):
     from expvqa_lib.training.recipe import Recipe
 
     read_and_keep(name, root(name), tmp_path / "faces.parquet")
-    table = face_table.read(tmp_path / "faces.parquet", tmp_path / name)
+    table = face_table.read_table(tmp_path / "faces.parquet", tmp_path / name)
     made = pairs.build(table)
     base = load(BASE, quiet=True)
     recipe = Recipe(steps=None, epochs=1, images=8, pairs_per_image=8, augment=False)

@@ -60,7 +60,7 @@ def some_faces(*faces: tuple[dict[int, int], str | None], words: tuple[str, ...]
     ]
     whole = pd.DataFrame(rows)
     whole.attrs["emotions"] = list(words)
-    return table.check(whole)
+    return table.check_table(whole)
 
 
 FEW = some_faces(
@@ -288,7 +288,7 @@ def many(tmp_path_factory) -> Path:
         ]
     )
     path = tmp_path_factory.mktemp("many") / "faces.parquet"
-    table.write(faces, path)
+    table.write_table(faces, path)
     return path
 
 
@@ -349,7 +349,7 @@ def test_a_spent_budget_stops_cleanly_and_the_next_run_ends_it(many, tmp_path, c
 
 
 def test_an_interrupt_keeps_what_was_answered(many, tmp_path, talk):
-    pairs = pairs_module.build(table.read(many))
+    pairs = pairs_module.build(table.read_table(many))
     with ChatServer(delay=0.05) as server:
         chat = talk(server)
         signal.signal(signal.SIGALRM, signal.default_int_handler)

@@ -36,7 +36,7 @@ def data(faces, tmp_path) -> list[str]:
     some.loc[lab, "subject"] = (
         some.loc[lab, "subject"].astype(str) + "-" + (np.arange(lab.sum()) % 3).astype(str)
     )
-    face_table.write(some, tmp_path / "faces.parquet")
+    face_table.write_table(some, tmp_path / "faces.parquet")
     return ["--data", str(tmp_path / "faces.parquet"), "--image-root", root]
 
 
@@ -234,7 +234,7 @@ def test_an_au_of_one_class_and_one_subject_are_said(made, data, capsys):
     lab = table["dataset"] == "synth_lab"
     table.loc[lab, "AU12"] = 0
     table.loc[lab & (table["split"] == "test"), "subject"] = "one"
-    face_table.write(table, data[1])
+    face_table.write_table(table, data[1])
     assert main(["evaluate", "--predictions", str(made / "predictions.parquet"), *data]) == 0
     assert "one subject has more than half of the faces" in capsys.readouterr().err
     metrics = pd.read_csv(made / "metrics.csv").set_index(["model", "target", "metric"])
@@ -288,7 +288,7 @@ def test_bad_data_and_models_are_refused(mine, made, data, tmp_path, capsys, mod
             r"nobody.png: cannot be read",
         ),
     ):
-        face_table.write(change, tmp_path / "bad.parquet")
+        face_table.write_table(change, tmp_path / "bad.parquet")
         given = [
             "--model",
             mine,

@@ -147,7 +147,7 @@ def test_a_missing_image_is_named(captioner, drawn, tmp_path):
 def test_the_command_writes_pairs_with_pseudo_captions(drawn, told, tmp_path, capsys):
     faces = drawn[drawn["dataset"] != "synth_wild"]
     root = faces["image"].iloc[0].rpartition("/data/")[0] + "/data"
-    table.write(faces.assign(image=faces["image"].str.removeprefix(f"{root}/")), f"{root}/mine.parquet")
+    table.write_table(faces.assign(image=faces["image"].str.removeprefix(f"{root}/")), f"{root}/mine.parquet")
     captioner = str(expvqa.companion.QUICK)
     assert (
         main(

@@ -75,7 +75,7 @@ def read_and_keep(name: str, root: str | Path, output: str | Path, **options) ->
     reading.table.attrs["rows"] = [
         f"{name}: {reading.read:,} rows read = {len(reading.table):,} kept{dropped}"
     ]
-    face_table.write(reading.table, output)
+    face_table.write_table(reading.table, output)
     if not kept.exists():
         splits.write(reading.splits, kept)
     return reading
@@ -100,13 +100,13 @@ def read_available(root: str | Path, kept: str | Path) -> pd.DataFrame:
         path = kept / f"{name}.parquet"
         if not path.exists():
             read_and_keep(name, folder, path)
-        tables.append(face_table.read(path, folder))
-    tables += [face_table.read(path) for path in sorted(root.glob("*.parquet"))]
+        tables.append(face_table.read_table(path, folder))
+    tables += [face_table.read_table(path) for path in sorted(root.glob("*.parquet"))]
     if not tables:
         raise SettingsError(
             f"{root}: no data set below it; expected folders named {', '.join(READERS)}, or face tables *.parquet"
         )
-    return face_table.concat(tables)
+    return face_table.concat_tables(tables)
 
 
 def layouts() -> str:

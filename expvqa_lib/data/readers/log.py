@@ -155,7 +155,7 @@ class Log:
         table.attrs = {"notes": [f"{self.dataset}: {note}" for note in self.notes]} | (
             {"emotions": list(emotions)} if emotions else {}
         )
-        table = face_table.check(table, f"{self.root} ({self.dataset})")
+        table = face_table.check_table(table, f"{self.root} ({self.dataset})")
         problems = tuple(
             Problem(kind, count, tuple(places)) for kind, (count, places) in self._problems.items()
         )
