@@ -34,7 +34,7 @@ def check_table(table: pd.DataFrame, source: str = "face table") -> pd.DataFrame
     """
     if missing := [column for column in _REQUIRED if column not in table]:
         raise TableError(
-            f"{source}: columns {missing} are missing; a face table needs {list(_REQUIRED)}, and AUs or emotion"
+            f"{source}: columns {missing} are missing; expected {list(_REQUIRED)}, and AUs or emotion"
         )
     table = table.copy()
     for column in _REQUIRED:
@@ -75,7 +75,7 @@ def read_table(path: str | Path, root: str | Path | None = None) -> pd.DataFrame
         root: the folder that the images are relative to (default: the table's own).
 
     Raises:
-        TableError: the file cannot be read, breaks a rule of `check_table`, or names an image outside of root.
+        TableError: the file cannot be read, breaks a rule, or names an image outside of root.
     """
     path = Path(path)
     text = dict.fromkeys((*_REQUIRED, "emotion", "labelled_by"), "string")  # 007 is a subject, not a number

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from corpora_fixtures import build_affectnet_arrays, by_image, change, faces, put, put_lines
 
-from expvqa_lib.data import table as face_table
 from expvqa_lib.data.readers import read_corpus
 from expvqa_lib.data.readers import report as inspection
 from expvqa_lib.data.readers.pictures import (
