@@ -18,10 +18,10 @@ import numpy as np
 import torch
 import transformers
 
+from expvqa_lib.expvqa import QUICK
 from expvqa_lib.facs import BP4D_AUS
 from expvqa_lib.model.answer import generate, score_yes_no
-from expvqa_lib.model.expvqa import QUICK
-from expvqa_lib.model.load import load
+from expvqa_lib.model.load import load_model
 from expvqa_lib.questions import ask_q3, read_yes_no
 from expvqa_lib.synthfacs.corpora import random_expression
 from expvqa_lib.synthfacs.face import Face, random_identity, random_scene
@@ -58,7 +58,7 @@ def main() -> None:
         render(Face(random_identity(rng), random_scene(rng), *expression), 96).image
         for expression in expressions
     ]
-    model, processor = load(QUICK, quiet=True)
+    model, processor = load_model(QUICK, quiet=True)
     sizes = [
         (options.images // 4, options.aus),
         (options.images, max(1, options.aus // 4)),

@@ -29,7 +29,7 @@ from accelerate import Accelerator
 
 from expvqa_lib.data import pairs
 from expvqa_lib.data.images import load_image
-from expvqa_lib.model.load import load
+from expvqa_lib.model.load import load_model
 from expvqa_lib.model.tokenize import encode
 from expvqa_lib.pipeline.profiles import BASE
 from expvqa_lib.synthfacs.corpora import CorpusSizes, make
@@ -107,7 +107,7 @@ def steps(
 
 def compare(variant: str, options: argparse.Namespace, folder: Path) -> float:
     """Time both approaches on the same batches, in turns; print their medians and return the ratio."""
-    model, processor = load(BASE, quiet=True)
+    model, processor = load_model(BASE, quiet=True)
     items, methods = steps(
         model, processor, datasets.load_from_disk(str(folder / "pairs")), variant, options, folder
     )
@@ -146,7 +146,7 @@ def memory(variant: str, name: str, options: argparse.Namespace, folder: Path) -
 
 def grow(variant: str, name: str, options: argparse.Namespace, folder: Path) -> int:
     """The child's part of `memory`."""
-    model, processor = load(BASE, quiet=True)
+    model, processor = load_model(BASE, quiet=True)
     items, methods = steps(
         model, processor, datasets.load_from_disk(str(folder / "pairs")), variant, options, folder
     )

@@ -5,7 +5,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 __all__ = ["ExpVQA", "Run", "explore", "load"]
 
-_ROOMS = {"ExpVQA": "model.expvqa", "load": "model.expvqa", "explore": "explorer.app", "Run": "pipeline.run"}
+_ROOMS = {"ExpVQA": "expvqa", "load": "expvqa", "explore": "explorer.app", "Run": "pipeline.run"}
 
 
 def __getattr__(name: str):

@@ -18,9 +18,10 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def _tiny():
-    from expvqa_lib.model.load import Size, build
-    from expvqa_lib.model.tokenize import make_processor, train_tokenizers
+    from expvqa_lib.model import make_processor
+    from tools.base_model.build import Size, build
     from tools.base_model.pretrain import vocabulary_texts
+    from tools.base_model.tokenizers import train_tokenizers
 
     language, qformer = train_tokenizers(vocabulary_texts(n=400), 420)
     size = Size(
@@ -81,9 +82,9 @@ def folder(tmp_path_factory):
     """The golden Exp-VQA checkpoint, converted."""
     from released import GOLDEN, OPTIONS
 
-    from expvqa_lib.model.convert import convert
+    from expvqa_lib.model.convert import convert_checkpoint
 
-    return convert(
+    return convert_checkpoint(
         GOLDEN / "exp_vqa_trimmed.pth", tmp_path_factory.mktemp("converted") / "exp-vqa", **OPTIONS
     )
 

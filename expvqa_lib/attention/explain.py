@@ -8,44 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from .. import questions
 from ..data.images import load_image
 from ..errors import SettingsError
-from ..model.answer import score_yes_no
 from ..model.forward import encode_images
 from ..model.tokenize import encode
 from ..model.yes_no import beginnings, first_p_yes
 from .methods import BLUR, BY_QUERY, METHODS, answer_logits, blur, make_maps
 
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The image, the question, the answer's first word, P(yes) against no, and the map [h, h] of `relevance` (maximum 1)."""
-
-    image: Image.Image
-    question: str
-    answer: str
-    p_yes: float
-    heat: np.ndarray
-
-    def plot(self):
-        """Draw the map over the face; returns a matplotlib Figure."""
-        from ..plots.faces import attention_gallery
-
-        answer = (
-            f"{self.answer} (P(yes) = {self.p_yes:.2f})"
-            if self.answer in (questions.YES, questions.NO)
-            else self.answer
-        )
-        return attention_gallery(
-            [{"image": self.image, "heat": self.heat, "title": self.question, "answer": answer}]
-        )
 
 
 def relevance(
@@ -188,30 +162,6 @@ def _prompts(model, processor, asked: Sequence[str], said: Sequence[str] | None)
 def first_tokens(processor: InstructBlipProcessor, answers: Sequence[str]) -> list[int]:
     """The language model's token that each answer begins with."""
     return [ids[0] for ids in processor.tokenizer(list(answers), add_special_tokens=False)["input_ids"]]
-
-
-def explain_au(
-    model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, image, au: int, **how
-) -> Explanation:
-    """Explain a yes to Q3 about one AU; `how` is what else `relevance` takes, such as the `method`.
-
-    `p_yes` is the mean over the wordings of the question (`answering.score_yes_no`); `answer` says yes where it is 0.5 or more.
-    """
-    picture, question = load_image(image), questions.ask_q3(au)
-    heat = relevance(model, processor, [picture], [question], targets=[questions.YES], **how)[0][0]
-    chance = float(
-        score_yes_no(model, processor, [picture], [au], wordings=range(len(questions.Q3))).iat[0, 0]
-    )
-    return Explanation(picture, question, questions.YES if chance >= 0.5 else questions.NO, chance, heat)
-
-
-def explain(
-    model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, image, question: str, **how
-) -> Explanation:
-    """Explain the first word of the answer to one question about one image; `how` is what else `relevance` takes."""
-    picture = load_image(image)
-    maps, chance, words = relevance(model, processor, [picture], [question], **how)
-    return Explanation(picture, question, words[0], float(chance[0]), maps[0])
 
 
 @dataclass(frozen=True)

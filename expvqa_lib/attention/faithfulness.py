@@ -61,7 +61,7 @@ def pointing(
 ) -> pd.DataFrame:
     """Pointing game: how often the peak of the map for yes falls on pixels that the AU changed, and a random one would.
 
-    Asked is Q3 in its first wording, as by `attention.explain_au`.
+    Asked is Q3 in its first wording, as by `ExpVQA.explain`.
 
     Args:
         faces: SynthFACS test faces; the changed pixels come from drawing each face again without the AU.

@@ -28,7 +28,7 @@ from . import tables as evaluation
 from .metrics.answers import answer_table, share_table, wide
 
 if TYPE_CHECKING:
-    from ..model.expvqa import ExpVQA
+    from ..expvqa import ExpVQA
 
 CHUNK = 256
 """Faces a part: where the run is killed, the answers about as many are lost at most."""

@@ -14,9 +14,9 @@ from PIL import Image
 from .. import questions
 from ..attention.explain import METHODS, explain_words
 from ..errors import ExpVQAError, ImageError, SettingsError
+from ..expvqa import ExpVQA, load
 from ..facs import ACTION_UNITS, AREAS
 from ..model.answer import embed_images, score_yes_no
-from ..model.expvqa import ExpVQA, load
 from ..synthfacs.face import AUS, Face
 from . import render as views
 from .face import FaceChooser, Photo

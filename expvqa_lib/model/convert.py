@@ -49,7 +49,7 @@ GENERATION = {
 }
 
 
-def convert(
+def convert_checkpoint(
     checkpoint: str | Path,
     output: str | Path,
     *,
@@ -186,7 +186,7 @@ def _check_language(own: State, words: State, checkpoint, language_model) -> Non
         )
 
 
-def export(folder: str | Path, output: str | Path) -> Path:
+def export_checkpoint(folder: str | Path, output: str | Path) -> Path:
     """Write the trained part of a transformers folder as a LAVIS-format `.pth` that the authors' code loads.
 
     Raises:

@@ -418,11 +418,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from ..model import convert as conversion
+    from ..model import convert_checkpoint, export_checkpoint
 
     if options.to_lavis:
         print(
-            f"{conversion.export(options.checkpoint, options.output)}: a LAVIS-format checkpoint without the language model"
+            f"{export_checkpoint(options.checkpoint, options.output)}: a LAVIS-format checkpoint without the language model"
         )
         return
     for option in ("language_model", "qformer_tokenizer"):
@@ -430,7 +430,7 @@ def _convert(options: argparse.Namespace) -> None:
             raise SettingsError(f"--{option.replace('_', '-')} is missing: the checkpoint does not hold it")
     names = ("language_model", "qformer_tokenizer", "base", "vision_heads", "qformer_heads", "patch_size")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    folder = conversion.convert(options.checkpoint, options.output, **given)
+    folder = convert_checkpoint(options.checkpoint, options.output, **given)
     print(f"{folder}: a transformers folder; try expvqa ask --model {folder}")
 
 

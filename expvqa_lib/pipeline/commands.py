@@ -183,7 +183,7 @@ def _train_on(options: argparse.Namespace) -> None:
     import datasets
     from accelerate import PartialState
 
-    from ..model.load import load
+    from ..model.load import load_model
     from ..training.curriculum import curriculum, select, variant_of
     from ..training.finetune import finetune
     from . import profiles
@@ -203,7 +203,7 @@ def _train_on(options: argparse.Namespace) -> None:
         raise SettingsError(
             f"{options.pairs}: no pairs could be read ({error}); expected a folder of `expvqa pairs`"
         ) from error
-    model, processor = load(options.model, device="cpu", language_dtype=recipe.precision)
+    model, processor = load_model(options.model, device="cpu", language_dtype=recipe.precision)
     finetune(model, processor, select(pairs, lessons), options.output, variant=variant, recipe=recipe)
     PartialState().print(f"{options.output}: the fine-tuned model")
 

@@ -30,7 +30,7 @@ from . import profiles
 if TYPE_CHECKING:
     import datasets
 
-    from ..model.expvqa import ExpVQA
+    from ..expvqa import ExpVQA
 
 MODELS = ("base", *VARIANTS)
 AU_CORPORA = ("synth_lab", "BP4D", "DISFA", "GFT", "RAF-AU", "EmotioNet")
@@ -140,7 +140,7 @@ class Run:
 
     def model(self, name: str) -> ExpVQA:
         """`base`, a variant or a name of `curriculum`; fine-tuned first if it is not there (a killed training goes on)."""
-        from ..model.expvqa import load
+        from ..expvqa import load
 
         return load(self.train(name), quiet=self.is_drawn)
 
@@ -154,13 +154,13 @@ class Run:
             return self.base
         import torch
 
-        from ..model.load import load
+        from ..model.load import load_model
         from ..training.finetune import finetune
 
         torch.set_num_threads(min(torch.get_num_threads(), 8))
         if not (folder := self.model_dir(name)).exists():
             pairs, recipe = self.training_pairs(name), self.recipe(name)
-            model, processor = load(
+            model, processor = load_model(
                 self.train(self._start(name)),
                 device="cpu",
                 language_dtype=recipe.precision,

@@ -25,7 +25,7 @@ from ..questions import Q1_EMOTION, Pair, answer_q1, ask_q1, read_emotion
 from .feature_cache import encoder_key
 
 if TYPE_CHECKING:
-    from ..model.expvqa import ExpVQA
+    from ..expvqa import ExpVQA
 
 HALVES = ("actions", "emotion")
 CHUNK = 256  # faces a file

@@ -218,8 +218,8 @@ def test_each_data_set_is_paired_trained_on_and_scored(root, tmp_path, name):
     import torch
 
     from expvqa_lib.data import pairs
+    from expvqa_lib.expvqa import load
     from expvqa_lib.model.answer import score_yes_no
-    from expvqa_lib.model.expvqa import load
     from expvqa_lib.pipeline.profiles import BASE
     from expvqa_lib.training.finetune import finetune
     from expvqa_lib.training.recipe import Recipe

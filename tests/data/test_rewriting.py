@@ -395,7 +395,7 @@ def language_model(tmp_path_factory) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from expvqa_lib.model.tokenize import train_tokenizers
+    from tools.base_model.tokenizers import train_tokenizers
 
     lessons = [
         ("Which facial actions does a face with AU6 and AU12 show?", answer_q1([6, 12], None)),

@@ -18,8 +18,8 @@ from expvqa_lib.errors import ModelError
 from expvqa_lib.evaluation import predictions as predicting
 from expvqa_lib.evaluation.metrics import au_table
 from expvqa_lib.evaluation.predictions import COLUMNS, measure, predict, read_faces, read_predictions
+from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.model.answer import generate, score_yes_no
-from expvqa_lib.model.expvqa import ExpVQA
 from expvqa_lib.pipeline.cli import main
 from expvqa_lib.questions import ask_q2, ask_q3, read_yes_no
 
@@ -120,9 +120,9 @@ def test_predictions_have_a_row_a_question_and_metrics_follow_without_a_model(
 
 
 def _loaded(folder: Path):
-    from expvqa_lib.model.load import load
+    from expvqa_lib.model.load import load_model
 
-    return load(folder, quiet=True)
+    return load_model(folder, quiet=True)
 
 
 def test_a_killed_run_goes_on_and_asks_nothing_twice(model, processor, mine, data, tmp_path, monkeypatch):

@@ -20,9 +20,10 @@ from transformers.utils import logging
 import expvqa_lib as expvqa
 from expvqa_lib.attention.explain import relevance
 from expvqa_lib.errors import ImageError, ModelError, SettingsError
-from expvqa_lib.model import expvqa as companion
+from expvqa_lib.expvqa import INSTRUCTBLIP, hardware_note, options_for_gpu
+from expvqa_lib.facs import ACTION_UNITS
 from expvqa_lib.model.answer import score_yes_no
-from expvqa_lib.pipeline.profiles import BASE
+from expvqa_lib.pipeline.profiles import BASE, PROFILES
 from expvqa_lib.questions import ask_q1, ask_q3
 from expvqa_lib.synthfacs.face import AUS, Face, Scene, random_identity
 from expvqa_lib.synthfacs.render import render
@@ -112,6 +113,21 @@ def test_bad_images_are_refused_by_every_way_of_asking(base, files, tmp_path):
 # ------------------------------------------------------------------------------------------------------- aus and explain
 
 
+def test_a_model_is_asked_about_all_aus_that_it_can_answer(model, processor, base, files):
+    """The tiny model has seen no AU that the renderer cannot draw; any other model answers all of `facs`, AU8 and AU21 included."""
+    assert base.model.config.aus == list(AUS)
+    assert list(base.aus(files[0]).index) == [f"AU{au}" for au in AUS]
+    row = expvqa.ExpVQA(model, processor).aus(files[0], crop=False)
+    assert list(row.index) == [f"AU{au}" for au in ACTION_UNITS] and {"AU8", "AU21"} <= set(row.index)
+
+
+def test_an_explained_question_has_the_map_the_word_and_p_yes_of_relevance(base, files):
+    found = base.explain(files[0], question=ask_q3(12), crop=False)
+    maps, p_yes, words = relevance(base.model, base.processor, files[:1], [ask_q3(12)])
+    np.testing.assert_allclose(found.heat, maps[0], atol=1e-6)
+    assert found.answer == words[0] and found.p_yes == pytest.approx(float(p_yes[0]))
+
+
 def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(base, files):
     row, table = base.aus(files[0]), base.aus(files)
     assert isinstance(row, pd.Series) and list(row.index) == [f"AU{au}" for au in AUS]
@@ -178,7 +194,7 @@ def test_the_base_is_small_and_tells_what_it_is():
     card = (BASE / "README.md").read_text()
     assert (
         "No AU or emotion label of an image entered it" in card
-        and "expvqa_lib.pretraining" in card
+        and "tools.base_model.pretrain" in card
         and "{" not in card
     )
 
@@ -225,7 +241,6 @@ def test_the_package_imports_without_torch():
     assert done.stdout.strip() == "False ['ExpVQA', 'Run', 'explore', 'load']"
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         expvqa.nothing  # noqa: B018
-    assert expvqa.ExpVQA is companion.ExpVQA
 
 
 # ------------------------------------------------------------------------------------------------------ the quick model
@@ -260,34 +275,27 @@ def gpu(monkeypatch):
     return plug_in
 
 
-def test_a_t4_is_offered_the_large_model_in_4_bits(gpu):
+def test_a_t4_holds_the_large_model_in_4_bits(gpu):
     gpu("Tesla T4", (7, 5), 15.6)
-    assert companion.big_options() == {
-        "source": companion.BIG,
-        "device": "cuda",
-        "dtype": "float16",
-        "bits": 4,
-    }
-    said = companion.offer()
-    assert "Tesla T4" in said and "in 4 bits: 8 GB of its 16 GB free" in said and "`big = True`" in said
+    options = {"source": INSTRUCTBLIP, "device": "cuda", "dtype": "float16", "bits": 4}
+    assert options_for_gpu() == options
+    assert "Tesla T4" in hardware_note() and "4 bits" in hardware_note() and "`big = True`" in hardware_note()
 
 
-def test_a_gpu_with_room_is_offered_it_in_half_precision(gpu):
+def test_a_gpu_with_room_holds_the_large_model_in_half_precision(gpu):
     gpu("NVIDIA A100", (8, 0), 39)
-    assert companion.big_options() == {
-        "source": companion.BIG,
-        "device": "cuda",
-        "dtype": "bfloat16",
-        "bits": None,
-    }
-    assert "in bfloat16: 18 GB of its 39 GB free" in companion.offer()
+    options = {"source": INSTRUCTBLIP, "device": "cuda", "dtype": "bfloat16", "bits": None}
+    assert options_for_gpu() == options
+    assert "NVIDIA A100" in hardware_note() and "bits" not in hardware_note()
 
 
-def test_where_the_large_model_cannot_be_the_reason_is_said(gpu, monkeypatch):
+def test_where_the_large_model_does_not_fit_the_note_tells_why(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert companion.offer().startswith(
-        f"The tiny model answers here: {companion.BIG} needs a CUDA GPU with 8 GB free, and there is none."
-    )
+    assert "tiny model" in hardware_note() and "CUDA GPU" in hardware_note()
     gpu("GeForce GTX 1650", (7, 5), 3.9)
-    with pytest.raises(ModelError, match="needs 8 GB on the GPU, and the GeForce GTX 1650 has 4 GB free"):
-        companion.big_options()
+    with pytest.raises(ModelError, match="8 GB.*GeForce GTX 1650.*4 GB"):
+        options_for_gpu()
+
+
+def test_the_large_model_is_the_one_that_the_paper_profile_starts_from():
+    assert PROFILES["paper"].base == INSTRUCTBLIP

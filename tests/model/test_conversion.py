@@ -15,9 +15,8 @@ from transformers import InstructBlipForConditionalGeneration
 
 import expvqa_lib as expvqa
 from expvqa_lib.errors import ExpVQAError, ModelError, SettingsError
-from expvqa_lib.model import convert as conversion
-from expvqa_lib.model import lavis
-from expvqa_lib.model.load import load
+from expvqa_lib.model import convert_checkpoint, export_checkpoint, lavis
+from expvqa_lib.model.load import load_model
 from expvqa_lib.pipeline.cli import main
 from expvqa_lib.training.finetune import finetune
 from expvqa_lib.training.recipe import Recipe
@@ -43,12 +42,12 @@ def test_a_converted_folder_answers_scores_explains_and_is_a_plain_transformers_
 
 
 def test_a_converted_folder_is_fine_tuned_and_goes_back_to_the_authors_format(folder, tmp_path, pairs):
-    model, processor = load(folder, quiet=True)
+    model, processor = load_model(folder, quiet=True)
     recipe = Recipe(steps=2, images=3, pairs_per_image=3, validate_every=2)
     log = finetune(model, processor, pairs, tmp_path / "tuned", recipe=recipe)
     assert log["loss"].dropna().between(0, 20).all()
-    conversion.export(tmp_path / "tuned", tmp_path / "tuned.pth")
-    again = conversion.convert(tmp_path / "tuned.pth", tmp_path / "again", **OPTIONS)
+    export_checkpoint(tmp_path / "tuned", tmp_path / "tuned.pth")
+    again = convert_checkpoint(tmp_path / "tuned.pth", tmp_path / "again", **OPTIONS)
     image = pairs["test"]["image"][0]
     scores = [
         expvqa.load(place, quiet=True).aus(image, aus=[1, 12, 25])
@@ -59,8 +58,10 @@ def test_a_converted_folder_is_fine_tuned_and_goes_back_to_the_authors_format(fo
 
 def test_a_qformer_tokenizer_that_has_dec_already_gives_the_same_folder(folder, tmp_path):
     options = OPTIONS | {"qformer_tokenizer": GOLDEN / "bert_tokenizer_dec"}
-    other = conversion.convert(GOLDEN / "exp_vqa_trimmed.pth", tmp_path / "out", **options)
-    ids = [load(place, quiet=True)[1].qformer_tokenizer("AU12?")["input_ids"] for place in (folder, other)]
+    other = convert_checkpoint(GOLDEN / "exp_vqa_trimmed.pth", tmp_path / "out", **options)
+    ids = [
+        load_model(place, quiet=True)[1].qformer_tokenizer("AU12?")["input_ids"] for place in (folder, other)
+    ]
     assert ids[0] == ids[1]
 
 
@@ -89,13 +90,13 @@ def test_a_checkpoint_may_carry_the_frozen_language_model_along(tmp_path):
     torch.save(
         {"model": state | {f"llm_model.{k}": v for k, v in words.items()}, "epoch": 5}, tmp_path / "whole.pth"
     )
-    assert conversion.convert(tmp_path / "whole.pth", tmp_path / "out", **OPTIONS).is_dir()
+    assert convert_checkpoint(tmp_path / "whole.pth", tmp_path / "out", **OPTIONS).is_dir()
     name = next(k for k in words if "q_proj" in k)
     torch.save({"model": state | {f"llm_model.{name}": words[name] + 1}}, tmp_path / "other.pth")
     with pytest.raises(
         ModelError, match=f"not the language model that .* carries; 1 differ: llm_model.{name}"
     ):
-        conversion.convert(tmp_path / "other.pth", tmp_path / "out2", **OPTIONS)
+        convert_checkpoint(tmp_path / "other.pth", tmp_path / "out2", **OPTIONS)
 
 
 def test_of_the_eva_file_what_the_reference_leaves_out_is_left_out(tmp_path):
@@ -133,7 +134,7 @@ class Malicious:
 def refused(match: str, checkpoint, tmp_path: Path, error=ModelError, **options) -> None:
     out = tmp_path / "refused"
     with pytest.raises(error, match=match):
-        conversion.convert(checkpoint, out, **OPTIONS | options)
+        convert_checkpoint(checkpoint, out, **OPTIONS | options)
     assert not out.exists() and not list(tmp_path.glob(".*"))
 
 
@@ -176,7 +177,7 @@ def test_missing_surplus_and_wrongly_shaped_tensors_are_all_named(tmp_path):
     state |= {"surplus.one": torch.zeros(1), "surplus.two": torch.zeros(1), "llm_proj.bias": torch.zeros(7)}
     torch.save({"model": state}, tmp_path / "odd.pth")
     with pytest.raises(ModelError) as error:
-        conversion.convert(tmp_path / "odd.pth", tmp_path / "out", **OPTIONS)
+        convert_checkpoint(tmp_path / "odd.pth", tmp_path / "out", **OPTIONS)
     assert "3 missing: " + ", ".join(sorted(gone)) in str(error.value)
     assert "2 not known: surplus.one, surplus.two" in str(error.value)
     assert "1 of another shape: llm_proj.bias [7], expected [48]" in str(error.value)
@@ -248,12 +249,12 @@ def test_a_place_that_is_taken_or_full_is_left_alone(folder, tmp_path, monkeypat
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken.pth").write_text("mine")
     with pytest.raises(ModelError, match="taken: exists already"):
-        conversion.convert(GOLDEN / "exp_vqa_trimmed.pth", tmp_path / "taken", **OPTIONS)
+        convert_checkpoint(GOLDEN / "exp_vqa_trimmed.pth", tmp_path / "taken", **OPTIONS)
     with pytest.raises(ModelError, match="taken.pth: exists already"):
-        conversion.export(folder, tmp_path / "taken.pth")
+        export_checkpoint(folder, tmp_path / "taken.pth")
     assert (tmp_path / "taken.pth").read_text() == "mine"
     with pytest.raises(SettingsError, match="ends in .pth"):
-        conversion.export(folder, tmp_path / "back")
+        export_checkpoint(folder, tmp_path / "back")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     refused(r"0\.0 GB are needed, 0\.0 GB are free", GOLDEN / "exp_vqa_trimmed.pth", tmp_path)
@@ -277,7 +278,7 @@ def test_a_folder_that_is_no_whole_model_is_not_exported(folder, tmp_path):
         (GOLDEN / "llm", "found model type 'llama', expected 'instructblip'"),
     ):
         with pytest.raises(ModelError, match=message):
-            conversion.export(place, tmp_path / "out.pth")
+            export_checkpoint(place, tmp_path / "out.pth")
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     (broken / "model.safetensors").rename(broken / "other.safetensors")
@@ -285,5 +286,5 @@ def test_a_folder_that_is_no_whole_model_is_not_exported(folder, tmp_path):
         json.dumps({"weight_map": {"query_tokens": "../secret.safetensors"}})
     )
     with pytest.raises(ModelError, match=r"names a file outside of its folder: \.\./secret\.safetensors"):
-        conversion.export(broken, tmp_path / "out.pth")
+        export_checkpoint(broken, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()

@@ -11,11 +11,10 @@ from safetensors.torch import load_file
 from transformers import InstructBlipForConditionalGeneration, LlamaConfig
 
 import expvqa_lib as expvqa
-from expvqa_lib.model import convert as conversion
-from expvqa_lib.model import lavis
+from expvqa_lib.model import convert_checkpoint, export_checkpoint, lavis
 from expvqa_lib.model.answer import generate
 from expvqa_lib.model.forward import answer_loss, encode_images, language_inputs, query_image
-from expvqa_lib.model.load import load
+from expvqa_lib.model.load import load_model
 from expvqa_lib.model.tokenize import encode
 from expvqa_lib.training.finetune import batch_loss, freeze
 
@@ -31,7 +30,7 @@ def pairs() -> list[list[str]]:
 @pytest.fixture
 def loaded(folder):
     """Model and processor of the converted folder, with the rows of [PAD] that the original happened to have."""
-    model, processor = load(folder, quiet=True)
+    model, processor = load_model(folder, quiet=True)
     row = load_file(GOLDEN / "llm_pad_row.safetensors")
     with torch.no_grad():
         model.language_model.get_input_embeddings().weight[WORDS - 1] = row["embed_tokens"][0]
@@ -179,7 +178,7 @@ def test_the_final_vision_norm_keeps_its_own_epsilon_after_save_and_load(folder,
     probe = load_file(GOLDEN / "ln_probe.safetensors")
     expvqa.load(folder, quiet=True).save(tmp_path / "again")
     for place in (folder, tmp_path / "again"):
-        norm = load(place, quiet=True)[0].vision_model.post_layernorm
+        norm = load_model(place, quiet=True)[0].vision_model.post_layernorm
         assert difference(norm(probe["ln_in"]), probe["ln_out"]) < 1e-6
     plain = InstructBlipForConditionalGeneration.from_pretrained(folder).vision_model.post_layernorm
     assert (
@@ -189,7 +188,7 @@ def test_the_final_vision_norm_keeps_its_own_epsilon_after_save_and_load(folder,
 
 @pytest.mark.parametrize("base", ["eva_vit_base.pth", "exp_vqa_trimmed.pth"])
 def test_fz_over_its_base_is_the_complete_one(folder, tmp_path, base):
-    other = conversion.convert(
+    other = convert_checkpoint(
         GOLDEN / "exp_vqa_fz_trimmed.pth", tmp_path / "fz", base=GOLDEN / base, **OPTIONS
     )
     mine, whole = load_file(other / "model.safetensors"), load_file(folder / "model.safetensors")
@@ -197,7 +196,7 @@ def test_fz_over_its_base_is_the_complete_one(folder, tmp_path, base):
 
 
 def test_the_round_trip_is_exact(folder, tmp_path):
-    conversion.export(folder, tmp_path / "back.pth")
+    export_checkpoint(folder, tmp_path / "back.pth")
     mine, original = (
         torch.load(p, weights_only=True)["model"]
         for p in (tmp_path / "back.pth", GOLDEN / "exp_vqa_trimmed.pth")
@@ -309,8 +308,8 @@ def test_checkpoints_of_other_sizes_convert_and_compute_the_references_formulas(
         "qformer_heads": q_heads,
         "patch_size": sizes["patch"],
     }
-    model, processor = load(
-        conversion.convert(tmp_path / "other.pth", tmp_path / "out", **options), quiet=True
+    model, processor = load_model(
+        convert_checkpoint(tmp_path / "other.pth", tmp_path / "out", **options), quiet=True
     )
     assert (
         model.config.vision_config.image_size == sizes["image"]
@@ -325,7 +324,7 @@ def test_checkpoints_of_other_sizes_convert_and_compute_the_references_formulas(
     )
     theirs = reference_forward(state, sizes, pixels, ids, heads, q_heads)
     assert mine.std() > 0.01 and difference(mine, theirs) < 2e-5
-    conversion.export(tmp_path / "out", tmp_path / "back.pth")
+    export_checkpoint(tmp_path / "out", tmp_path / "back.pth")
     back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
     assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
 
@@ -338,8 +337,8 @@ def test_mixed_precision_is_kept_bit_by_bit(tmp_path):
     }
     torch.save({"model": state}, tmp_path / "half.pth")
     options = OPTIONS | {"vision_heads": 3}
-    conversion.export(
-        conversion.convert(tmp_path / "half.pth", tmp_path / "out", **options), tmp_path / "back.pth"
+    export_checkpoint(
+        convert_checkpoint(tmp_path / "half.pth", tmp_path / "out", **options), tmp_path / "back.pth"
     )
     back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
     assert all(
@@ -348,12 +347,12 @@ def test_mixed_precision_is_kept_bit_by_bit(tmp_path):
 
 
 def test_a_fine_tuned_key_bias_is_left_out_without_changing_what_is_computed(folder, golden):
-    model = load(folder, quiet=True)[0]
+    model = load_model(folder, quiet=True)[0]
     before = encode_images(model, golden["images"]).detach()
     for layer in model.vision_model.encoder.layers:
         layer.self_attn.qkv.bias.data[48:96] = 0.3
     assert difference(encode_images(model, golden["images"]), before) < 2e-5
-    mine, theirs = (lavis.to_lavis(m.state_dict()) for m in (model, load(folder, quiet=True)[0]))
+    mine, theirs = (lavis.to_lavis(m.state_dict()) for m in (model, load_model(folder, quiet=True)[0]))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 

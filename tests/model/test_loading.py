@@ -10,12 +10,13 @@ from transformers import InstructBlipConfig, InstructBlipForConditionalGeneratio
 
 import expvqa_lib as expvqa
 from expvqa_lib.errors import ModelError, SettingsError
+from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.model import load as loading
 from expvqa_lib.model.answer import score_yes_no
-from expvqa_lib.model.expvqa import ExpVQA
-from expvqa_lib.model.load import initialise, load, memory_needed
+from expvqa_lib.model.load import load_model, memory_needed
 from expvqa_lib.training.finetune import finetune
 from expvqa_lib.training.recipe import Recipe
+from tools.base_model.build import initialise
 
 
 @pytest.fixture
@@ -40,11 +41,11 @@ def test_each_precision_loads_asks_scores_and_explains(folder, image, dtype):
 
 
 def test_one_line_says_how_much_memory_it_takes(folder, model, capfd):
-    load(folder)
+    load_model(folder)
     out, err = capfd.readouterr()
     size = f"{model.num_parameters() / 1e6:,.1f} million parameters take {4 * model.num_parameters() / 1e9:.3f} GB in float32 on cpu"
     assert out == "" and err.splitlines() == [err.strip()] and f"{folder}: {size}" in err
-    load(folder, dtype="bfloat16", quiet=True)
+    load_model(folder, dtype="bfloat16", quiet=True)
     assert capfd.readouterr() == ("", "")
 
 
@@ -68,7 +69,7 @@ def test_what_does_not_fit_is_refused_before_it_is_read(folder, monkeypatch):
         ModelError,
         match=r"does not fit: .* GB in float32 on cpu \(0\.0 GB free\); try dtype='bfloat16' or dtype='float16'",
     ):
-        load(folder)
+        load_model(folder)
 
 
 def test_bits_without_the_extra_and_unknown_settings_are_named(folder, monkeypatch):
@@ -77,7 +78,7 @@ def test_bits_without_the_extra_and_unknown_settings_are_named(folder, monkeypat
         ModelError,
         match=r"4 bits need bitsandbytes, which is not installed: pip install 'expvqa\[quantization\]'",
     ):
-        load(folder, bits=4)
+        load_model(folder, bits=4)
     monkeypatch.undo()
     for options, message in (
         ({"bits": 3}, "bits=3: expected 8 or 4"),
@@ -85,10 +86,10 @@ def test_bits_without_the_extra_and_unknown_settings_are_named(folder, monkeypat
         ({"device": "nowhere"}, "device 'nowhere' cannot be used here"),
     ):
         with pytest.raises(SettingsError, match=message):
-            load(folder, **options)
+            load_model(folder, **options)
     if not torch.cuda.is_available():
         with pytest.raises(SettingsError, match="device 'cuda' cannot be used here"):
-            load(folder, device="cuda")
+            load_model(folder, device="cuda")
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -120,7 +121,7 @@ def test_large_models_go_to_an_accelerator_in_half_precision_and_small_ones_stay
 
 def test_the_language_model_can_be_held_in_half_precision_alone(folder):
     for name in ("bfloat16", "float16"):
-        model = load(folder, quiet=True, language_dtype=name)[0]
+        model = load_model(folder, quiet=True, language_dtype=name)[0]
         assert {p.dtype for p in model.language_model.parameters()} == {getattr(torch, name)}
         assert {
             p.dtype for name, p in model.named_parameters() if not name.startswith("language_model.")
@@ -190,6 +191,6 @@ def test_an_encoder_decoder_language_model_answers_scores_and_explains_but_does_
 def test_another_kind_of_model_is_refused(tmp_path):
     T5Config().save_pretrained(tmp_path / "t5")
     with pytest.raises(ModelError, match="found model type 't5', expected 'instructblip'"):
-        load(tmp_path / "t5")
+        load_model(tmp_path / "t5")
     with pytest.raises(ModelError, match="no InstructBLIP model could be loaded"):
-        load(tmp_path / "nothing")
+        load_model(tmp_path / "nothing")

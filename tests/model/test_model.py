@@ -16,8 +16,8 @@ from expvqa_lib.model.forward import (
     language_inputs,
     query_image,
 )
-from expvqa_lib.model.load import Size, build
 from expvqa_lib.model.tokenize import encode
+from tools.base_model.build import Size, build
 
 QUESTIONS = ["Does this person pull lip corner?", "What is this person's face doing?", "Why?"]
 ANSWERS = [

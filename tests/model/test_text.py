@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from expvqa_lib.model.tokenize import MAX_ANSWER, MAX_QUESTION, encode, train_tokenizers
+from expvqa_lib.model.tokenize import MAX_ANSWER, MAX_QUESTION, encode
 from expvqa_lib.questions import ask_q1, ask_q3
 from tools.base_model.pretrain import vocabulary_texts
 from tools.base_model.questions import passage
+from tools.base_model.tokenizers import train_tokenizers
 
 QUESTIONS = ["Does this person pull lip corner?", ask_q1(), "Describe all facial actions of this face."]
 ANSWERS = [

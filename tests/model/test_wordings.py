@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerFast, T5Config
 
 from expvqa_lib.errors import ModelError
 from expvqa_lib.model.answer import _prompt, embed_images, generate, score_yes_no
-from expvqa_lib.model.load import Size, build
 from expvqa_lib.model.tokenize import make_processor
 from expvqa_lib.model.yes_no import beginnings
 from expvqa_lib.questions import ask_q3, read_yes_no
+from tools.base_model.build import Size, build
 
 AUS = (1, 4, 12, 25)
 SPECIAL = ["[PAD]", "<s>", "</s>", "<image>"]

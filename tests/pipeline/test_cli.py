@@ -54,7 +54,7 @@ def test_usage_errors_exit_with_2(arguments, capsys):
 def test_the_papers_recipe_trains_a_model_of_ones_own_on_pairs_of_ones_own(
     model, processor, pairs, tmp_path, capsys, variant
 ):
-    from expvqa_lib.model.expvqa import ExpVQA, load
+    from expvqa_lib.expvqa import ExpVQA, load
 
     ExpVQA(model, processor).save(tmp_path / "start")
     pairs.save_to_disk(tmp_path / "pairs")
@@ -100,7 +100,7 @@ def test_the_papers_recipe_trains_a_model_of_ones_own_on_pairs_of_ones_own(
 def test_action_units_can_be_left_out_of_own_pairs_and_ablations_named(
     model, processor, pairs, tmp_path, capsys, monkeypatch
 ):
-    from expvqa_lib.model.expvqa import ExpVQA
+    from expvqa_lib.expvqa import ExpVQA
     from expvqa_lib.training import finetune as training
 
     ExpVQA(model, processor).save(tmp_path / "start")

@@ -12,7 +12,7 @@ import pytest
 
 from expvqa_lib.data.table import SPLITS
 from expvqa_lib.errors import ExpVQAError, SettingsError
-from expvqa_lib.model.expvqa import load
+from expvqa_lib.expvqa import load
 from expvqa_lib.pipeline import profiles
 from expvqa_lib.pipeline.profiles import BASE, Profile
 from expvqa_lib.pipeline.run import MODELS, Run, repository_root

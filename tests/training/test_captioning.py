@@ -148,7 +148,7 @@ def test_the_command_writes_pairs_with_pseudo_captions(drawn, told, tmp_path, ca
     faces = drawn[drawn["dataset"] != "synth_wild"]
     root = faces["image"].iloc[0].rpartition("/data/")[0] + "/data"
     table.write_table(faces.assign(image=faces["image"].str.removeprefix(f"{root}/")), f"{root}/mine.parquet")
-    captioner = str(expvqa.companion.QUICK)
+    captioner = str(expvqa.expvqa.QUICK)
     assert (
         main(
             [

@@ -14,7 +14,7 @@ import torch
 import yaml
 from weights import weights
 
-from expvqa_lib.model.expvqa import ExpVQA
+from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.training import finetune as training
 from expvqa_lib.training.recipe import VARIANTS
 
@@ -41,11 +41,11 @@ def launch(processes: int, *command) -> str:
 DISTRIBUTED = """
 import sys, datasets, torch
 torch.set_num_threads(1)
-from expvqa_lib.model import load
+from expvqa_lib.model import load_model
 from expvqa_lib.recipe import Recipe
 from expvqa_lib.training import finetune
 start, pairs, folder, variant, images = sys.argv[1:]
-model, processor = load(start, quiet=True)
+model, processor = load_model(start, quiet=True)
 recipe = Recipe(steps=6, images=int(images), pairs_per_image=3, validate_every=3, seed=3, augment=variant == "exp_vqa")
 finetune(model, processor, datasets.load_from_disk(pairs), folder, variant=variant, recipe=recipe)
 """
@@ -77,13 +77,13 @@ import copy, sys, datasets, torch, yaml
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 from expvqa_lib.batches import Collator, ImagePairs
-from expvqa_lib.model import load
+from expvqa_lib.model import load_model
 from expvqa_lib.recipe import Recipe
 from expvqa_lib.training import _Trained, batch_loss, freeze
 torch.set_num_threads(1)
 start, pairs, variant, layers = sys.argv[1:]
 dist.init_process_group("gloo")
-model, processor = load(start, quiet=True)
+model, processor = load_model(start, quiet=True)
 recipe = Recipe(pairs_per_image=3, augment=False)
 items = ImagePairs(datasets.load_from_disk(pairs)["train"], recipe)
 shares = [Collator(processor, recipe)([items[k] for k in some]) for some in ((0, 1, 20, 30), (2, 3, 21, 31))]
@@ -141,9 +141,9 @@ import sys, pandas as pd, torch
 torch.set_num_threads(1)
 from accelerate import PartialState
 from expvqa_lib.answering import embed_images, generate, score_yes_no
-from expvqa_lib.model import load
+from expvqa_lib.model import load_model
 start, folder, *images = sys.argv[1:]
-model, processor = load(start, quiet=True)
+model, processor = load_model(start, quiet=True)
 for count in (len(images), 1, 0):
     scores = score_yes_no(model, processor, images[:count], [1, 12, 25], batch=4)
     told = generate(model, processor, images[:count], ["Why?"] * count, max_new_tokens=4)

@@ -19,7 +19,7 @@ import pytest
 from transformers import Trainer
 from weights import changed, weights
 
-from expvqa_lib.model.expvqa import ExpVQA
+from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.training import dataset as batches
 from expvqa_lib.training.dataset import ImagePairs
 from expvqa_lib.training.finetune import finetune
@@ -128,10 +128,10 @@ KILLED = """
 import sys, datasets, torch
 torch.set_num_threads(1)
 from dataclasses import replace
-from expvqa_lib.model import load
+from expvqa_lib.model import load_model
 from expvqa_lib.recipe import Recipe
 from expvqa_lib.training import finetune
-model, processor = load(sys.argv[1], quiet=True)
+model, processor = load_model(sys.argv[1], quiet=True)
 recipe = Recipe(steps=30, images=4, pairs_per_image=3, validate_every=3, seed=3, workers=int(sys.argv[4]))
 finetune(model, processor, datasets.load_from_disk(sys.argv[2]), sys.argv[3], recipe=recipe)
 """

@@ -16,7 +16,7 @@ from PIL import Image
 from weights import changed, weights
 
 from expvqa_lib.errors import ModelError, SettingsError, TrainingError
-from expvqa_lib.model.expvqa import load
+from expvqa_lib.expvqa import load
 from expvqa_lib.model.tokenize import encode
 from expvqa_lib.training import finetune as training
 from expvqa_lib.training.dataset import Collator, ImagePairs

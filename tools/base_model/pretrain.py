@@ -4,7 +4,7 @@
 2. `pretrain_language`: the language model reads text only: facts in a prefix, a question, an answer.
 3. `align`: the Q-Former learns to hand the frozen language model what questions about landmarks, motion, identity and scene need.
 
-The faces move at random and no AU or emotion label of an image enters any stage. `python -m expvqa_lib.pretraining` rebuilds the base.
+The faces move at random and no AU or emotion label of an image enters any stage. `python -m tools.base_model.pretrain` rebuilds the base.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from expvqa_lib.expvqa import DRAWN_FACES
 from expvqa_lib.files import atomic, fingerprint, write_json
 from expvqa_lib.model.forward import (
     answer_loss,
@@ -32,11 +33,12 @@ from expvqa_lib.model.forward import (
     language_inputs,
     query_image,
 )
-from expvqa_lib.model.load import DRAWN, TINY, Size, build
-from expvqa_lib.model.tokenize import encode, make_processor, train_tokenizers
-from expvqa_lib.synthfacs.face import BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face, Rendering
+from expvqa_lib.model.tokenize import encode, make_processor
+from expvqa_lib.synthfacs.face import AUS, BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face, Rendering
 from expvqa_lib.synthfacs.render import render
+from tools.base_model.build import TINY, Size, build
 from tools.base_model.questions import PARTS, image_questions, measure, passage, random_face, to_spans
+from tools.base_model.tokenizers import train_tokenizers
 
 
 @dataclass(frozen=True)
@@ -410,7 +412,7 @@ def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -
             ),
         ),
     }
-    model.config.trained_on = DRAWN
+    model.config.trained_on, model.config.aus = DRAWN_FACES, list(AUS)
     with atomic(folder) as temporary:
         model.half().save_pretrained(temporary)
         processor.save_pretrained(temporary)
@@ -439,9 +441,9 @@ def _stage(path: Path, model, train: Callable[[], list[float]]) -> list[float]:
 
 
 def main() -> None:
-    """`python -m expvqa_lib.pretraining --output DIR [--faces N ...]`."""
+    """`python -m tools.base_model.pretrain --output DIR [--faces N ...]`."""
     parser = argparse.ArgumentParser(
-        prog="python -m expvqa_lib.pretraining", description="Rebuild the tiny base model."
+        prog="python -m tools.base_model.pretrain", description="Rebuild the tiny base model."
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     for name, value in asdict(Budget()).items():

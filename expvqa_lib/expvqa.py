@@ -1,0 +1,231 @@
+"""The model as a person uses it: ask about a photo, score its action units, see where the model looked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from transformers import (
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
+)
+
+from . import questions
+from .attention.explain import relevance
+from .attention.methods import METHODS
+from .data.face_crop import crop_face
+from .data.images import load_image
+from .errors import ModelError, SettingsError
+from .facs import ACTION_UNITS
+from .model.answer import generate, score_yes_no
+from .model.load import load_model
+from .plots.faces import attention_gallery
+
+QUICK = Path(__file__).parent / "assets" / "quick"
+"""The tiny Exp-VQA that the quick profile trains."""
+
+INSTRUCTBLIP = "Salesforce/instructblip-vicuna-7b"
+
+DRAWN_FACES = "drawn faces"
+"""`config.trained_on` of the tiny models."""
+
+NOTICES = {
+    DRAWN_FACES: "This is the quick profile's tiny model: it was trained on drawn faces, so its answer about a "
+    "photograph is an experiment, not a finding.",
+    INSTRUCTBLIP: "InstructBLIP was trained on photographs, but never on action units: its answers are guesses. "
+    "`expvqa.load` also takes the folder of a converted or fine-tuned Exp-VQA.",
+}
+"""What a user must know before trusting an answer, by `config.trained_on` or by hub name."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where the model looked: the image, the question, the answer's first word, P(yes), and a map [h, h] (maximum 1)."""
+
+    image: Image.Image
+    question: str
+    answer: str
+    p_yes: float
+    heat: np.ndarray
+
+    def plot(self) -> Figure:
+        """Draw the map over the face."""
+        is_yes_no = self.answer in (questions.YES, questions.NO)
+        answer = f"{self.answer} (P(yes) = {self.p_yes:.2f})" if is_yes_no else self.answer
+        return attention_gallery(
+            [{"image": self.image, "heat": self.heat, "title": self.question, "answer": answer}]
+        )
+
+
+class ExpVQA:
+    """A fine-tuned InstructBLIP with its processor; `load` returns one.
+
+    An image is a path, a PIL image, an array, bytes or a file object. `crop` finds the face and cuts it out first.
+    """
+
+    def __init__(
+        self,
+        model: InstructBlipForConditionalGeneration,
+        processor: InstructBlipProcessor,
+        notice: str | None = None,
+    ) -> None:
+        self.model, self.processor, self.notice = model.eval(), processor, notice
+
+    def ask(self, images, question: str, *, samples: int = 1, crop: bool = True, seed: int = 0):
+        """Answer a question about one image or a list of images.
+
+        Args:
+            question: any text; `expvqa_lib.questions` has the wordings that the model was trained on.
+            samples: draw that many answers by nucleus sampling, from `seed`.
+
+        Returns:
+            The answer; a list of answers where `samples` > 1; for a list of images a table with columns image,
+            question, answer.
+
+        Raises:
+            SettingsError: the question is empty, or `samples` is below 1.
+            ImageError: an image is missing or unreadable.
+        """
+        if not question.strip():
+            raise SettingsError("the question is empty; ask something, for instance: " + questions.ask_q1())
+        if samples < 1:
+            raise SettingsError(f"samples is {samples}; expected 1 or more")
+        images, is_list = _as_list(images)
+        faces = [self._face(image, crop) for image in images]
+        answers = generate(
+            self.model, self.processor, faces, [question] * len(faces), samples=samples, seed=seed
+        )
+        if not is_list:
+            return answers[0] if samples > 1 else answers[0][0]
+        names = [_name(image) for image in images]
+        rows = [
+            (name, question, answer) for name, some in zip(names, answers, strict=True) for answer in some
+        ]
+        return pd.DataFrame(rows, columns=["image", "question", "answer"])
+
+    def aus(self, images, aus: Sequence[int] | None = None, *, crop: bool = True) -> pd.Series | pd.DataFrame:
+        """Probability of each AU in [0, 1], the mean over the wordings of Q3: a row for one image, a table for a list.
+
+        By default of all AUs that the model can answer: those named in its configuration (`config.aus`), else all of `facs`.
+        """
+        aus = aus or getattr(self.model.config, "aus", None) or list(ACTION_UNITS)
+        images, is_list = _as_list(images)
+        table = self._scores([self._face(image, crop) for image in images], aus)
+        table.index = [_name(image) for image in images]
+        return table if is_list else table.iloc[0]
+
+    def explain(
+        self,
+        image,
+        au: int | None = None,
+        *,
+        question: str | None = None,
+        method: str = METHODS[0],
+        crop: bool = True,
+    ) -> Explanation:
+        """Map where the model looked: for a yes to Q3 about an AU, or for the first word of its answer to a question.
+
+        With an AU, `p_yes` is that of `aus`; `method` is one of `attention.METHODS`.
+        """
+        if au is None and not (question or "").strip():
+            raise SettingsError("explain needs an AU number or a question")
+        face = self._face(image, crop)
+        text = question if au is None else questions.ask_q3(au)
+        targets = None if au is None else [questions.YES]
+        maps, p_yes, words = relevance(
+            self.model, self.processor, [face], [text], targets=targets, method=method
+        )
+        if au is None:
+            return Explanation(face, text, words[0], float(p_yes[0]), maps[0])
+        score = float(self._scores([face], [au]).iat[0, 0])
+        return Explanation(face, text, questions.YES if score >= 0.5 else questions.NO, score, maps[0])
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model and its processor to a folder that `load` and transformers read."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def _scores(self, faces: Sequence[Image.Image], aus: Sequence[int]) -> pd.DataFrame:
+        return score_yes_no(self.model, self.processor, faces, aus, wordings=range(len(questions.Q3)))
+
+    @staticmethod
+    def _face(image, crop: bool) -> Image.Image:
+        if not crop:
+            return load_image(image)
+        found = crop_face(image)
+        if found.notice:
+            warnings.warn(f"{_name(image)}: {found.notice}", stacklevel=4)
+        return found.image
+
+
+def load(
+    source: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    bits: int | None = None,
+    quiet: bool = False,
+) -> ExpVQA:
+    """Load a folder or a name on the Hugging Face hub, or without `source` the quick profile's tiny Exp-VQA.
+
+    The options are those of `model.load`.
+
+    Raises:
+        ModelError: there is no InstructBLIP model, it cannot be read, it does not fit in memory, or an extra is missing.
+        SettingsError: the device, dtype or bits are unknown.
+    """
+    quiet = quiet or source is None
+    model, processor = load_model(source or QUICK, device=device, dtype=dtype, bits=bits, quiet=quiet)
+    trained_on = getattr(model.config, "trained_on", str(source))
+    return ExpVQA(model, processor, NOTICES.get(trained_on))
+
+
+def options_for_gpu() -> dict:
+    """Options of `load` with which InstructBLIP-Vicuna-7B fits the free memory of this machine's CUDA GPU.
+
+    Raises:
+        ModelError: there is no CUDA GPU, or too little of its memory is free.
+    """
+    if not torch.cuda.is_available():
+        raise ModelError(f"{INSTRUCTBLIP} needs a CUDA GPU, and there is none")
+    # a T4 (7.5) only imitates bfloat16
+    dtype = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
+    free = torch.cuda.mem_get_info()[0] / 1e9
+    for bits, needed in ((None, 18), (4, 8)):  # GB: the weights, and 2 GB to compute with
+        if needed <= free:
+            return {"source": INSTRUCTBLIP, "device": "cuda", "dtype": dtype, "bits": bits}
+    raise ModelError(
+        f"{INSTRUCTBLIP} needs 8 GB on the GPU, and the {torch.cuda.get_device_name()} has {free:.0f} GB free"
+    )
+
+
+def hardware_note() -> str:
+    """Say in Markdown which model suits this machine: the 7B one where a CUDA GPU can hold it, else the tiny one."""
+    try:
+        bits = options_for_gpu()["bits"]
+    except ModelError as error:
+        return (
+            f"The tiny model answers here: {error}. In Colab choose *Runtime*, *Change runtime type*, *T4 GPU* "
+            "and start again."
+        )
+    precision = f"with its language model in {bits} bits" if bits else "in half precision"
+    return (
+        f"The {torch.cuda.get_device_name()} can hold InstructBLIP-Vicuna-7B {precision}. Set `big = True` below to ask "
+        "it instead of the tiny model; about 32 GB of files are downloaded first."
+    )
+
+
+def _as_list(images) -> tuple[list, bool]:
+    is_list = isinstance(images, list | tuple | pd.Series)
+    return (list(images) if is_list else [images]), is_list
+
+
+def _name(image) -> str:
+    return str(image) if isinstance(image, str | Path) else type(image).__name__
