@@ -1,5 +1,6 @@
 """Faces with labels as tables, whatever they come from, and the photos themselves."""
 
+from . import inspection
 from .crop import crop_corpus
 from .face_crop import crop_face
 from .images import ImageSource, load_image
@@ -24,6 +25,7 @@ __all__ = [
     "concat_tables",
     "crop_corpus",
     "crop_face",
+    "inspection",
     "labelled_aus",
     "load_image",
     "read_available",

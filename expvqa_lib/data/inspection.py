@@ -1,0 +1,164 @@
+"""What notebooks 01 and 02 show of a face table and its pairs: counts, examples, who is in which split."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from .. import questions
+from ..facs import ACTION_UNITS, AREAS, EMOTIONS
+from ..files import fingerprint
+from .table import SPLITS, au_labels, labelled_aus
+
+_MOST_PICTURES = 50_000
+"""Pictures whose bytes are compared; of more, their paths."""
+
+
+class Overview(NamedTuple):
+    """What `plots.data_overview` takes: example faces with captions, and the labels of each data set."""
+
+    images: list[str]
+    captions: list[str]
+    labels: dict[str, pd.DataFrame]
+    emotions: dict[str, pd.Series]
+
+
+def people(faces: pd.DataFrame) -> pd.Series:
+    """Name the person behind each face: the rendered identity, or data set and subject."""
+    names = faces["dataset"] + " " + faces["subject"].astype(str)
+    if "face" not in faces:
+        return names
+    return faces["face"].map(lambda text: str(json.loads(text)["identity"]), na_action="ignore").fillna(names)
+
+
+def count_faces(faces: pd.DataFrame) -> pd.DataFrame:
+    """Count faces and people by data set and split, and the AUs and emotions that are labelled."""
+    split = pd.Categorical(faces["split"], SPLITS)
+    groups = faces.assign(person=people(faces), split=split).groupby(["dataset", "split"], observed=False)
+    counts = groups.agg(faces=("image", "size"), people=("person", "nunique")).unstack("split")
+    for name, rows in faces.groupby("dataset"):
+        counts.loc[name, ("labels", "AUs")] = len(labelled_aus(rows))
+        counts.loc[name, ("labels", "emotions")] = rows["emotion"].dropna().str.split("+").explode().nunique()
+    return counts.astype(int)
+
+
+def overview(faces: pd.DataFrame, seed: int) -> Overview:
+    """Take the first training people in a random order, equally many of each data set, with their labels."""
+    corpora = dict(list(faces.groupby("dataset", sort=False)))
+    train = faces.assign(person=people(faces))[faces["split"] == "train"]
+    train = train.sample(frac=1, random_state=seed).drop_duplicates("person")
+    each = max(3, 24 // len(corpora))
+    examples = pd.concat(train[train["dataset"] == name].head(each) for name in corpora)
+    emotions = {name: rows["emotion"].dropna() for name, rows in corpora.items()}
+    return Overview(
+        examples["image"].tolist(),
+        [_caption(face) for face in examples.to_dict("records")],
+        {name: rows for name, rows in corpora.items() if labelled_aus(rows)},
+        {name: words.str.split("+").explode() for name, words in emotions.items() if len(words)},
+    )
+
+
+def _caption(face: Mapping) -> str:
+    labels = au_labels(face)
+    present = " ".join(str(au) for au, label in labels.items() if label)
+    emotion = face["emotion"] if pd.notna(face["emotion"]) else ""
+    aus = f"AU {present}" if present else "no AU" if labels else ""
+    return f"{face['dataset'].removeprefix('synth_')}: {', '.join(filter(None, (emotion, aus)))}"
+
+
+def au_prevalence(faces: pd.DataFrame) -> pd.DataFrame:
+    """Percent of the labelled faces that show each AU, by data set and split; NaN where unlabelled."""
+    aus = [ACTION_UNITS[au].name for au in labelled_aus(faces)]
+    percent = 100 * faces.groupby(["dataset", "split"])[aus].mean().astype(float).T
+    percent = percent.reindex(columns=SPLITS, level="split")
+    return percent.dropna(axis="columns", how="all")
+
+
+def emotion_counts(faces: pd.DataFrame) -> pd.DataFrame:
+    """Count the faces of each emotion by data set, beside the prototype that FACS gives the emotion."""
+    faces = faces.assign(emotion=faces["emotion"].str.split("+")).explode("emotion")
+    counts = pd.crosstab(faces["emotion"], faces["dataset"])
+    prototypes = {name: " ".join(f"AU{au}" for au in kind.prototype) for name, kind in EMOTIONS.items()}
+    return counts.assign(prototype=counts.index.map(prototypes).fillna(""))
+
+
+def shared_between_splits(faces: pd.DataFrame) -> pd.DataFrame:
+    """Count the people and pictures that two splits share; pictures by their bytes where not too many."""
+    few = len(faces) <= _MOST_PICTURES
+    pictures = [fingerprint(Path(image).read_bytes()) if few else image for image in faces["image"]]
+    faces = faces.assign(person=people(faces), picture=pictures)
+    sets = {
+        (split, kind): set(faces.loc[faces["split"] == split, kind])
+        for split, kind in itertools.product(SPLITS, ("person", "picture"))
+    }
+    names = {"person": "people in both", "picture": "equal pictures in both"}
+    pairs = list(itertools.combinations(SPLITS, 2))
+    return pd.DataFrame(
+        {f"{a} and {b}": [len(sets[a, kind] & sets[b, kind]) for kind in names] for a, b in pairs},
+        index=list(names.values()),
+    )
+
+
+def example_video(faces: pd.DataFrame) -> tuple[dict[int, str], pd.DataFrame]:
+    """Return the first frames of the first test person: pictures by frame number, and each AU's curve.
+
+    A curve is the intensity in [0, 1] of rendered faces, else the label; AUs that never move are left out.
+    """
+    video = faces[faces["split"] == "test"]
+    video = video[video["subject"] == video["subject"].iat[0]]
+    if "face" in faces:  # frames are called 01-0003: the third frame of the first video
+        video = video[video["frame"].str[:2] == video["frame"].iat[0][:2]]
+        numbers, curves = video["frame"].str[3:].astype(int), video.filter(regex=r"^AU\d+_intensity$")
+    else:
+        video = video.head(12)
+        numbers, curves = range(len(video)), video[[ACTION_UNITS[au].name for au in labelled_aus(faces)]]
+    curves = (
+        curves.astype(float).set_axis(numbers).rename(columns=lambda name: name.removesuffix("_intensity"))
+    )
+    return dict(zip(numbers, video["image"], strict=True)), curves.loc[:, curves.max() > 0]
+
+
+def example_pairs(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Draw up to four training pairs of each type, from every data set; of Q3 a yes and a no.
+
+    Args:
+        pairs: `text_input`, `text_output`, `image`, `dataset`, `split`, `question_type`, `au`.
+    """
+    pairs = pairs[pairs["split"] == "train"].sample(frac=1, random_state=seed)
+    pairs = pairs.drop_duplicates(["dataset", "question_type", "text_output", "au"])
+    single = pairs["question_type"] == "Q3"
+    pairs = pairs.assign(answer=pairs["text_output"].where(single, ""))
+    examples = pairs.groupby(["dataset", "question_type", "answer"]).head(2)
+    examples = examples.sort_values(["question_type", "dataset"], kind="stable")
+    repeated = examples["question_type"].eq("Q3") & examples.duplicated(
+        ["question_type", "dataset", "answer"]
+    )
+    return examples[~repeated].groupby("question_type").head(4)
+
+
+def q3_balance(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Count the Q3 questions about each AU by data set and split; the answer is yes to one of three."""
+    single = pairs[pairs["question_type"] == "Q3"]
+    counts = single.groupby(["dataset", "split", "au"]).size().unstack(["dataset", "split"])
+    return counts.reindex(columns=SPLITS, level="split").fillna(0).astype(int).rename("AU{:.0f}".format)
+
+
+def wordings(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Count how many training questions use each wording, and say whose it is."""
+    asked = pairs.loc[pairs["split"] == "train", "text_input"].value_counts()
+    kinds = {"Q1, emotion labelled": questions.Q1_EMOTION, "Q1, actions alone": questions.Q1_ACTIONS}
+    kinds |= {"Q2": questions.Q2, "Q3": questions.Q3}
+    units, rows = ACTION_UNITS.values(), []
+    for kind, texts in kinds.items():
+        for text in texts:
+            forms = {text.format(area=area) for area in AREAS} if kind == "Q2" else {text}
+            if kind == "Q3":
+                forms = {text.format(verb=u.verb, noun=u.noun, number=u.number) for u in units}
+            author = "the paper" if text == questions.ask_q1() else "this companion"
+            rows.append((kind, text, author, int(asked.reindex(list(forms)).sum())))
+    return pd.DataFrame(rows, columns=["type", "wording", "author", "training pairs"]).set_index("type")
