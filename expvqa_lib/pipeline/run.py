@@ -167,7 +167,9 @@ class Run:
                 quiet=self.is_drawn,
             )
             features = self.run_dir / "features"
-            finetune(model, processor, pairs, folder, variant=variant_of(name), recipe=recipe, features=features)
+            finetune(
+                model, processor, pairs, folder, variant=variant_of(name), recipe=recipe, features=features
+            )
         return folder
 
     def recipe(self, name: str) -> Recipe:

@@ -258,7 +258,7 @@ def test_the_command_makes_pairs_that_a_model_trains_on(tmp_path, root, capsys):
         "float32",
         "--images",
         "4",
-        "--questions",
+        "--pairs-per-image",
         "4",
         "--epochs",
         "1",

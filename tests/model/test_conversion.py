@@ -65,21 +65,14 @@ def test_a_qformer_tokenizer_that_has_dec_already_gives_the_same_folder(folder, 
     assert ids[0] == ids[1]
 
 
-def test_the_command_line_converts_both_ways(tmp_path, capsys):
-    out, back = tmp_path / "out", tmp_path / "back.pth"
-    given = [
-        "--language-model",
-        str(GOLDEN / "llm"),
-        "--qformer-tokenizer",
-        str(GOLDEN / "bert_tokenizer"),
-        "--output",
-        str(out),
-    ]
-    checkpoint = str(GOLDEN / "exp_vqa_fz_trimmed.pth")
-    heads = ["--vision-heads", "4", "--qformer-heads", "4", "--patch-size", "14"]
-    assert main(["convert", checkpoint, *given, *heads, "--base", str(GOLDEN / "eva_vit_base.pth")]) == 0
-    assert main(["convert", str(out), "--to-lavis", "--output", str(back)]) == 0
-    assert "expvqa ask --model" in capsys.readouterr().out and back.is_file()
+def test_the_command_line_converts_the_full_size_and_back(tmp_path, capsys):
+    out, back = str(tmp_path / "out"), tmp_path / "back.pth"
+    checkpoint, base = str(GOLDEN / "exp_vqa_fz_trimmed.pth"), str(GOLDEN / "eva_vit_base.pth")
+    given = ["--language-model", str(GOLDEN / "llm"), "--qformer-tokenizer", str(GOLDEN / "bert_tokenizer")]
+    assert main(["convert", checkpoint, *given, "--base", base, "--output", out]) == 1
+    assert "heads 12 do not divide the width 32" in capsys.readouterr().err  # the full size has 12
+    convert_checkpoint(checkpoint, out, **OPTIONS, base=base)
+    assert main(["convert", out, "--to-lavis", "--output", str(back)]) == 0 and back.is_file()
     assert main(["convert", checkpoint, "--output", str(tmp_path / "other")]) == 1
     assert "--language-model is missing" in capsys.readouterr().err
 

@@ -1,0 +1,62 @@
+"""Check the folder of a data set, read it or your own labels into a face table, or cut the faces out.
+
+examples:
+  expvqa data check BP4D --root data/BP4D
+  expvqa data read BP4D --root data/BP4D --output tables/BP4D.parquet
+  expvqa data crop tables/BP4D.parquet --root data/BP4D --output faces
+  expvqa data read own --root photos --labels labels.csv --output own.parquet
+"""
+
+import argparse
+
+from ...data import crop, readers
+from ...data.readers import report
+from ...errors import SettingsError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `expvqa data`."""
+    parser.add_argument(
+        "action",
+        choices=("check", "read", "crop"),
+        help="report on the data set; write its face table and split; cut out the faces of a face table",
+    )
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="one of docs/datasets.md; with --labels own, OpenFace, Py-Feat or LibreFace; crop: face table",
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="FILE",
+        help="your own CSV or Parquet table, or the output of the AU tool",
+    )
+    parser.add_argument(
+        "--root", required=True, metavar="DIR", help="folder of the data set as it was distributed"
+    )
+    parser.add_argument(
+        "--output", metavar="PATH", help="read: the face table, .parquet; crop: the folder for the faces"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the report of the data set; with `read` and `crop`, write the output."""
+    given = {"labels": options.labels} if options.labels else {}
+    if options.action == "check":
+        print(report.report(readers.read_corpus(options.dataset, options.root, **given), progress=True))
+        return
+    if not options.output:
+        raise SettingsError(
+            f"{options.action} needs --output: a face table such as bp4d.parquet, or the folder for faces"
+        )
+    if options.action == "crop":
+        cropped = crop.crop_corpus(options.dataset, options.root, options.output)
+        counts = f"{len(cropped.table)} faces of {cropped.read} rows"
+        dropped = "".join(f", {count} dropped: {reason}" for reason, count in cropped.dropped.items())
+        print(f"{options.output}: {counts}{dropped}; use it as --data-root")
+        return
+    reading = readers.read_and_keep(options.dataset, options.root, options.output, **given)
+    print(report.rows(reading).to_string(index=False))
+    print(f"{options.output}: the face table, with images relative to {reading.root}")
+    print(f"{readers.split_path(options.output)}: its split")
