@@ -162,3 +162,20 @@ def wordings(pairs: pd.DataFrame) -> pd.DataFrame:
             author = "the paper" if text == questions.ask_q1() else "this companion"
             rows.append((kind, text, author, int(asked.reindex(list(forms)).sum())))
     return pd.DataFrame(rows, columns=["type", "wording", "author", "training pairs"]).set_index("type")
+
+
+def label_answers(faces: pd.DataFrame, asked: Mapping[str, str], area: str, au: int) -> list[tuple]:
+    """What the labels answer to one question of each type: rows of face, question, `Label`, answer.
+
+    Args:
+        asked: the question by type, `Q1`, `Q2` about `area` and `Q3` about `au`.
+    """
+    rows = []
+    for number, face in enumerate(faces.to_dict("records")):
+        labels, emotion = au_labels(face), face["emotion"] if pd.notna(face["emotion"]) else None
+        present = [n for n, label in labels.items() if label]
+        single = {1: questions.YES, 0: questions.NO}.get(labels.get(au))
+        answers = questions.answer_q1(present, emotion), questions.answer_q2(labels, area), single
+        for kind, answer in zip(("Q1", "Q2", "Q3"), answers, strict=True):
+            rows.append((number, asked[kind], "Label", answer or "not labelled"))
+    return rows

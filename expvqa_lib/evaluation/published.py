@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import SettingsError, TableError
+from ..facs import BP4D_AUS, au_column
+from .tables import NAMES as MODEL_NAMES
 
 FOLDER = Path(__file__).parents[1] / "assets" / "published"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.csv")))
@@ -100,3 +102,53 @@ def _wide(rows: pd.DataFrame, keys: list[str], dataset: str) -> pd.DataFrame:
     aus = sorted((c for c in table if c.startswith("AU")), key=lambda name: int(name[2:]))
     rest = [c for c in table if c not in keys and c not in aus]
     return table[[*keys, *aus, *rest]].rename_axis(columns=None)
+
+
+def exp_blip_probes() -> pd.DataFrame:
+    """Return Exp-BLIP's linear probes (tables 3 and 4) in percent: a row a model, columns data set, metric, source."""
+    averages = {"BP4D": "average", "RAF-AU": "average", "AffectNet": "Emotion"}
+    tables = []
+    for dataset, column in averages.items():
+        rows = representation_table(dataset).rename(columns={column: "value"}).assign(dataset=dataset)
+        tables.append(rows[rows["source"].isin(["Exp-BLIP table 3", "Exp-BLIP table 4"])])
+    rows = pd.concat(tables)
+    rows = rows[rows["metric"].isin(["f1_percent", "accuracy_percent"])].dropna(subset="value")
+    return rows.pivot_table("value", "model", ["dataset", "metric", "source"], sort=False)
+
+
+def paper_table(run, detection: pd.DataFrame) -> pd.DataFrame:
+    """Put the F1 of a run's models (percent) below every published one on BP4D: a row a model, a column an AU.
+
+    Args:
+        run: a `pipeline.Run`.
+        detection: `evaluation.au_detection` of the run.
+    """
+    aus = [au_column(number) for number in BP4D_AUS]
+    published = au_f1("BP4D", aus).sort_values("average", ascending=False)
+    f1 = detection[detection["metric"] == "f1"].pivot(index="model", columns="target", values="value")
+    ours = f1.reindex([name for name in MODEL_NAMES if name in f1.index]).rename(columns={"macro": "average"})
+    ours = (
+        ours.reindex(columns=[*aus, "average"]).rename(index=MODEL_NAMES).rename_axis("model").reset_index()
+    )
+    rendered = ", rendered faces: not comparable" if run.is_drawn else ""
+    ours["data"] = f"{run.au_corpus}{rendered} (profile {run.profile.name})"
+    ours = ours.assign(protocol="unseen people", source="this run", evidence="measured here")
+    table = pd.concat([published.assign(data="BP4D, video of people"), ours], ignore_index=True)
+    return table[["data", "model", "protocol", *aus, "average", "source", "evidence"]]
+
+
+def probes_beside_published(run, layout: pd.DataFrame) -> pd.DataFrame:
+    """Put a run's linear probes (F1 in percent) below Exp-BLIP's on BP4D: a row a model and its features.
+
+    Args:
+        run: a `pipeline.Run`.
+        layout: the probes in the paper's layout: Model, Features, the AUs, Average.
+    """
+    rows = representation_table("BP4D")
+    rows = rows[(rows["source"] == "Exp-BLIP table 3") & (rows["metric"] == "f1_percent")]
+    rows = rows.rename(columns={"model": "Model", "average": "Average", "source": "Source"})
+    ours = layout.assign(Model=layout["Model"] + ", " + layout["Features"], Source="this run")
+    ours["Data"] = run.au_corpus + (", rendered faces: not comparable" if run.is_drawn else "")
+    table = pd.concat([rows.assign(Data="BP4D, video of people"), ours], ignore_index=True)
+    aus = [name for name in layout if name.startswith("AU")]
+    return table.reindex(columns=["Data", "Model", *aus, "Average", "Source"])

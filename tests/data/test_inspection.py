@@ -46,3 +46,10 @@ def test_example_pairs_hold_a_yes_and_a_no(table):
 def test_every_training_question_has_one_of_the_wordings(table):
     assert inspection.wordings(table)["training pairs"].sum() == (table["split"] == "train").sum()
     assert inspection.q3_balance(table).to_numpy().sum() == (table["question_type"] == "Q3").sum()
+
+
+def test_the_labels_answer_every_type_or_say_that_they_cannot(faces):
+    lab = faces[faces["dataset"] == "synth_lab"].head(1)
+    rows = inspection.label_answers(lab, {"Q1": "a", "Q2": "b", "Q3": "c"}, area="lips", au=5)
+    assert [row[:3] for row in rows] == [(0, "a", "Label"), (0, "b", "Label"), (0, "c", "Label")]
+    assert rows[2][3] == "not labelled"  # AU5 is none of the lab's

@@ -86,3 +86,30 @@ def test_representation_tables_keep_every_row():
         assert len(published.representation_table(dataset)) == rows
     with pytest.raises(TableError, match="'CK\\+'"):
         published.representation_table("CK+")
+
+
+class Quick:
+    """What the tables need of a run."""
+
+    is_drawn, au_corpus = True, "synth_lab"
+
+    class profile:
+        name = "quick"
+
+
+def test_a_runs_rows_stand_below_the_published_ones_and_say_what_they_are():
+    rows = [("exp_vqa", "AU1", "f1", 80.0), ("exp_vqa", "macro", "f1", 75.0), ("exp_vqa", "AU1", "auc", 90.0)]
+    table = published.paper_table(Quick, pd.DataFrame(rows, columns=["model", "target", "metric", "value"]))
+    ours = table[table["source"] == "this run"]
+    assert ours.index.tolist() == [len(table) - 1] and ours[["AU1", "average"]].iloc[0].tolist() == [
+        80.0,
+        75.0,
+    ]
+    assert "not comparable" in ours["data"].iat[0] and table["source"].notna().all()
+
+
+def test_a_runs_probes_stand_below_exp_blips():
+    layout = pd.DataFrame({"Model": ["Base"], "Features": ["Q-Former"], "AU1": [60.0], "Average": [60.0]})
+    table = published.probes_beside_published(Quick, layout)
+    assert table["Model"].iat[-1] == "Base, Q-Former" and (table["Source"] == "Exp-BLIP table 3").sum() > 3
+    assert published.exp_blip_probes().notna().any().all()
