@@ -1,0 +1,42 @@
+"""SynthFACS: drawn faces whose action units, landmarks and changed pixels are known."""
+
+from .corpora import PRESENT, VERSION, CorpusSizes, make, random_expression, sequence
+from .face import (
+    AUS,
+    BACKGROUNDS,
+    EYES,
+    HAIR,
+    HAIRSTYLES,
+    SHAPE,
+    Face,
+    Identity,
+    Scene,
+    random_identity,
+    random_scene,
+)
+from .render import LANDMARKS, Rendering, au_mask, close_gaps, render
+
+__all__ = [
+    "AUS",
+    "BACKGROUNDS",
+    "EYES",
+    "HAIR",
+    "HAIRSTYLES",
+    "LANDMARKS",
+    "PRESENT",
+    "SHAPE",
+    "VERSION",
+    "CorpusSizes",
+    "Face",
+    "Identity",
+    "Rendering",
+    "Scene",
+    "au_mask",
+    "close_gaps",
+    "make",
+    "random_expression",
+    "random_identity",
+    "random_scene",
+    "render",
+    "sequence",
+]

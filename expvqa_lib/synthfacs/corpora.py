@@ -1,6 +1,6 @@
 """Three SynthFACS corpora in the shapes of the real ones; identities never cross the splits.
 
-- `synth_lab`: subjects, videos and frames, BP4D's 12 AUs with intensities (like BP4D, DISFA, GFT);
+- `synth_lab`: subjects, videos and frames, BP4D's 12 AUs with intensities (like BP4D and DISFA);
 - `synth_wild`: single pictures, every AU that can be drawn, and the emotion (like RAF-AU);
 - `synth_emotion`: single pictures, 8 emotions and no AU label (like AffectNet).
 """
@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..data import table as face_table
 from ..errors import SettingsError
 from ..facs import ACTION_UNITS, BP4D_AUS, EMOTIONS
 from ..files import atomic, fingerprint, write_json
@@ -31,40 +31,24 @@ PRESENT = 0.35
 VERSION = 3
 """Raised whenever the same settings draw other faces."""
 
-VIDEO_FRAMES, SAMPLED_EVERY, ONSET = (
-    120,
-    10,
-    5,
-)  # frames; an AU takes ONSET frames to its apex and as many back
-
+CORPORA = ("lab", "wild", "emotion")
+_SPLITS = ("train", "validation", "test")
+_VIDEO_FRAMES, _SAMPLED_EVERY = 120, 10  # frames
+_ONSET = 5  # frames from an AU's onset to its apex, and from its apex to its offset
+_EXCLUSIVE = (  # of each group at most one AU
+    *((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15)),
+    *((19, 28), (19, 24), (28, 10)),
+)
 _POSE = ("yaw", "pitch", "roll", "scale", "shift_x", "shift_y")
 
-_CONFLICTS = (
-    {
-        frozenset(pair)
-        for group in (
-            (18, 20, 22, 27, 28),
-            (22, 23, 27),
-            (24, 22, 27, 28),
-            (26, 27),
-            (43, 5),
-            (43, 7),
-            (12, 15),
-            (19, 28),
-            (19, 24),
-        )
-        for pair in ((a, b) for a in group for b in group if a != b)
-        if set(pair) not in ({5, 7},)
-    }
-    | {frozenset((closing, opening)) for closing in (24, 28) for opening in (16, 25, 26)}
-    | {frozenset((28, 10))}
-)
+_LIPS = [frozenset(pair) for pair in ((24, 16), (24, 25), (24, 26), (28, 16), (28, 25), (28, 26))]
+_CONFLICTS = {frozenset(pair) for group in _EXCLUSIVE for pair in combinations(group, 2)} | set(_LIPS)
 """AUs that do not go together in one drawn face: opposite pulls, or lips both closed and open."""
 
 
 @dataclass(frozen=True)
 class CorpusSizes:
-    """Subjects of the lab corpus (each with `videos` videos of 12 sampled frames) and pictures of the others, a split each."""
+    """Subjects of the lab corpus (`videos` videos each, of 12 sampled frames) and pictures of the others."""
 
     lab_train: int = 220
     lab_validation: int = 8
@@ -86,7 +70,7 @@ def random_expression(
     """Draw an emotion and its AUs: the FACS prototype with AUs dropped and added.
 
     Args:
-        mixed: chance of no prototype at all but AUs put together by chance (so that AUs do not give each other away).
+        mixed: chance of random AUs instead of a prototype (so that AUs do not give each other away).
         extra: chance of each further AU.
 
     Returns:
@@ -99,7 +83,7 @@ def random_expression(
         core = list(EMOTIONS[emotion].prototype)
         keep = [au for au in core if rng.random() < 0.85]
         wanted = keep if len(keep) >= min(2, len(core)) else core
-    chance = 0.5 if is_mixed else extra * (emotion != "neutral" or 0.5)
+    chance = 0.5 if is_mixed else extra / 2 if emotion == "neutral" else extra
     added = [
         au
         for au in rng.permutation(AUS).tolist()
@@ -118,147 +102,130 @@ def random_expression(
     return emotion, aus, lateral
 
 
-def _video(rng: np.random.Generator, identity) -> list[tuple[int, Face]]:
-    """Sampled frames of one video: two expressions one after the other, each AU with its own onset and offset; the head drifts."""
-    first, last = random_scene(rng), random_scene(rng)
-    scenes = {
-        k: getattr(first, k) for k in ("light_x", "light_y", "exposure", "noise", "background", "clothes")
-    }
-    programme = []
-    for start in (0, VIDEO_FRAMES // 2):
-        _, aus, lateral = random_expression(rng, mixed=0.7, extra=0.2)
-        for au, peak in aus.items():
-            onset = start + rng.uniform(0, 12)
-            programme.append((au, peak, lateral[au], onset, start + VIDEO_FRAMES / 2 - rng.uniform(0, 12)))
-    frames = []
-    for t in range(SAMPLED_EVERY // 2, VIDEO_FRAMES, SAMPLED_EVERY):
-        share = 0.5 * t / VIDEO_FRAMES
-        pose = {k: (1 - share) * getattr(first, k) + share * getattr(last, k) for k in _POSE}
-        aus, lateral = {}, {}
-        for au, peak, side, onset, offset in programme:
-            ramp = min((t - onset) / ONSET, (offset - t) / ONSET, 1.0)
-            if ramp > 0.05:
-                aus[au], lateral[au] = round(peak * ramp, 3), side
-        frames.append(
-            (t, Face(identity, Scene(**pose, **scenes, seed=int(rng.integers(2**31))), aus, lateral))
-        )
-    return frames
-
-
 def sequence(
     identity: Identity, programme: Mapping[int, tuple[float, float, float]], frames: int, seed: int = 0
 ) -> list[Face]:
-    """One person over time: action units rise smoothly and fall again while the head drifts. Nothing is drawn yet: `render` does.
+    """Return one person over time, a face a frame: AUs rise smoothly and fall again while the head drifts.
 
     Args:
-        programme: for each AU the frames where it begins and ends, and its intensity in the middle, in (0, 1].
+        programme: for each AU the frames where it begins and ends, and its intensity in the middle (0 to 1].
         frames: how many.
         seed: of the view.
-
-    Raises:
-        SettingsError: there is no frame, an AU cannot be drawn, or it ends before it begins.
     """
-    if frames < 1 or any(end <= begin for begin, end, _ in programme.values()):
-        raise SettingsError(
-            f"{frames} frames, {dict(programme)}: expected at least 1 frame, and an end after the beginning of each AU"
-        )
     rng = np.random.default_rng(seed)
-    first, last = random_scene(rng, 0.5), random_scene(rng, 0.5)
+    scenes = random_scene(rng, 0.5), random_scene(rng, 0.5)
+    t = np.arange(frames)
+    moves = []
+    for au, (begin, end, peak) in programme.items():
+        share = np.clip((t - begin) / (end - begin), 0, 1)
+        moves.append((au, 0.0, peak * np.sin(np.pi * share) ** 2))
+    return _film(rng, identity, scenes, t / max(1, frames - 1), moves)
+
+
+def _video(rng: np.random.Generator, identity: Identity) -> list[tuple[int, Face]]:
+    """Sampled frames of two expressions one after the other, each AU with its own onset and offset."""
+    scenes = random_scene(rng), random_scene(rng)
+    t = np.arange(_SAMPLED_EVERY // 2, _VIDEO_FRAMES, _SAMPLED_EVERY)
+    moves = []
+    for start in (0, _VIDEO_FRAMES // 2):
+        _, aus, lateral = random_expression(rng, mixed=0.7, extra=0.2)
+        for au, peak in aus.items():
+            onset = start + rng.uniform(0, 12)
+            offset = start + _VIDEO_FRAMES / 2 - rng.uniform(0, 12)
+            ramp = np.minimum(np.minimum(t - onset, offset - t) / _ONSET, 1.0)
+            moves.append((au, lateral[au], np.where(ramp > 0.05, peak * ramp, 0.0)))
+    return list(zip(t.tolist(), _film(rng, identity, scenes, 0.5 * t / _VIDEO_FRAMES, moves), strict=True))
+
+
+def _film(
+    rng: np.random.Generator,
+    identity: Identity,
+    scenes: tuple[Scene, Scene],
+    drift: np.ndarray,
+    moves: list[tuple[int, float, np.ndarray]],
+) -> list[Face]:
+    """A face a frame: `drift` [T] (0 to 1) is the pose between the scenes; moves are AU, side, course [T]."""
+    first, last = scenes
     faces = []
-    for t in range(frames):
-        share = t / max(1, frames - 1)
-        pose = {k: (1 - share) * getattr(first, k) + share * getattr(last, k) for k in _POSE}
-        done = {au: (t - begin) / (end - begin) for au, (begin, end, _) in programme.items()}
-        strengths = {
-            au: programme[au][2] * np.sin(np.pi * share) ** 2 for au, share in done.items() if 0 < share < 1
-        }
-        aus = {au: round(float(strength), 3) for au, strength in strengths.items() if strength >= 0.001}
-        faces.append(Face(identity, replace(first, **pose, seed=int(rng.integers(2**31))), aus))
+    for k, share in enumerate(drift.tolist()):
+        pose = {name: (1 - share) * getattr(first, name) + share * getattr(last, name) for name in _POSE}
+        acting = [(au, side, round(float(course[k]), 3)) for au, side, course in moves if course[k] >= 0.001]
+        aus, lateral = {au: v for au, _, v in acting}, {au: side for au, side, _ in acting}
+        faces.append(Face(identity, replace(first, **pose, seed=int(rng.integers(2**31))), aus, lateral))
     return faces
 
 
-def _rows(job: tuple) -> list[dict]:
-    """Draw one unit of a corpus (a lab subject, or one picture) into `folder`; return its rows of the face table."""
-    corpus, split, number, sizes, folder = job
-    rng = np.random.default_rng(
-        [
-            VERSION,
-            sizes["seed"],
-            ("lab", "wild", "emotion").index(corpus),
-            face_table.SPLITS.index(split),
-            number,
-        ]
-    )
-    identity = random_identity(rng)
-    subject = f"{split[:2]}{number:05d}"
-    if corpus == "lab":
-        shots = [
-            (f"v{v}_{t:03d}", face, None) for v in range(sizes["videos"]) for t, face in _video(rng, identity)
-        ]
-        labelled: tuple[int, ...] = BP4D_AUS
-    else:
-        emotion, aus, lateral = random_expression(rng, extra=0.10 if corpus == "wild" else 0.04)
-        shots = [("0", Face(identity, random_scene(rng, 1.2), aus, lateral), emotion)]
-        labelled = AUS if corpus == "wild" else ()
-    rows = []
-    for frame, face, emotion in shots:
-        name = f"{corpus}/{split}/{subject}_{frame}.png"
-        path = Path(folder) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn = render(face, sizes["image"])
-        Image.fromarray(drawn.image).save(path, compress_level=1)
-        row = {
-            "image": name,
-            "dataset": f"synth_{corpus}",
-            "subject": subject,
-            "frame": frame,
-            "split": split,
-            "emotion": emotion,
-        }
-        for au in labelled:
-            row[f"AU{au}"] = int(face.aus.get(au, 0.0) >= PRESENT)
-            row[f"AU{au}_intensity"] = face.aus.get(au, 0.0)
-        rows.append(row | {"face": face.to_json(), "landmarks": drawn.landmarks.ravel().tolist()})
-    return rows
-
-
 def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame:
-    """Draw the three corpora into `folder` (once: a finished folder of the same settings is read back) and return their face table.
+    """Draw the three corpora into `folder`, unless they are there, and return their face table.
 
-    The table also has `face` (everything needed to draw it again, see `faces.Face`) and `landmarks` (x, y pairs in pixels).
+    Further columns are `face` (for `Face.from_json`) and `landmarks` (x, y pairs in pixels).
 
     Raises:
         SettingsError: the folder holds something else, which drawing would replace.
     """
     folder = Path(folder)
     settings = asdict(sizes) | {"version": VERSION}
-    mark, parquet = folder / f"{fingerprint(settings)}.json", folder / "faces.parquet"
-    if mark.exists() and parquet.exists():
-        return face_table.read_table(parquet)
-    if folder.exists() and not parquet.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(
-            f"{folder}: not a SynthFACS folder, and drawing would replace it; choose a new or an empty folder"
-        )
-    with atomic(folder) as temporary:
-        temporary.mkdir(parents=True)
-        jobs = [
-            (corpus, split, k, asdict(sizes), str(temporary))
-            for corpus in ("lab", "wild", "emotion")
-            for split in face_table.SPLITS
-            for k in range(getattr(sizes, f"{corpus}_{split}"))
-        ]
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
-            try:
-                drawn = tqdm(pool.map(_rows, jobs, chunksize=4), total=len(jobs), desc="drawing faces")
-                rows = [row for unit in drawn for row in unit]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
-                raise
-        face_table.write_table(pd.DataFrame(rows), temporary / "faces.parquet")
-        write_json(temporary / mark.name, settings)
-    return face_table.read_table(parquet)
+    mark = folder / f"{fingerprint(settings)}.json"
+    if not mark.exists():
+        if folder.exists() and any(folder.iterdir()) and not (folder / "faces.parquet").exists():
+            raise SettingsError(
+                f"{folder}: not a SynthFACS folder, drawing would replace it; choose a new or an empty folder"
+            )
+        with atomic(folder) as temporary:
+            _draw(temporary, sizes).to_parquet(temporary / "faces.parquet", index=False)
+            write_json(temporary / mark.name, settings)
+    table = pd.read_parquet(folder / "faces.parquet")
+    return table.assign(image=f"{folder.resolve()}/" + table["image"])
 
 
-def drawn_aus(row) -> list[int]:
-    """Return the AUs that are drawn in a row of the table, at any intensity."""
-    return [au for au in Face.from_json(row["face"]).aus if au in ACTION_UNITS]
+def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
+    """Draw all pictures on all processors; the face table, typed, with every AU's column."""
+    jobs = []
+    for corpus in CORPORA:
+        for split in _SPLITS:
+            (folder / corpus / split).mkdir(parents=True)
+            jobs += [(corpus, split, k, sizes, folder) for k in range(getattr(sizes, f"{corpus}_{split}"))]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        try:
+            drawn = tqdm(pool.map(_draw_rows, jobs, chunksize=4), total=len(jobs), desc="drawing faces")
+            table = pd.DataFrame([row for unit in drawn for row in unit])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
+            raise
+    aus = [unit.name for unit in ACTION_UNITS.values()]
+    types = dict.fromkeys(aus, "Int8") | {"emotion": "string", "labelled_by": "string"}
+    return table.reindex(columns=list(dict.fromkeys([*table, *types]))).astype(types)
+
+
+def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
+    """Draw one unit of a corpus (a lab subject, or one picture) into the folder; return its rows."""
+    corpus, split, number, sizes, folder = job
+    seed = [VERSION, sizes.seed, CORPORA.index(corpus), _SPLITS.index(split), number]
+    rng = np.random.default_rng(seed)
+    identity = random_identity(rng)
+    labelled = {"lab": BP4D_AUS, "wild": AUS, "emotion": ()}[corpus]
+    if corpus == "lab":
+        videos = [(v, *frame) for v in range(sizes.videos) for frame in _video(rng, identity)]
+        shots = [(f"v{v}_{t:03d}", face, None) for v, t, face in videos]
+    else:
+        emotion, aus, lateral = random_expression(rng, extra=0.10 if corpus == "wild" else 0.04)
+        shots = [("0", Face(identity, random_scene(rng, 1.2), aus, lateral), emotion)]
+    subject = f"{split[:2]}{number:05d}"
+    rows = []
+    for frame, face, emotion in shots:
+        name = f"{corpus}/{split}/{subject}_{frame}.png"
+        drawn = render(face, sizes.image)
+        Image.fromarray(drawn.image).save(folder / name, compress_level=1)
+        row = {
+            "image": name,
+            "dataset": f"synth_{corpus}",
+            "subject": subject,
+            "frame": frame,
+            "split": split,
+        }
+        row["emotion"] = emotion
+        for au in labelled:
+            row[f"AU{au}"] = int(face.aus.get(au, 0.0) >= PRESENT)
+            row[f"AU{au}_intensity"] = face.aus.get(au, 0.0)
+        rows.append(row | {"face": face.to_json(), "landmarks": drawn.landmarks.ravel().tolist()})
+    return rows

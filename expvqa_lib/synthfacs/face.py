@@ -1,15 +1,13 @@
-"""SynthFACS: drawn faces whose action units, landmarks and changed pixels are known.
+"""A face as data: who it is, how it is seen, and its action units.
 
-A face is data (`Identity`, `Scene` and AU intensities); `render` draws it. Everything is in *face units* until the last step: the origin
-lies between the eyes and the mouth, the cheekbones are at x = -1 and 1, y points down, the chin rests near y = 1. `left` and `right` are
-the viewer's.
+Geometry is in *face units*: the origin lies between eyes and mouth, the cheekbones are at x = -1 and 1,
+y points down, the chin rests near y = 1. `left` and `right` are the viewer's.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from functools import cache
 
 import numpy as np
 
@@ -35,14 +33,14 @@ BACKGROUNDS = {
     "red": (172, 98, 94),
 }
 HAIRSTYLES = ("short", "long", "parted", "fringe", "bald")
-_SKIN = np.array(
+SKIN = np.array(
     [(250, 222, 200), (240, 200, 170), (222, 172, 134), (188, 132, 94), (142, 92, 62), (98, 62, 44)], float
 )
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who it is. Shape values are offsets around 0 (about -1 to 1) unless said; `skin` and `age` run from 0 to 1."""
+    """Who it is: `skin` and `age` run from 0 to 1, shapes are offsets around 0, about -1 to 1."""
 
     skin: float = 0.3
     hair: str = "brown"
@@ -78,7 +76,7 @@ SHAPE = tuple(
 
 @dataclass(frozen=True)
 class Scene:
-    """How it is seen: head pose (yaw and pitch about -1 to 1, roll in degrees), place in the frame, light, noise, background."""
+    """How it is seen: pose (yaw, pitch: about -1 to 1; roll: degrees), place, light, noise, background."""
 
     yaw: float = 0.0
     pitch: float = 0.0
@@ -97,7 +95,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Face:
-    """One face to draw. `aus` holds intensities in (0, 1]; `lateral` shifts an AU to one side: -1 viewer's left only, 1 right only."""
+    """A face to draw: `aus` are intensities in (0, 1]; `lateral` is an AU's side, -1 left only, 1 right only.
+
+    SettingsError where an AU cannot be drawn.
+    """
 
     identity: Identity = field(default_factory=Identity)
     scene: Scene = field(default_factory=Scene)
@@ -124,14 +125,6 @@ class Face:
         value["scene"]["clothes"] = tuple(value["scene"]["clothes"])
         aus, lateral = ({int(k): float(v) for k, v in value[key].items()} for key in ("aus", "lateral"))
         return Face(Identity(**value["identity"]), Scene(**value["scene"]), aus, lateral)
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """A drawn face: `image` uint8 [S, S, 3] and `landmarks` float32 [len(LANDMARKS), 2] in pixels, x then y."""
-
-    image: np.ndarray
-    landmarks: np.ndarray
 
 
 def random_identity(rng: np.random.Generator) -> Identity:
@@ -174,46 +167,3 @@ def random_scene(rng: np.random.Generator, spread: float = 1.0) -> Scene:
         clothes=tuple(int(v) for v in rng.integers(30, 210, 3)),
         seed=int(rng.integers(2**31)),
     )
-
-
-# ---------------------------------------------------------------------------------------------------------------- curves
-
-
-@cache
-def _bernstein(order: int, n: int) -> np.ndarray:
-    """Basis [n, order] of a Bézier curve with `order` control points."""
-    t = np.linspace(0, 1, n)[:, None]
-    k = np.arange(order)
-    choose = np.array(
-        [np.prod(np.arange(order - 1, order - 1 - i, -1)) / np.prod(np.arange(1, i + 1)) for i in k]
-    )
-    return choose * t**k * (1 - t) ** (order - 1 - k)
-
-
-def _curve(points, n: int = 9) -> np.ndarray:
-    """Bézier curve [n, 2] over control points [k, 2]."""
-    return _bernstein(len(points), n) @ np.asarray(points, float)
-
-
-@cache
-def _closed_basis(k: int, per: int) -> np.ndarray:
-    """Basis [k * per, k] of a closed Catmull-Rom spline through k points."""
-    t = np.linspace(0, 1, per, endpoint=False)
-    weights = (
-        np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1) / 2
-    )
-    basis = np.zeros((k * per, k))
-    for i in range(k):
-        for j in range(4):
-            basis[i * per : (i + 1) * per, (i + j - 1) % k] += weights[:, j]
-    return basis
-
-
-def _closed(points, per: int = 4) -> np.ndarray:
-    points = np.asarray(points, float)
-    return _closed_basis(len(points), per) @ points
-
-
-def _mix(a, b, share: float) -> tuple[int, int, int]:
-    share = min(max(share, 0.0), 1.0)
-    return tuple(int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
