@@ -23,9 +23,7 @@ from expvqa_lib.facs import BP4D_AUS
 from expvqa_lib.model.answer import generate, score_yes_no
 from expvqa_lib.model.load import load_model
 from expvqa_lib.questions import ask_q3, read_yes_no
-from expvqa_lib.synthfacs.corpora import random_expression
-from expvqa_lib.synthfacs.face import Face, random_identity, random_scene
-from expvqa_lib.synthfacs.render import render
+from expvqa_lib.synthfacs import Face, random_expression, random_identity, random_scene, render
 
 
 def reference(model, processor, images: list, aus: list[int], batch: int) -> np.ndarray:

@@ -7,9 +7,7 @@ import time
 
 import numpy as np
 
-from expvqa_lib.synthfacs.corpora import random_expression
-from expvqa_lib.synthfacs.face import Face, random_identity, random_scene
-from expvqa_lib.synthfacs.render import render
+from expvqa_lib.synthfacs import Face, random_expression, random_identity, random_scene, render
 
 
 def main(sizes: tuple[int, ...] = (64, 96, 112, 224), faces: int = 200, rounds: int = 5) -> None:

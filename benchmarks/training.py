@@ -32,7 +32,7 @@ from expvqa_lib.data.images import load_image
 from expvqa_lib.model.load import load_model
 from expvqa_lib.model.tokenize import encode
 from expvqa_lib.pipeline.profiles import BASE
-from expvqa_lib.synthfacs.corpora import CorpusSizes, make
+from expvqa_lib.synthfacs import CorpusSizes, make
 from expvqa_lib.training import finetune as training
 from expvqa_lib.training.dataset import Collator, ImagePairs
 from expvqa_lib.training.recipe import VARIANTS, Recipe

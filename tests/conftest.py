@@ -52,7 +52,7 @@ def model(_tiny):
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory):
     """The face table of three miniature corpora, drawn once."""
-    from expvqa_lib.synthfacs.corpora import CorpusSizes, make
+    from expvqa_lib.synthfacs import CorpusSizes, make
 
     sizes = CorpusSizes(
         lab_train=3,

@@ -15,9 +15,7 @@ from PIL import Image
 
 from expvqa_lib.data.readers.log import Reading
 from expvqa_lib.data.readers.videos import DISFA_AUS, GFT_AUS
-from expvqa_lib.synthfacs.corpora import random_expression
-from expvqa_lib.synthfacs.face import Face, random_identity, random_scene
-from expvqa_lib.synthfacs.render import render
+from expvqa_lib.synthfacs import Face, random_expression, random_identity, random_scene, render
 
 AFFECTNET_HEAD = (
     "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"

@@ -6,7 +6,7 @@ import pytest
 
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.facs import ACTION_UNITS, AREAS, BP4D_AUS, EMOTIONS, action_unit, au_column
-from expvqa_lib.synthfacs.face import AUS
+from expvqa_lib.synthfacs import AUS
 
 
 def test_every_unit_is_filed_under_its_number_in_a_known_area():

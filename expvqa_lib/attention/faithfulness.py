@@ -23,8 +23,7 @@ from ..facs import ACTION_UNITS
 from ..model.forward import encode_images
 from ..model.tokenize import encode
 from ..model.yes_no import beginnings, first_p_yes
-from ..synthfacs.face import Face
-from ..synthfacs.render import au_mask, closed
+from ..synthfacs import Face, au_mask, close_gaps
 from . import explain as attention
 from .methods import answer_logits, blur
 
@@ -280,7 +279,7 @@ def _changed(faces: pd.DataFrame, cases: pd.DataFrame) -> tuple[np.ndarray, np.n
 def _drawn(face: str, au: int) -> tuple[np.ndarray, np.ndarray]:
     """Drawn once, however many models and methods are measured against it."""
     changed = au_mask(Face.from_json(face), au)
-    return changed, closed(changed)
+    return changed, close_gaps(changed)
 
 
 def _peak_inside(maps: np.ndarray, regions: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from ..errors import ExpVQAError, ImageError, SettingsError
 from ..expvqa import ExpVQA, load
 from ..facs import ACTION_UNITS, AREAS
 from ..model.answer import embed_images, score_yes_no
-from ..synthfacs.face import AUS, Face
+from ..synthfacs import AUS, Face
 from . import render as views
 from .face import FaceChooser, Photo
 from .render import View

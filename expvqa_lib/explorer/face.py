@@ -15,8 +15,7 @@ from ..data.face_crop import crop_face
 from ..data.images import ImageSource, load_image
 from ..errors import ExpVQAError
 from ..facs import EMOTIONS
-from ..synthfacs.face import AUS, Face, Identity, Scene, random_identity, random_scene
-from ..synthfacs.render import render
+from ..synthfacs import AUS, Face, Identity, Scene, random_identity, random_scene, render
 from . import render as views
 
 DRAWN, PHOTO = "Drawn face", "Photo"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import SettingsError
-from ..synthfacs.corpora import CorpusSizes
+from ..synthfacs import CorpusSizes
 from ..training.recipe import PAPER, Recipe
 
 BASE = Path(__file__).parents[1] / "assets" / "base"

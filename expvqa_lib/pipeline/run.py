@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from .. import synthfacs
 from ..data import readers
 from ..data.table import labelled_aus
 from ..errors import SettingsError
 from ..facs import ACTION_UNITS, EMOTIONS
 from ..files import atomic, fingerprint, write_json
 from ..questions import Q3, ask_q1, ask_q2
-from ..synthfacs import corpora as synthetic
 from ..training.curriculum import Curriculum, captioner_pairs, curriculum, select, variant_of
 from ..training.recipe import VARIANTS, Recipe
 from . import profiles
@@ -78,7 +78,7 @@ class Run:
     @cached_property
     def _faces(self) -> pd.DataFrame:
         if self.is_drawn:
-            return synthetic.make(self.run_dir / "data", self.profile.corpora)
+            return synthfacs.make(self.run_dir / "data", self.profile.corpora)
         return readers.read_available(self.data_root, self.run_dir / "data")
 
     @cached_property
@@ -365,7 +365,7 @@ class Run:
 
     def _fingerprint(self) -> str:
         if self.is_drawn:
-            return fingerprint(synthetic.VERSION, vars(self.profile.corpora), self.profile.seed)
+            return fingerprint(synthfacs.VERSION, vars(self.profile.corpora), self.profile.seed)
         return self._read_fingerprint
 
     @cached_property

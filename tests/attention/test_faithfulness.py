@@ -26,8 +26,7 @@ from expvqa_lib.data.table import labelled_aus
 from expvqa_lib.evaluation.tables import MAIN
 from expvqa_lib.facs import ACTION_UNITS, BP4D_AUS
 from expvqa_lib.questions import ask_q3
-from expvqa_lib.synthfacs.face import Face
-from expvqa_lib.synthfacs.render import au_mask
+from expvqa_lib.synthfacs import Face, au_mask
 
 
 @pytest.fixture

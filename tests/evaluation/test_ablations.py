@@ -15,7 +15,7 @@ from expvqa_lib.evaluation.ablations import ALL, MEASURES
 from expvqa_lib.pipeline import profiles
 from expvqa_lib.pipeline.profiles import Profile
 from expvqa_lib.pipeline.run import Run
-from expvqa_lib.synthfacs.corpora import CorpusSizes
+from expvqa_lib.synthfacs import CorpusSizes
 from expvqa_lib.training.curriculum import ABLATIONS, Curriculum
 from expvqa_lib.training.recipe import Recipe
 

@@ -14,7 +14,7 @@ from expvqa_lib.evaluation.metrics.au import au_table
 from expvqa_lib.pipeline import profiles
 from expvqa_lib.pipeline.profiles import Profile
 from expvqa_lib.pipeline.run import Run
-from expvqa_lib.synthfacs.corpora import CorpusSizes
+from expvqa_lib.synthfacs import CorpusSizes
 
 SIZES = CorpusSizes(
     lab_train=2,

@@ -20,7 +20,7 @@ from expvqa_lib.explorer.render import WHISKERS, View, bars_html, figure_png
 from expvqa_lib.explorer.worker import Latest
 from expvqa_lib.model.answer import score_yes_no
 from expvqa_lib.questions import ask_q1, ask_q2, ask_q3
-from expvqa_lib.synthfacs.face import AUS
+from expvqa_lib.synthfacs import AUS
 
 MARKUP = "<img src=x onerror=alert(1)>"
 

@@ -25,8 +25,7 @@ from expvqa_lib.facs import ACTION_UNITS
 from expvqa_lib.model.answer import score_yes_no
 from expvqa_lib.pipeline.profiles import BASE, PROFILES
 from expvqa_lib.questions import ask_q1, ask_q3
-from expvqa_lib.synthfacs.face import AUS, Face, Scene, random_identity
-from expvqa_lib.synthfacs.render import render
+from expvqa_lib.synthfacs import AUS, Face, Scene, random_identity, render
 
 ASKED = ask_q1()
 

@@ -20,7 +20,7 @@ from PIL import Image
 from skimage import data
 
 from expvqa_lib.pipeline.reproduce import repository_root
-from expvqa_lib.synthfacs.face import AUS
+from expvqa_lib.synthfacs import AUS
 
 BROWSER = next(
     filter(

@@ -16,7 +16,7 @@ from expvqa_lib.expvqa import load
 from expvqa_lib.pipeline import profiles
 from expvqa_lib.pipeline.profiles import BASE, Profile
 from expvqa_lib.pipeline.run import MODELS, Run, repository_root
-from expvqa_lib.synthfacs.corpora import CorpusSizes
+from expvqa_lib.synthfacs import CorpusSizes
 from expvqa_lib.training.finetune import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,8 +19,7 @@ from expvqa_lib.facs import ACTION_UNITS, EMOTIONS
 from expvqa_lib.model.forward import cross_attention_weights, encode_images, query_image
 from expvqa_lib.model.tokenize import encode
 from expvqa_lib.questions import NO, YES, ask_q2, ask_q3, read_aus, read_emotion
-from expvqa_lib.synthfacs.face import AUS, Face
-from expvqa_lib.synthfacs.render import LANDMARKS, render
+from expvqa_lib.synthfacs import AUS, LANDMARKS, Face, render
 from tools.base_model import pretrain as pretraining
 from tools.base_model.build import Size
 from tools.base_model.pretrain import (

@@ -13,7 +13,7 @@ from expvqa_lib.errors import ImageError
 from expvqa_lib.facs import EMOTIONS
 from expvqa_lib.pipeline.cli import main
 from expvqa_lib.questions import Q1_ACTIONS, Q1_EMOTION, read_aus, read_emotion
-from expvqa_lib.synthfacs.corpora import CorpusSizes, make
+from expvqa_lib.synthfacs import CorpusSizes, make
 from expvqa_lib.training import pseudo_labels as captioning
 
 SIZES = CorpusSizes(

@@ -34,8 +34,7 @@ from expvqa_lib.model.forward import (
     query_image,
 )
 from expvqa_lib.model.tokenize import encode, make_processor
-from expvqa_lib.synthfacs.face import AUS, BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face, Rendering
-from expvqa_lib.synthfacs.render import render
+from expvqa_lib.synthfacs import AUS, BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face, Rendering, render
 from tools.base_model.build import TINY, Size, build
 from tools.base_model.questions import PARTS, image_questions, measure, passage, random_face, to_spans
 from tools.base_model.tokenizers import train_tokenizers

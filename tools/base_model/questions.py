@@ -13,8 +13,7 @@ import numpy as np
 
 from expvqa_lib import questions
 from expvqa_lib.facs import ACTION_UNITS, AREAS, EMOTIONS
-from expvqa_lib.synthfacs.face import AUS, Face, random_identity, random_scene
-from expvqa_lib.synthfacs.render import LANDMARKS
+from expvqa_lib.synthfacs import AUS, LANDMARKS, Face, random_identity, random_scene
 
 GRID = 8
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")

@@ -1,0 +1,179 @@
+"""SynthFACS corpora: labels are what is drawn, splits share nobody, a folder is drawn once and wholly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from expvqa_lib.data.table import SPLITS, au_labels, check_table, labelled_aus
+from expvqa_lib.errors import SettingsError
+from expvqa_lib.facs import BP4D_AUS, EMOTIONS
+from expvqa_lib.synthfacs import (
+    PRESENT,
+    CorpusSizes,
+    Face,
+    make,
+    random_expression,
+    random_identity,
+    render,
+    sequence,
+)
+
+SMALL = CorpusSizes(
+    lab_train=1,
+    lab_validation=0,
+    lab_test=0,
+    videos=1,
+    wild_train=3,
+    wild_validation=0,
+    wild_test=2,
+    emotion_train=2,
+    emotion_validation=0,
+    emotion_test=0,
+    image=32,
+)
+OPPOSITE = [{18, 20}, {22, 23}, {26, 27}, {43, 5}, {43, 7}, {12, 15}, {24, 25}, {28, 25}, {24, 26}, {28, 19}]
+
+
+def expressions(n, **options):
+    rng = np.random.default_rng(0)
+    return [random_expression(rng, **options) for _ in range(n)]
+
+
+def test_opposite_aus_are_never_drawn_together(faces):
+    drawn = [set(aus) for _, aus, _ in expressions(600, mixed=0.7, extra=0.3)]
+    drawn += [set(Face.from_json(text).aus) for text in faces["face"]]
+    assert not [aus for aus in drawn if any(pair <= aus for pair in OPPOSITE)]
+
+
+def test_expressions_follow_their_emotion_with_aus_dropped_and_added():
+    exact, drawn = 0, expressions(800)
+    for emotion, aus, lateral in drawn:
+        prototype = set(EMOTIONS[emotion].prototype)
+        assert len(prototype & set(aus)) >= min(2, len(prototype)), f"{sorted(aus)} is no {emotion}"
+        assert set(aus) == set(lateral) and all(0.45 <= v <= 1 for v in aus.values())
+        exact += set(aus) == prototype
+        if emotion == "contempt":
+            assert all(abs(lateral[au]) > 0.5 for au in prototype & set(aus))  # one-sided
+    assert {emotion for emotion, _, _ in drawn} == set(EMOTIONS)
+    assert 0.1 < exact / len(drawn) < 0.7
+
+
+def test_a_dropped_jaw_parts_the_lips():
+    drawn = [aus for _, aus, _ in expressions(400, extra=0.3) if {26, 27} & set(aus)]
+    assert drawn and all(25 in aus for aus in drawn)
+
+
+def test_no_subject_and_no_identity_stands_in_two_splits(faces):
+    assert (faces.groupby(["dataset", "subject"])["split"].nunique() == 1).all()
+    identity = faces["face"].map(lambda text: json.dumps(json.loads(text)["identity"], sort_keys=True))
+    assert (faces.groupby(identity)[["split", "dataset"]].nunique() == 1).all(axis=None)
+    assert set(faces["split"]) == set(SPLITS)
+
+
+def test_the_corpora_have_the_shapes_of_the_real_ones(faces):
+    lab, wild, emotion = (faces[faces["dataset"] == f"synth_{name}"] for name in ("lab", "wild", "emotion"))
+    assert labelled_aus(lab) == list(BP4D_AUS) and lab["emotion"].isna().all()
+    assert lab[[f"AU{n}" for n in BP4D_AUS]].notna().all(axis=None)
+    assert (lab.groupby("subject")["frame"].nunique() == 12).all()
+    assert len(labelled_aus(wild)) >= 21 and wild["emotion"].notna().all() and wild["subject"].is_unique
+    assert labelled_aus(emotion) == [] and emotion["emotion"].notna().all() and emotion["subject"].is_unique
+    pd.testing.assert_frame_equal(check_table(faces), faces)
+
+
+def test_labels_are_the_drawn_intensities_from_present_on(faces):
+    traces = 0
+    for row in faces.to_dict("records"):
+        aus = Face.from_json(row["face"]).aus
+        for au, label in au_labels(row).items():
+            assert row[f"AU{au}_intensity"] == pytest.approx(aus.get(au, 0.0))
+            assert label == int(aus.get(au, 0.0) >= PRESENT)
+            traces += 0 < aus.get(au, 0.0) < PRESENT
+    assert traces  # a video passes through them
+
+
+def test_a_row_draws_its_own_picture_and_landmarks(faces):
+    for row in faces.sample(6, random_state=0).to_dict("records"):
+        drawn = render(Face.from_json(row["face"]), 48)
+        assert np.array_equal(np.asarray(Image.open(row["image"])), drawn.image)
+        np.testing.assert_allclose(np.reshape(row["landmarks"], (-1, 2)), drawn.landmarks, rtol=1e-6)
+
+
+def test_make_draws_once_and_again_for_other_settings(tmp_path):
+    folder = tmp_path / "data"
+    first = make(folder, SMALL)
+    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    pd.testing.assert_frame_equal(make(folder, SMALL), first)
+    assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    other = make(folder, replace(SMALL, seed=1))
+    assert len(other) == len(first) and list(other["face"]) != list(first["face"])
+    assert len(list(folder.glob("*.json"))) == 1 and len(list(folder.rglob("*.png"))) == len(other)
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_pictures_depend_on_settings_alone_and_more_do_not_change_the_ones_before_them(tmp_path):
+    few, more = make(tmp_path / "few", SMALL), make(tmp_path / "more", replace(SMALL, wild_train=5))
+    both = more.merge(few, on=["dataset", "split", "subject", "frame"], suffixes=("", "_few"))
+    assert len(both) == len(few) and (both["face"] == both["face_few"]).all()
+    for a, b in zip(both["image"], both["image_few"], strict=True):
+        assert Path(a).read_bytes() == Path(b).read_bytes()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_drawing_leaves_no_half_written_folder(tmp_path, how):
+    folder = tmp_path / "data"
+    code = (
+        "from expvqa_lib.synthfacs import CorpusSizes, make\n"
+        f"make({str(folder)!r}, CorpusSizes(lab_train=99, wild_train=0, emotion_train=0))"
+    )
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # tests that run in the background start with Ctrl-C ignored
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=listen, **silent)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.rglob("*.png")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, how)  # with its workers, as a terminal's Ctrl-C or a machine's end do
+        assert process.wait(60) != 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert not folder.exists()
+    if how == signal.SIGINT:
+        assert os.listdir(tmp_path) == []
+    assert len(make(folder, SMALL)) == 12 + 5 + 2
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"precious")
+    with pytest.raises(SettingsError, match=str(tmp_path)):
+        make(tmp_path, SMALL)
+    assert (tmp_path / "holiday.jpg").read_bytes() == b"precious"
+
+
+def test_a_sequence_is_one_person_whose_units_rise_and_fall():
+    person = random_identity(np.random.default_rng(3))
+    frames = sequence(person, {1: (2, 10, 0.8), 12: (5, 25, 1.0)}, 31, seed=1)
+    assert len(frames) == 31 and {face.identity for face in frames} == {person}
+    inner, corners = (np.array([face.aus.get(au, 0.0) for face in frames]) for au in (1, 12))
+    assert inner.argmax() == 6 and inner[6] == 0.8 and not inner[:3].any() and not inner[10:].any()
+    assert corners.argmax() == 15 and corners[15] == 1
+    assert (np.diff(corners[5:16]) > 0).all() and (np.diff(corners[15:26]) < 0).all()
+    first, last = frames[0].scene, frames[-1].scene
+    assert first.yaw != last.yaw and first.background == last.background
