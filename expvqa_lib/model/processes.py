@@ -1,4 +1,4 @@
-"""Work shared by the processes of `accelerate launch` or `torchrun`, so that each ends up with what one process alone would have."""
+"""Work shared by the processes of `accelerate launch` or `torchrun`; each of them ends with the whole result."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ def state() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
-def by_share(n: int, work: Callable[[slice], Sequence]) -> list:
-    """Call `work` with this process's share of `n` items, and return what all of them made, in the items' order.
+def by_share(items: Sequence, work: Callable[[list], Sequence]) -> list:
+    """Call `work` with this process's share of the items; return the results of all processes in the items' order.
 
-    All processes must call it, with the same `n`. A share is empty where there are fewer items than processes.
+    All processes must call it, with the same items. A share may be empty.
     """
-    here = state()
-    bounds = [n * k // here.num_processes for k in range(here.num_processes + 1)]
-    mine = list(work(slice(bounds[here.process_index], bounds[here.process_index + 1])))
-    return gather_object(mine) if here.num_processes > 1 else mine
+    with state().split_between_processes(list(items)) as share:
+        return gather_object(list(work(share)))
 
 
 def from_main(value: object) -> object:
-    """What the main process calls `value`: that which all must agree on, though they look at a disk at different times."""
-    return broadcast_object_list([value])[0] if state().num_processes > 1 else value
+    """The main process's value, on which all must agree though each reads the disk at another time."""
+    return broadcast_object_list([value])[0]

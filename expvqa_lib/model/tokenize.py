@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ MAX_QUESTION, MAX_ANSWER = 128, 256  # tokens, as in the released code
 def make_processor(
     language: PreTrainedTokenizerBase, qformer: PreTrainedTokenizerBase, image: int, queries: int
 ) -> InstructBlipProcessor:
-    """Put an image processor (squash to `image` pixels, CLIP's mean and deviation) and both tokenizers together."""
+    """Put an image processor (resize to `image` pixels a side, CLIP's mean and deviation) and both tokenizers together."""
     pixels = BlipImageProcessorPil(size={"height": image, "width": image})
     return InstructBlipProcessor(
         image_processor=pixels, tokenizer=language, qformer_tokenizer=qformer, num_query_tokens=queries
@@ -25,8 +24,10 @@ def make_processor(
 
 
 def reference_text(text: str, max_words: int = 50) -> str:
-    """A training text as the reference prepares it, questions and answers alike: lower case, each of ! " ( ) * # : ; ~ a space, white space
-    collapsed, cut to its first `max_words` words. Questions of users are not prepared (released `blip_processors.py`).
+    """A training question or answer as the reference prepares it (released `blip_processors.py`).
+
+    Lower case, each of ! " ( ) * # : ; ~ a space, white space collapsed, cut to its first `max_words` words. The
+    reference does not prepare a user's questions.
     """
     return " ".join(re.sub(r"[!\"()*#:;~]", " ", text.lower()).split()[:max_words])
 
@@ -38,58 +39,46 @@ def encode(
     *,
     left: bool = True,
 ) -> dict[str, Tensor]:
-    """Tokenise questions, with answers for training or without for generation.
+    """Tokens of questions, with answers for training or without for generation.
 
-    Training pads on the right: `</s>` question, answer, `</s>`; labels cover the answer and its end (-100 elsewhere). Generation pads on
-    the left, or with `left` false on the right, for encoders. Long questions are cut to 128 tokens (the language model keeps their end, the
-    Q-Former their start), answers to 256.
+    Training pads on the right: `</s>` question, answer, `</s>`; labels cover the answer and its end (-100 elsewhere).
+    Generation pads on the left, or with `left` false on the right, for encoders. Long questions are cut to 128 tokens
+    (the language model keeps their end, the Q-Former their start), answers to 256.
 
     Returns:
-        `input_ids`, `attention_mask` [N, T], `qformer_input_ids`, `qformer_attention_mask` [N, U], and with answers `labels` [N, T].
+        `input_ids`, `attention_mask` [N, T], `qformer_input_ids`, `qformer_attention_mask` [N, U], and with answers
+        `labels` [N, T].
     """
-    tokenizer = processor.tokenizer
-    asked = [ids[:1] + ids[1:][-(MAX_QUESTION - 1) :] for ids in _ids(tokenizer, questions)]
-    heard = [
+    tokenizer, qformer = processor.tokenizer, processor.qformer_tokenizer
+    rows = [ids[:1] + ids[1:][-(MAX_QUESTION - 1) :] for ids in _ids(tokenizer, questions)]
+    qformer_rows = [
         ids if len(ids) <= MAX_QUESTION else ids[: MAX_QUESTION - 1] + ids[-1:]
-        for ids in _ids(processor.qformer_tokenizer, questions)
+        for ids in _ids(qformer, questions)
     ]
-    if answers is None:
-        rows, marks = asked, asked
-    else:
-        told = [
-            ids[: MAX_ANSWER - 1] + [tokenizer.eos_token_id]
-            for ids in _ids(tokenizer, answers, special=False)
-        ]
-        rows = [q + a for q, a in zip(asked, told, strict=True)]
-        marks = [[-100] * len(q) + a for q, a in zip(asked, told, strict=True)]
-        left = False
-    text = {
+    text = {}
+    if answers is not None:
+        end, left = [tokenizer.eos_token_id], False
+        answer_rows = [ids[: MAX_ANSWER - 1] + end for ids in _ids(tokenizer, answers, special=False)]
+        both = list(zip(rows, answer_rows, strict=True))
+        text["labels"] = _pad([[-100] * len(question) + answer for question, answer in both], -100, left)
+        rows = [question + answer for question, answer in both]
+    return {
         "input_ids": _pad(rows, tokenizer.pad_token_id, left),
-        "attention_mask": _pad([[1] * len(r) for r in rows], 0, left),
-        "qformer_input_ids": _pad(heard, processor.qformer_tokenizer.pad_token_id, False),
-        "qformer_attention_mask": _pad([[1] * len(r) for r in heard], 0, False),
-    }
-    return text | ({} if answers is None else {"labels": _pad(marks, -100, left)})
-
-
-_KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, dict[tuple[str, bool], list[int]]] = WeakKeyDictionary()
+        "attention_mask": _pad([[1] * len(row) for row in rows], 0, left),
+        "qformer_input_ids": _pad(qformer_rows, qformer.pad_token_id, False),
+        "qformer_attention_mask": _pad([[1] * len(row) for row in qformer_rows], 0, False),
+    } | text
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool = True) -> list[list[int]]:
-    """Token ids of each text; the same few questions come back in every batch, and are tokenised once."""
-    known = _KNOWN.setdefault(tokenizer, {})
-    if len(known) > 200_000:
-        known.clear()
-    if new := [text for text in dict.fromkeys(texts) if (text, special) not in known]:
-        known |= zip(
-            ((text, special) for text in new),
-            tokenizer(new, add_special_tokens=special)["input_ids"],
-            strict=True,
-        )
-    return [known[text, special] for text in texts]
+    """Token ids of each text; a batch asks the same few questions again and again, so each is tokenised once."""
+    different = list(dict.fromkeys(texts))
+    ids = tokenizer(different, add_special_tokens=special)["input_ids"] if different else []
+    by_text = dict(zip(different, ids, strict=True))
+    return [by_text[text] for text in texts]
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:
     width = max(map(len, rows))
-    fill = [[value] * (width - len(r)) for r in rows]
-    return torch.tensor([f + list(r) if left else list(r) + f for f, r in zip(fill, rows, strict=True)])
+    fill = [[value] * (width - len(row)) for row in rows]
+    return torch.tensor([f + row if left else row + f for f, row in zip(fill, rows, strict=True)])

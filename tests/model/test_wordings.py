@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config
 
 from expvqa_lib.errors import ModelError
-from expvqa_lib.model.answer import _prompt, embed_images, generate, score_yes_no
+from expvqa_lib.model.answer import embed_images, generate, prompt, score_yes_no
 from expvqa_lib.model.tokenize import make_processor
 from expvqa_lib.model.yes_no import beginnings
 from expvqa_lib.questions import ask_q3, read_yes_no
@@ -157,7 +157,7 @@ def test_a_tokenizer_that_cannot_tell_them_apart_is_refused(images, qformer):
 @torch.inference_mode()
 def generated(model, processor, images, question: str, begin: tuple[int, ...] = ()):
     """Distribution [N, V] of the answer's next token by `generate`, after it was made to begin so."""
-    inputs = _prompt(model, processor, embed_images(model, processor, images), [question] * len(images))
+    inputs = prompt(model, processor, embed_images(model, processor, images), [question] * len(images))
     inputs.pop("position_ids", None)
     if begin:
         words = torch.tensor([begin] * len(images))
@@ -216,7 +216,7 @@ def test_the_decision_is_greedy_generations_wherever_that_says_yes_or_no(images,
             teach_to_spell(model, processor)
             scores = score_yes_no(model, processor, images, AUS).to_numpy().ravel()
             asked, seen = [ask_q3(au) for au in AUS] * len(images), [image for image in images for _ in AUS]
-            told = generate(model, processor, seen, asked, beams=1, max_new_tokens=5, repetition_penalty=1.0)
+            told = generate(model, processor, seen, asked, num_beams=1, max_new_tokens=5, repetition_penalty=1.0)
             for (answer,), score in zip(told, scores, strict=True):
                 said = read_yes_no(answer)
                 if said is not None and answer[0].isalpha():  # no wording begins with a comma
