@@ -29,7 +29,7 @@ from expvqa_lib.synthfacs import Face, random_expression, random_identity, rando
 def reference(model, processor, images: list, aus: list[int], batch: int) -> np.ndarray:
     """Answers by five beams as in the released code (length penalty 0, at most 10 tokens), one image a question: yes as true."""
     asked = [(image, ask_q3(au)) for image in images for au in aus]
-    how = {"beams": 5, "length_penalty": 0.0, "max_new_tokens": 9, "batch": 5 * batch}
+    how = {"num_beams": 5, "length_penalty": 0.0, "max_new_tokens": 9, "batch": 5 * batch}
     told = [
         answer
         for k in range(0, len(asked), batch)

@@ -47,7 +47,8 @@ NOTICES = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where the model looked: the image, the question, the answer's first word, P(yes), and a map [h, h] (maximum 1)."""
+    """Where the model looked: the image, the question, the answer's first word, P(yes), and a map [h, h]
+    (maximum 1)."""
 
     image: Image.Image
     question: str
@@ -67,7 +68,8 @@ class Explanation:
 class ExpVQA:
     """A fine-tuned InstructBLIP with its processor; `load` returns one.
 
-    An image is a path, a PIL image, an array, bytes or a file object. `crop` finds the face and cuts it out first.
+    An image is a path, a PIL image, an array, bytes or a file object. `crop` finds the face and cuts it out
+    first.
     """
 
     def __init__(
@@ -86,8 +88,8 @@ class ExpVQA:
             samples: draw that many answers by nucleus sampling, from `seed`.
 
         Returns:
-            The answer; a list of answers where `samples` > 1; for a list of images a table with columns image,
-            question, answer.
+            The answer; a list of answers where `samples` > 1; for a list of images a table with columns
+            image, question, answer.
 
         Raises:
             SettingsError: the question is empty, or `samples` is below 1.
@@ -111,9 +113,11 @@ class ExpVQA:
         return pd.DataFrame(rows, columns=["image", "question", "answer"])
 
     def aus(self, images, aus: Sequence[int] | None = None, *, crop: bool = True) -> pd.Series | pd.DataFrame:
-        """Probability of each AU in [0, 1], the mean over the wordings of Q3: a row for one image, a table for a list.
+        """Probability of each AU in [0, 1], the mean over the wordings of Q3: a row for one image, a table
+        for a list.
 
-        By default of all AUs that the model can answer: those named in its configuration (`config.aus`), else all of `facs`.
+        By default of all AUs that the model can answer: those named in its configuration (`config.aus`),
+            else all of `facs`.
         """
         aus = aus or getattr(self.model.config, "aus", None) or list(ACTION_UNITS)
         images, is_list = _as_list(images)
@@ -130,7 +134,8 @@ class ExpVQA:
         method: str = METHODS[0],
         crop: bool = True,
     ) -> Explanation:
-        """Map where the model looked: for a yes to Q3 about an AU, or for the first word of its answer to a question.
+        """Map where the model looked: for a yes to Q3 about an AU, or for the first word of its answer to a
+        question.
 
         With an AU, `p_yes` is that of `aus`; `method` is one of `attention.METHODS`.
         """
@@ -178,7 +183,8 @@ def load(
     The options are those of `model.load`.
 
     Raises:
-        ModelError: there is no InstructBLIP model, it cannot be read, it does not fit in memory, or an extra is missing.
+        ModelError: there is no InstructBLIP model, it cannot be read, it does not fit in memory, or an extra
+            is missing.
         SettingsError: the device, dtype or bits are unknown.
     """
     quiet = quiet or source is None
@@ -207,7 +213,8 @@ def options_for_gpu() -> dict:
 
 
 def hardware_note() -> str:
-    """Say in Markdown which model suits this machine: the 7B one where a CUDA GPU can hold it, else the tiny one."""
+    """Say in Markdown which model suits this machine: the 7B one where a CUDA GPU can hold it, else the tiny
+    one."""
     try:
         bits = options_for_gpu()["bits"]
     except ModelError as error:

@@ -161,8 +161,8 @@ def predict(
                 continue
             made = pd.concat(
                 by_share(
-                    size,
-                    lambda mine, some=some, asked=asked: [_answers(model, some.iloc[mine], asked, in_words)],
+                    range(size),
+                    lambda rows, some=some, asked=asked: [_answers(model, some.iloc[rows], asked, in_words)],
                 )
             )
             if main:

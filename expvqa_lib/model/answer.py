@@ -27,7 +27,8 @@ def embed_images(
     batch: int = 128,
     progress: bool = False,
 ) -> Tensor:
-    """Vision encoder's output [I, 1 + patches, D_vision] for images (anything that `data.load_image` takes)."""
+    """Vision encoder's output [I, 1 + patches, D_vision] for images (anything that `data.load_image`
+    takes)."""
     vision = model.vision_model.embeddings
     parts = [torch.empty(0, 1 + vision.num_patches, vision.embed_dim, dtype=model.dtype, device=model.device)]
     for k in tqdm(range(0, len(images), batch), desc="encoding images", disable=not progress):
@@ -44,7 +45,8 @@ def prompt(
     embeds: Tensor,
     questions: Sequence[str],
 ) -> dict[str, Tensor]:
-    """Inputs of the language model [N, Q + T, D] for N questions: as many about each image, image by image."""
+    """Inputs of the language model [N, Q + T, D] for N questions: as many about each image, image by
+    image."""
     text = encode(processor, questions, left=model.config.use_decoder_only_language_model)
     text = {name: value.to(model.device) for name, value in text.items()}
     index = torch.arange(len(embeds), device=model.device).repeat_interleave(len(questions) // len(embeds))
@@ -64,10 +66,11 @@ def score_yes_no(
     embeds: Tensor | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Probability of a yes rather than a no to Q3, "does this AU occur?" (see `yes_no.p_yes`), without generation.
+    """Probability of a yes rather than a no to Q3, "does this AU occur?" (see `yes_no.p_yes`), without
+    generation.
 
-    The vision encoder runs once an image. Several processes of `accelerate launch` or `torchrun` score a share of the
-    images each; all must call this and all get the whole table.
+    The vision encoder runs once an image. Several processes of `accelerate launch` or `torchrun` score a
+    share of the images each; all must call this and all get the whole table.
 
     Args:
         aus: AU numbers to ask about.
@@ -108,14 +111,15 @@ def score_questions(
     batch: int = 256,
     progress: bool = False,
 ) -> Tensor:
-    """P(yes) [I, questions] of the same yes/no questions about each image of `embed_images`, `batch` questions a pass.
+    """P(yes) [I, questions] of the same yes/no questions about each image of `embed_images`, `batch`
+    questions a pass.
 
     Raises:
         ModelError: the tokenizer cannot tell yes from no.
     """
     begin, step = beginnings(processor.tokenizer), max(1, batch // max(1, len(questions)))
     scores = torch.empty(len(embeds), len(questions))
-    for k in tqdm(range(0, scores.numel() and len(embeds), step), desc="scoring AUs", disable=not progress):
+    for k in tqdm(range(0, len(embeds) if questions else 0, step), desc="scoring AUs", disable=not progress):
         some = embeds[k : k + step]
         inputs = prompt(model, processor, some, list(questions) * len(some))
         scores[k : k + step] = p_yes(model, inputs, begin).view(len(some), -1)
@@ -135,12 +139,14 @@ def generate(
     progress: bool = False,
     **options,
 ) -> list[list[str]]:
-    """Answer one question an image in words: by beams, or `samples` > 1 answers by nucleus sampling from `seed`.
+    """Answer one question an image in words: by beams, or `samples` > 1 answers by nucleus sampling from
+    `seed`.
 
-    A converted checkpoint answers as the reference does: its `generation_config` has 5 beams (also when it samples),
-    repetition penalty 1.5 and 255 new tokens. A model without settings of its own answers greedily, with 80. The
-    repetition penalty covers the answer alone, as in the reference, since the language model is given embeddings.
-    Several processes share the images as in `score_yes_no`, except with `embeds` and where they sample.
+    A converted checkpoint answers as the reference does: its `generation_config` has 5 beams (also when it
+    samples), repetition penalty 1.5 and 255 new tokens. A model without settings of its own answers
+    greedily, with 80. The repetition penalty covers the answer alone, as in the reference, since the
+    language model is given embeddings. Several processes share the images as in `score_yes_no`, except with
+    `embeds` and where they sample.
 
     Args:
         batch: sequences a forward pass (each beam and each sample is one).
@@ -170,7 +176,8 @@ def generate(
 
 
 def _generation_options(model, tokenizer, samples: int, options: dict) -> dict:
-    """Options of transformers' `generate`: the given ones over those of the model, and what sampling needs."""
+    """Options of transformers' `generate`: the given ones over those of the model, and what sampling
+    needs."""
     own = model.generation_config
     not_words = {tokenizer.pad_token_id, model.config.image_token_index} - {None}
     options = {
@@ -191,7 +198,9 @@ def _generation_options(model, tokenizer, samples: int, options: dict) -> dict:
 
 
 @torch.inference_mode()
-def _generate(model, processor, embeds, questions, options: dict, batch: int, progress: bool) -> list[list[str]]:
+def _generate(
+    model, processor, embeds, questions, options: dict, batch: int, progress: bool
+) -> list[list[str]]:
     samples, answers = options.get("num_return_sequences", 1), []
     batch = max(1, batch // max(options["num_beams"], samples))
     for k in tqdm(range(0, len(questions), batch), desc="answering", disable=not progress):

@@ -1,4 +1,5 @@
-"""Work shared by the processes of `accelerate launch` or `torchrun`; each of them ends with the whole result."""
+"""Work shared by the processes of `accelerate launch` or `torchrun`; each of them ends with the whole
+result."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ def state() -> PartialState:
 
 
 def by_share(items: Sequence, work: Callable[[list], Sequence]) -> list:
-    """Call `work` with this process's share of the items; return the results of all processes in the items' order.
+    """Call `work` with this process's share of the items; return the results of all processes in the items'
+    order.
 
     All processes must call it, with the same items. A share may be empty.
     """

@@ -16,7 +16,8 @@ MAX_QUESTION, MAX_ANSWER = 128, 256  # tokens, as in the released code
 def make_processor(
     language: PreTrainedTokenizerBase, qformer: PreTrainedTokenizerBase, image: int, queries: int
 ) -> InstructBlipProcessor:
-    """Put an image processor (resize to `image` pixels a side, CLIP's mean and deviation) and both tokenizers together."""
+    """Put an image processor (resize to `image` pixels a side, CLIP's mean and deviation) and both
+    tokenizers together."""
     pixels = BlipImageProcessorPil(size={"height": image, "width": image})
     return InstructBlipProcessor(
         image_processor=pixels, tokenizer=language, qformer_tokenizer=qformer, num_query_tokens=queries
@@ -26,8 +27,8 @@ def make_processor(
 def reference_text(text: str, max_words: int = 50) -> str:
     """A training question or answer as the reference prepares it (released `blip_processors.py`).
 
-    Lower case, each of ! " ( ) * # : ; ~ a space, white space collapsed, cut to its first `max_words` words. The
-    reference does not prepare a user's questions.
+    Lower case, each of ! " ( ) * # : ; ~ a space, white space collapsed, cut to its first `max_words` words.
+    The reference does not prepare a user's questions.
     """
     return " ".join(re.sub(r"[!\"()*#:;~]", " ", text.lower()).split()[:max_words])
 
@@ -41,13 +42,13 @@ def encode(
 ) -> dict[str, Tensor]:
     """Tokens of questions, with answers for training or without for generation.
 
-    Training pads on the right: `</s>` question, answer, `</s>`; labels cover the answer and its end (-100 elsewhere).
-    Generation pads on the left, or with `left` false on the right, for encoders. Long questions are cut to 128 tokens
-    (the language model keeps their end, the Q-Former their start), answers to 256.
+    Training pads on the right: `</s>` question, answer, `</s>`; labels cover the answer and its end (-100
+    elsewhere). Generation pads on the left, or with `left` false on the right, for encoders. Long questions
+    are cut to 128 tokens (the language model keeps their end, the Q-Former their start), answers to 256.
 
     Returns:
-        `input_ids`, `attention_mask` [N, T], `qformer_input_ids`, `qformer_attention_mask` [N, U], and with answers
-        `labels` [N, T].
+        `input_ids`, `attention_mask` [N, T], `qformer_input_ids`, `qformer_attention_mask` [N, U], and with
+        answers `labels` [N, T].
     """
     tokenizer, qformer = processor.tokenizer, processor.qformer_tokenizer
     rows = [ids[:1] + ids[1:][-(MAX_QUESTION - 1) :] for ids in _ids(tokenizer, questions)]
@@ -71,7 +72,8 @@ def encode(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool = True) -> list[list[int]]:
-    """Token ids of each text; a batch asks the same few questions again and again, so each is tokenised once."""
+    """Token ids of each text; a batch asks the same few questions again and again, so each is tokenised
+    once."""
     different = list(dict.fromkeys(texts))
     ids = tokenizer(different, add_special_tokens=special)["input_ids"] if different else []
     by_text = dict(zip(different, ids, strict=True))

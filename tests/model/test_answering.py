@@ -148,7 +148,8 @@ def test_beams_find_an_answer_at_least_as_likely(model, processor, images):
 
     for image, question in zip(images[:2], QUESTIONS[:2], strict=True):
         plain, beamed = (
-            generate(model, processor, [image], [question], max_new_tokens=3, num_beams=b)[0][0] for b in (1, 5)
+            generate(model, processor, [image], [question], max_new_tokens=3, num_beams=b)[0][0]
+            for b in (1, 5)
         )
         if len(processor.tokenizer(beamed)["input_ids"]) == len(processor.tokenizer(plain)["input_ids"]):
             assert log_probability(question, image, beamed) >= log_probability(question, image, plain) - 1e-4

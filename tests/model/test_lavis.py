@@ -147,7 +147,7 @@ def test_generated_ids_are_the_originals_in_71_of_72_rows(loaded, golden, pairs)
     for name in SETTINGS:
         beams, repetition, length = (float(part.lstrip("brlp")) for part in name.split("_"))
         how = {
-            "beams": int(beams),
+            "num_beams": int(beams),
             "repetition_penalty": repetition,
             "length_penalty": length,
             "max_new_tokens": 23,
@@ -167,7 +167,7 @@ def test_generated_ids_are_the_originals_in_71_of_72_rows(loaded, golden, pairs)
 def test_short_answers_to_yes_no_questions_are_the_originals(loaded, golden, pairs):
     model, processor = loaded
     embeds = encode_images(model, golden["images"]).detach().repeat_interleave(4, 0)
-    how = {"beams": 5, "length_penalty": 0.0, "repetition_penalty": 1.5, "max_new_tokens": 9}
+    how = {"num_beams": 5, "length_penalty": 0.0, "repetition_penalty": 1.5, "max_new_tokens": 9}
     mine = spoken_ids(model, processor, embeds, [q for q, _ in pairs] * 3, **how)
     theirs = golden["gen.predict_answers.ids"][:, 1:].clone()
     theirs[theirs == 0] = 2

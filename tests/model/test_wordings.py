@@ -216,7 +216,9 @@ def test_the_decision_is_greedy_generations_wherever_that_says_yes_or_no(images,
             teach_to_spell(model, processor)
             scores = score_yes_no(model, processor, images, AUS).to_numpy().ravel()
             asked, seen = [ask_q3(au) for au in AUS] * len(images), [image for image in images for _ in AUS]
-            told = generate(model, processor, seen, asked, num_beams=1, max_new_tokens=5, repetition_penalty=1.0)
+            told = generate(
+                model, processor, seen, asked, num_beams=1, max_new_tokens=5, repetition_penalty=1.0
+            )
             for (answer,), score in zip(told, scores, strict=True):
                 said = read_yes_no(answer)
                 if said is not None and answer[0].isalpha():  # no wording begins with a comma

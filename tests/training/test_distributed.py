@@ -140,7 +140,7 @@ ASKED = """
 import sys, pandas as pd, torch
 torch.set_num_threads(1)
 from accelerate import PartialState
-from expvqa_lib.answering import embed_images, generate, score_yes_no
+from expvqa_lib.model import embed_images, generate, score_yes_no
 from expvqa_lib.model import load_model
 start, folder, *images = sys.argv[1:]
 model, processor = load_model(start, quiet=True)
