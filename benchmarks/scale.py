@@ -89,9 +89,9 @@ def run(images: int, folder: Path) -> dict:
         table = face_table.read_table(folder / "faces.parquet")
     with stage("build the pairs"):
         (folder / "arrow").mkdir()
-        built = pairs.build(table, folder=folder / "arrow")
+        built = pairs.build_pairs(table, folder=folder / "arrow")
     with stage("save the pairs"):
-        pairs.save(built, folder / "pairs")
+        pairs.save_pairs(built, folder / "pairs")
     with stage("load and shuffle them"):
         loaded = datasets.load_from_disk(str(folder / "pairs"))
         shuffled = loaded["train"].shuffle(seed=0)

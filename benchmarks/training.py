@@ -186,7 +186,7 @@ def main() -> None:
             for corpus in ("lab", "wild", "emotion")
             for split in ("train", "validation", "test")
         }
-        pairs.build(make(folder / "faces", CorpusSizes(**one | {"lab_train": 6, "videos": 1})))[
+        pairs.build_pairs(make(folder / "faces", CorpusSizes(**one | {"lab_train": 6, "videos": 1})))[
             "train"
         ].save_to_disk(folder / "pairs")
         ratios = {variant: compare(variant, options, folder) for variant in VARIANTS}

@@ -2,7 +2,7 @@
 
 
 class ExpVQAError(Exception):
-    """Something the user can mend: the message says where, what was found, what was expected and how to mend it."""
+    """A fault that the user can mend: the message says where, what was found, what was expected."""
 
 
 class ImageError(ExpVQAError):
@@ -26,4 +26,4 @@ class TrainingError(ExpVQAError):
 
 
 class ServerError(ExpVQAError):
-    """A language model's server cannot be reached or refuses, the budget for it is spent, or its answers cannot be kept."""
+    """A language model's server cannot be reached or refuses, or the budget for it is spent."""

@@ -1,7 +1,7 @@
 """The one vocabulary: action units (AUs) of the Facial Action Coding System, areas of the face, and emotions.
 
-Noun and verb phrases are those of the Exp-BLIP supplement (the same list as `data/au_descriptions.csv`); areas and prototypes follow
-the FACS manual and EMFACS (Ekman, Friesen and Hager 2002).
+Noun and verb phrases are those of the Exp-BLIP supplement (the same list as `data/au_descriptions.csv`);
+areas and prototypes follow the FACS manual and EMFACS (Ekman, Friesen and Hager 2002).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .errors import SettingsError
 
 @dataclass(frozen=True)
 class ActionUnit:
-    """One action unit: its FACS number, the noun and verb phrases that name it, and the area of the face that it moves."""
+    """One action unit: its FACS number, noun and verb phrases, and the area of the face that it moves."""
 
     number: int
     noun: str

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from .errors import ExpVQAError
+from .errors import ExpVQAError, ImageError
 
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffix) for a file or a folder; rename it to `path` on success.
+    """Yield a temporary path beside `path` for a file or a folder; rename it to `path` on success.
 
     Missing parent folders are made. On an exception the temporary file or folder is removed and `path` stays.
     Files get the permissions of the user's umask, also where their writer (safetensors) makes them private.
@@ -57,7 +57,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def _share(path: Path) -> None:
-    """Give a file, or the files of a folder, the permissions of a new file (os.umask is not safe with threads)."""
+    """Give files the permissions of a new file (os.umask would change them for other threads too)."""
     new = path.with_name(f"{path.name}.new")
     new.touch()
     mode = new.stat().st_mode
@@ -103,6 +103,20 @@ def write_json(path: str | Path, value: object) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def file_state(path: str) -> tuple[str, int, int]:
+    """Return path, size and time of change: whether an image is still the same, without reading it.
+
+    Raises:
+        ImageError: there is no such file.
+    """
+    try:
+        stat = Path(path).stat()
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror}); check the path in the face table"
+        raise ImageError(message) from error
+    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def fingerprint(*parts: object) -> str:

@@ -1,9 +1,9 @@
-"""Question-answer pairs from labels by rules, and labels read back out of answers.
+"""Questions about a face, answers to them by rules from labels, and labels read back out of answers.
 
-Q1 asks for the whole face, Q2 for one area, Q3 for one action unit (AU). Answers follow Exp-BLIP's rules: third-person verb phrases of
-the present AUs, emotions as "The face shows <emotion>", both fused into one sentence. The first Q1 question is the only wording of the
-paper that is public; the other wordings are ours. An unlabelled AU is never asked about and never called absent: what is absent is
-named.
+Q1 asks about the whole face, Q2 about one area, Q3 about one action unit (AU). The rules are Exp-BLIP's:
+present AUs as verb phrases in the third person, the emotion as "The face shows <emotion>", or both in one
+sentence. Only the first wording of Q1 is published; the other wordings are ours. An unlabelled AU is neither
+asked about nor called absent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import SettingsError
-from .facs import ACTION_UNITS, AREAS, EMOTIONS, ActionUnit, action_unit
+from .facs import ACTION_UNITS, AREAS, EMOTIONS, action_unit
 
 QUESTION_TYPES = ("Q1", "Q2", "Q3")
 Q1_EMOTION = (
@@ -39,13 +39,15 @@ Q3 = (
     "Is the {noun} active in this face?",
 )
 YES, NO = "yes", "no"
-NO_A_YES = 2
-"""How many Q3 questions are answered no for each that is answered yes."""
+NO_PER_YES = 2
+"""Q3 questions with the answer no for each with the answer yes."""
+MOST_ABSENT = 3
+"""Absent AUs that an answer names at most."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One question about one face; `area` for Q2 and Q3, `au` for Q3 only."""
+    """One question about one face, and its answer; `area` for Q2 and Q3, `au` for Q3 only."""
 
     question_type: str
     text_input: str
@@ -54,16 +56,8 @@ class Pair:
     au: int | None = None
 
 
-def _wording(wordings: Sequence[str], number: int) -> str:
-    if number not in range(len(wordings)):
-        raise SettingsError(
-            f"wording {number} is unknown; known are {', '.join(map(str, range(len(wordings))))}"
-        )
-    return wordings[number]
-
-
 def ask_q1(wording: int = 0, *, emotion: bool = True) -> str:
-    """Return a Q1 question; without `emotion` it asks for the actions alone."""
+    """Return a Q1 question; without `emotion` it asks about the actions alone."""
     return _wording(Q1_EMOTION if emotion else Q1_ACTIONS, wording)
 
 
@@ -80,65 +74,67 @@ def ask_q3(au: int, wording: int = 0) -> str:
     return _wording(Q3, wording).format(verb=unit.verb, noun=unit.noun, number=unit.number)
 
 
-def _join(phrases: Sequence[str], last: str = "and") -> str:
+def _wording(wordings: Sequence[str], number: int) -> str:
+    if number not in range(len(wordings)):
+        raise SettingsError(f"wording {number} is unknown; expected 0 to {len(wordings) - 1}")
+    return wordings[number]
+
+
+def join_phrases(phrases: Sequence[str], last: str = "and") -> str:
+    """Join phrases into a list in prose: "a, b and c"."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} {last} {phrases[-1]}"
 
 
-def _units(numbers) -> list[ActionUnit]:
-    return [ACTION_UNITS[n] for n in sorted(numbers)]
-
-
 def answer_q1(present: Sequence[int], emotion: str | None) -> str | None:
-    """Describe the whole face; None where nothing can be said (no action present and no emotion known).
+    """Describe the whole face; None where there is nothing to say (no AU present, no emotion labelled).
 
     Args:
         present: numbers of the AUs that are present.
-        emotion: a name of `facs.EMOTIONS` or another word, several joined by "+"; None where it is not labelled.
+        emotion: a name of `facs.EMOTIONS` or another word, several joined by "+"; None where it is not
+            labelled.
     """
-    feeling = (
-        None
-        if emotion is None
-        else "a neutral expression"
-        if emotion == "neutral"
-        else _join(emotion.split("+"))
-    )
-    if present:
-        actions = f"The person {_join([u.third_person for u in _units(present)])}"
-        return f"{actions}, which suggests {feeling}." if feeling else f"{actions}."
-    return f"The face shows {feeling}." if feeling else None
+    feeling = None
+    if emotion is not None:
+        feeling = "a neutral expression" if emotion == "neutral" else join_phrases(emotion.split("+"))
+    if not present:
+        return f"The face shows {feeling}." if feeling else None
+    actions = f"The person {join_phrases([ACTION_UNITS[n].third_person for n in sorted(present)])}"
+    return f"{actions}, which suggests {feeling}." if feeling else f"{actions}."
 
 
 def answer_q2(labels: Mapping[int, int], area: str, rng: np.random.Generator | None = None) -> str | None:
-    """Describe one area; None where none of its AUs is labelled. Where nothing is present, up to three absent AUs are named.
+    """Describe one area, by absent AUs where none is present; None where none of its AUs is labelled.
 
     Args:
-        labels: 1 or 0 for each labelled AU of the face (an AU that is not in it is unlabelled).
-        rng: chooses which absent AUs are named; the first three without it.
+        labels: 1 or 0 for each labelled AU of the face.
+        area: one of `facs.AREAS`.
+        rng: chooses `MOST_ABSENT` absent AUs; without it, the first are named.
     """
-    here = {n: v for n, v in labels.items() if ACTION_UNITS[n].area == area}
-    if not here:
+    labels = {n: label for n, label in labels.items() if ACTION_UNITS[n].area == area}
+    if not labels:
         return None
-    if present := [n for n, v in here.items() if v]:
-        return f"The person {_join([u.third_person for u in _units(present)])}."
-    absent = sorted(here)
-    if len(absent) > 3:
-        absent = sorted(rng.choice(absent, 3, replace=False).tolist()) if rng is not None else absent[:3]
-    return f"The person does not {_join([u.verb for u in _units(absent)], 'or')}."
+    if present := [n for n, label in labels.items() if label]:
+        return answer_q1(present, None)
+    absent = sorted(labels)
+    if len(absent) > MOST_ABSENT:
+        drawn = absent if rng is None else rng.choice(absent, MOST_ABSENT, replace=False).tolist()
+        absent = sorted(drawn[:MOST_ABSENT])
+    return f"The person does not {join_phrases([ACTION_UNITS[n].verb for n in absent], 'or')}."
 
 
 def face_pairs(
     labels: Mapping[int, int], emotion: str | None, rng: np.random.Generator, q3: Sequence[int] = ()
 ) -> list[Pair]:
-    """All pairs of one face: Q1 where something can be said, Q2 for each labelled area, Q3 for the AUs in `q3`; wordings by chance.
+    """Make all pairs of one face: Q1, Q2 for each area with a labelled AU, Q3 for the AUs in `q3`.
 
     Args:
         labels: 1 or 0 for each labelled AU.
-        emotion: its name, or None.
-        rng: random generator for the wordings.
-        q3: labelled AUs to ask one by one (`balanced_q3` chooses them for a whole table).
+        emotion: see `answer_q1`.
+        rng: draws the wordings.
+        q3: labelled AUs to ask about one by one (`balanced_q3` chooses them for a whole table).
     """
     pairs = []
-    present = [n for n, v in labels.items() if v]
+    present = [n for n, label in labels.items() if label]
     if answer := answer_q1(present, emotion):
         pairs.append(Pair("Q1", ask_q1(int(rng.integers(3)), emotion=emotion is not None), answer))
     for area in AREAS:
@@ -151,62 +147,101 @@ def face_pairs(
 
 
 def balanced_q3(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Choose which AUs to ask: for each AU as many faces as can be, drawn by chance, so that `NO_A_YES` answers are no for each yes.
+    """Draw the faces for each AU's Q3, as many as possible, with `NO_PER_YES` times as many no as yes.
 
-    So every AU has the same share of "yes", and the words of a question tell nothing about its answer. Two to one, because AUs are rarer
-    still: a model trained on as many of both says yes too readily.
+    Every AU has the same share of yes, so a question's words give nothing away. Two to one, because AUs are
+    rare: a model trained on as many of both says yes too readily.
 
     Args:
         labels: float [faces, AUs]; 1 present, 0 absent, NaN unlabelled.
+        rng: draws the faces.
 
     Returns:
-        bool [faces, AUs]; true where the question is asked. Never where the label is NaN.
+        bool [faces, AUs]: whether to ask; never where the label is NaN.
     """
-    asked = np.zeros(labels.shape, bool)
+    chosen = np.zeros(labels.shape, bool)
     for k in range(labels.shape[1]):
         yes, no = np.flatnonzero(labels[:, k] == 1), np.flatnonzero(labels[:, k] == 0)
-        n = min(len(yes), len(no) // NO_A_YES)
-        for rows, wanted in ((yes, n), (no, NO_A_YES * n)):
-            asked[rng.choice(rows, wanted, replace=False) if wanted else [], k] = True
-    return asked
+        n = min(len(yes), len(no) // NO_PER_YES)
+        for rows, count in ((yes, n), (no, NO_PER_YES * n)):
+            chosen[rng.choice(rows, count, replace=False) if count else [], k] = True
+    return chosen
 
 
-# ------------------------------------------------------------------------------------------------------- reading answers
+# ------------------------------------------------------------------------------- labels out of answers
 
-_FOLD, _NOT = re.compile(r"[^a-z0-9]+"), re.compile(r"n['\u2019]t\b")
-
-
-def _fold(text: str) -> str:
-    return f" {_FOLD.sub(' ', _NOT.sub(' not', text.lower())).strip()} "
+EMOTION_WORDS = {
+    "neutral": "neutral",
+    "happiness": "happy|happi|joy|glad|delight|cheer|amus",
+    "sadness": "sad|sorrow|unhapp|grief|griev|melanchol|gloom",
+    "surprise": "surpris|astonish|amaze|startl|shock",
+    "fear": "fear|afraid|scare|fright|terrif|terror|anxi",
+    "disgust": "disgust|revuls|repuls|revolt",
+    "anger": "anger|angry|angri|furious|fury|rage|irritat|annoy",
+    "contempt": "contempt|disdain|scorn",
+}
+"""Beginnings of the words for each emotion."""
+_EMOTIONS = {name: re.compile(rf"\b(?:{EMOTION_WORDS[name]})\w*", re.IGNORECASE) for name in EMOTIONS}
+_NEGATION = re.compile(r"\b(?:no|not|none|without|neither|nor|never|absent|cannot)\b|n['’]t\b", re.IGNORECASE)
+_SKIPPED = re.compile(r"the|an?|his|her|its|their|this|both|is|are|be|being|upwards?|up|.*ly")
+_OF = re.compile(r"\b(\w+) of (?:(?:the|his|her|their|both) )*(\w+)")
+_CODE = re.compile(r"\bau[ _-]?0*(\d+)")
 
 
 def read_yes_no(answer: str) -> bool | None:
     """Read yes (True) or no (False) from the first word of an answer; None where it is neither."""
-    words = _fold(answer).split()
-    return {"yes": True, "no": False, "not": False}.get(words[0]) if words else None
+    word = re.match(r"[^a-z0-9]*(yes|no|not)(?![a-z0-9])", answer.lower())
+    return None if word is None else word[1] == YES
 
 
 def read_aus(answer: str) -> tuple[set[int], set[int]]:
-    """Read the AUs that an answer says are present, and those it says are absent. It may use any form of our phrases."""
+    """Read the AUs that a text calls present, and those that it calls absent, in any inflection.
+
+    A clause with a negation calls its AUs absent. An AU is in both sets where the text contradicts itself.
+    """
     present: set[int] = set()
     absent: set[int] = set()
-    for clause in re.split(r"[.;]|, which", answer):
-        text = _fold(clause)
-        target = absent if re.search(r" (does not|do not|no|not|without) ", text) else present
-        for unit in ACTION_UNITS.values():
-            if any(_fold(phrase) in text for phrase in (unit.third_person, unit.verb, unit.noun, unit.name)):
-                target.add(unit.number)
-    return present, absent - present
+    for clause in re.split(r"[.!?;]|, which", answer):
+        numbers = {_PHRASES[phrase] for phrase in _ACTION.findall(f" {' '.join(stems(clause))} ")}
+        (absent if _NEGATION.search(clause) else present).update(numbers)
+    return present, absent
+
+
+def read_emotions(answer: str) -> list[str]:
+    """Read the emotions that a text names, by `EMOTION_WORDS`, in the order of their mention."""
+    places = {name: word.start() for name, words in _EMOTIONS.items() if (word := words.search(answer))}
+    return sorted(places, key=places.get)
 
 
 def read_emotion(answer: str) -> str | None:
-    """Read the emotion that an answer names first, by noun or adjective; None where it names none."""
-    text = _fold(answer)
-    places = {
-        emotion.name: min(
-            place for word in (emotion.name, emotion.adjective) if (place := text.find(f" {word} ")) >= 0
-        )
-        for emotion in EMOTIONS.values()
-        if f" {emotion.name} " in text or f" {emotion.adjective} " in text
-    }
-    return min(places, key=places.get) if places else None
+    """Read the emotion that a text names first; None where it names none."""
+    return next(iter(read_emotions(answer)), None)
+
+
+def stem(word: str) -> str:
+    """Fold the inflections of one word: raises, raised and raising; press and presses."""
+    word = {"stuck": "stick", "eyelid": "lid", "eyelids": "lid"}.get(word, word.replace("eyebrow", "brow"))
+    short = re.sub(r"(?:ing|ed|es|s|e)$", "", word) if len(word) > 3 else word
+    return re.sub(r"([a-z])\1$", r"\1", short)
+
+
+def stems(text: str) -> list[str]:
+    """Split a text into stems and punctuation; `the corners of the lips` becomes `lip corner`."""
+    text = _OF.sub(r"\2 \1", _CODE.sub(r"au\1", text.lower())).replace("mouth corner", "lip corner")
+    words = re.findall(r"au\d+|[a-z]+|[^\sa-z]", text)
+    return [stem(word) for word in words if not _SKIPPED.fullmatch(word)]
+
+
+def _phrases() -> dict[str, int]:
+    """List the ways to name an AU, in stems: code, noun, verb and object, object and verb."""
+    phrases = {}
+    for unit in ACTION_UNITS.values():
+        verb, *rest = stems(unit.verb)
+        for words in (stems(unit.name), stems(unit.noun), [verb, *rest], [*rest, verb]):
+            phrases[" ".join(words)] = unit.number
+    return phrases
+
+
+_PHRASES = _phrases()
+# the longest first, so that "tightens lip corner" is not also "tightens lips"
+_ACTION = re.compile(rf" ({'|'.join(sorted(_PHRASES, key=len, reverse=True))})(?= )")

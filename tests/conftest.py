@@ -74,7 +74,7 @@ def faces(tmp_path_factory):
 def pairs(faces):
     from expvqa_lib.data import pairs
 
-    return pairs.build(faces, seed=7)
+    return pairs.build_pairs(faces, seed=7)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from . import inspection
 from .crop import crop_corpus
 from .face_crop import crop_face
 from .images import ImageSource, load_image
+from .pairs import build_pairs, save_pairs
 from .readers import read_available
 from .table import (
     AU_COLUMNS,
@@ -21,6 +22,7 @@ __all__ = [
     "SPLITS",
     "ImageSource",
     "au_labels",
+    "build_pairs",
     "check_table",
     "concat_tables",
     "crop_corpus",
@@ -30,5 +32,6 @@ __all__ = [
     "load_image",
     "read_available",
     "read_table",
+    "save_pairs",
     "write_table",
 ]

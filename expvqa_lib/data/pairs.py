@@ -1,5 +1,7 @@
-"""Pairs as a Hugging Face data set: the released JSON's keys (image, image_id, text_input, text_output, area), and further
-`question_type`, `au`, `dataset` and `source`, who wrote the answer.
+"""Question-answer pairs of a face table, as a Hugging Face data set.
+
+Columns are the released JSON's keys (image, image_id, text_input, text_output, area), and `question_type`,
+`au`, `dataset` and `source`, which says who wrote the answer.
 """
 
 from __future__ import annotations
@@ -31,28 +33,31 @@ FEATURES = datasets.Features(
     }
 )
 RULES, LANGUAGE_MODEL, PSEUDO = "rules", "llm", "pseudo"
-"""Values of `source`: rules from labels by people; a language model from those rules' answers; either, from what a model saw."""
-
-
+"""Values of `source`: rules from people's labels, a language model's words, a model's labels."""
 CHUNK = 50_000
-"""Pairs that are held as Python objects at a time."""
+"""Pairs held as Python objects at a time."""
 
 
-def build(table: pd.DataFrame, seed: int = 42, folder: str | Path | None = None) -> datasets.DatasetDict:
-    """Make the pairs of a face table, a split each: Q1 and Q2 by the rules of `questions`, Q3 by `balanced_q3`.
+def build_pairs(
+    table: pd.DataFrame, seed: int = 42, folder: str | Path | None = None
+) -> datasets.DatasetDict:
+    """Make the pairs of a face table, a split each: Q1 and Q2 by rules, Q3 by `balanced_q3`.
 
     Args:
-        folder: an empty folder to write Arrow files to, which the pairs are then read from as they are needed: hundreds of thousands of
-            faces take little more memory than some. Without it, pairs are held in memory.
+        table: a face table.
+        seed: of wordings and of the choice of Q3.
+        folder: an empty folder for Arrow files, for more faces than memory holds; by default pairs are in
+            memory.
     """
-    paths = {split: None if folder is None else Path(folder) / f"{split}.arrow" for split in SPLITS}
-    return datasets.DatasetDict(
-        {split: to_dataset(_rows(table, split, seed), path) for split, path in paths.items()}
-    )
+    pairs = datasets.DatasetDict()
+    for split in SPLITS:
+        path = None if folder is None else Path(folder) / f"{split}.arrow"
+        pairs[split] = to_dataset(_rows(table, split, seed), path)
+    return pairs
 
 
-def save(pairs: datasets.DatasetDict, folder: str | Path) -> None:
-    """Write the splits to be read with `datasets.load_from_disk`, each in one file: an empty one gets none else, and cannot be read."""
+def save_pairs(pairs: datasets.DatasetDict, folder: str | Path) -> None:
+    """Write pairs for `datasets.load_from_disk`, each split in one file (an empty split would get none)."""
     pairs.save_to_disk(folder, num_shards=dict.fromkeys(pairs, 1))
 
 
@@ -61,17 +66,15 @@ def to_dataset(rows: Iterable[dict], path: Path | None = None) -> datasets.Datas
     schema, rows = FEATURES.arrow_schema, iter(rows)
     with pa.BufferOutputStream() if path is None else pa.OSFile(str(path), "wb") as sink:
         with pa.ipc.new_stream(sink, schema) as writer:
-            while some := list(islice(rows, CHUNK)):
-                writer.write_table(pa.Table.from_pylist(some, schema))
-        return (
-            datasets.Dataset.from_buffer(sink.getvalue())
-            if path is None
-            else datasets.Dataset.from_file(str(path))
-        )
+            while chunk := list(islice(rows, CHUNK)):
+                writer.write_table(pa.Table.from_pylist(chunk, schema))
+        if path is None:
+            return datasets.Dataset.from_buffer(sink.getvalue())
+        return datasets.Dataset.from_file(str(path))
 
 
-def as_row(face: Mapping, pair: Pair, source: str = RULES) -> dict:
-    """One pair about one face of the table, with the keys of `FEATURES`."""
+def pair_row(face: Mapping, pair: Pair, source: str = RULES) -> dict:
+    """Return one pair about one face of a face table, with the keys of `FEATURES`."""
     identity = {
         "image": face["image"],
         "image_id": f"{face['dataset']}/{face['subject']}/{face['frame']}",
@@ -81,21 +84,20 @@ def as_row(face: Mapping, pair: Pair, source: str = RULES) -> dict:
 
 
 def _rows(table: pd.DataFrame, split: str, seed: int) -> Iterator[dict]:
-    """The pairs of one face after the other; what chance decides hangs on the order of a data set's faces."""
-    told = ["image", "dataset", "subject", "frame", "emotion", "labelled_by"]
-    here = table.loc[table["split"] == split, [*told, *AU_COLUMNS]]
-    for number, (_, faces) in enumerate(here.groupby("dataset", sort=True)):
-        rng = np.random.default_rng([seed, SPLITS.index(split), number])
-        labels = faces[list(AU_COLUMNS)].to_numpy(dtype=float, na_value=np.nan)  # [faces, AUs]
-        asked = balanced_q3(labels, rng)
-        numbers = np.array(list(ACTION_UNITS))
-        for k, face in enumerate(faces[told].to_dict("records")):
-            known = {
-                n: int(label)
-                for n, label in zip(ACTION_UNITS, labels[k].tolist(), strict=True)
-                if label == label
-            }
+    """Yield the pairs of a split; each data set draws for itself, in the order of its faces."""
+    faces = table[table["split"] == split]
+    numbers = np.array(list(ACTION_UNITS))
+    for index, (_, part) in enumerate(faces.groupby("dataset", sort=True)):
+        rng = np.random.default_rng([seed, SPLITS.index(split), index])
+        values = part[list(AU_COLUMNS)].to_numpy(dtype=float, na_value=np.nan)  # [faces, AUs]
+        chosen = balanced_q3(values, rng)
+        columns = part[["image", "dataset", "subject", "frame", "emotion", "labelled_by"]]
+        for k, face in enumerate(columns.to_dict("records")):
+            labelled = ~np.isnan(values[k])
+            labels = dict(
+                zip(numbers[labelled].tolist(), values[k, labelled].astype(int).tolist(), strict=True)
+            )
             emotion = None if pd.isna(face["emotion"]) else face["emotion"]
             source = RULES if pd.isna(face["labelled_by"]) else PSEUDO
-            for pair in face_pairs(known, emotion, rng, numbers[asked[k]].tolist()):
-                yield as_row(face, pair, source)
+            for pair in face_pairs(labels, emotion, rng, numbers[chosen[k]].tolist()):
+                yield pair_row(face, pair, source)

@@ -22,7 +22,7 @@ from ..data import table as face_table
 from ..data.table import SPLITS, labelled_aus
 from ..errors import ModelError, SettingsError, TableError
 from ..facs import ACTION_UNITS, EMOTIONS
-from ..files import atomic, fingerprint
+from ..files import atomic, file_state, fingerprint
 from ..questions import QUESTION_TYPES
 from . import tables as evaluation
 from .metrics.answers import answer_table, share_table, wide
@@ -135,7 +135,6 @@ def predict(
     """
     from ..model.processes import by_share, from_main, state
     from ..training.feature_cache import encoder_key
-    from ..training.pseudo_labels import image_state
 
     if unknown := [kind for kind in kinds if kind not in QUESTION_TYPES]:
         raise SettingsError(f"question type {unknown[0]!r} is unknown; known are {', '.join(QUESTION_TYPES)}")
@@ -146,7 +145,7 @@ def predict(
         for k in range(0, len(rows) if len(asked) else 0, CHUNK):
             some = rows.iloc[k : k + CHUNK]
             told = some[["name", "dataset", "subject", "split"]].astype(str).to_numpy().tolist()
-            made_of = (key, told, [image_state(image) for image in some["image"]], asked.to_numpy().tolist())
+            made_of = (key, told, [file_state(image) for image in some["image"]], asked.to_numpy().tolist())
             parts.append((folder / "parts" / f"{fingerprint(*made_of)}.parquet", some, asked))
     if not parts:
         raise TableError(

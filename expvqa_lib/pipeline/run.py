@@ -132,7 +132,7 @@ class Run:
         if not folder.exists():
             with atomic(folder) as temporary:
                 (temporary / "arrow").mkdir(parents=True)
-                pairs.save(pairs.build(self._faces, self.profile.seed, temporary / "arrow"), temporary)
+                pairs.save_pairs(pairs.build_pairs(self._faces, self.profile.seed, temporary / "arrow"), temporary)
                 shutil.rmtree(temporary / "arrow")
         return datasets.load_from_disk(str(folder))
 
@@ -188,16 +188,18 @@ class Run:
         chosen = self.curriculum(name)
         if chosen.captioner is None:
             return select(self.pairs(), chosen)
-        from ..training.pseudo_labels import caption, completed
+        from ..training.pseudo_labels import caption, complete_labels
 
         faces, halves = self.faces(), None
         if chosen.captioner in ("cat", "exp"):
             captioners = {"actions": "au_captioner", "emotion": "emot_captioner"}
-            captions = [
-                caption(self.model(model), faces, self.run_dir / "captions", lacking=half, question=ask_q1())
-                for half, model in captioners.items()
-            ]
-            halves = completed(faces, pd.concat(captions, ignore_index=True))
+            folder, captions = self.run_dir / "captions", []
+            for half, name in captioners.items():
+                model = self.model(name)
+                captions.append(
+                    caption(model.model, model.processor, faces, folder, halves=[half], question=ask_q1())
+                )
+            halves = complete_labels(faces, pd.concat(captions, ignore_index=True))
         return captioner_pairs(faces, chosen.captioner, halves)
 
     def curriculum(self, name: str) -> Curriculum:

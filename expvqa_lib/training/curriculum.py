@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from ..data.pairs import PSEUDO, RULES, as_row, to_dataset
+from ..data.pairs import PSEUDO, RULES, pair_row, to_dataset
 from ..data.table import au_labels
 from ..errors import SettingsError, TableError
 from ..facs import action_unit
@@ -123,7 +123,7 @@ def captioner_pairs(
         faces: a face table.
         captioner: one of `CAPTIONERS`.
         completed: for `cat` and `exp`, by row of `faces`: AUs and emotion where a model's answer fills in one
-            of them (`pseudo_labels.completed`). These pairs are marked as pseudo; faces that still lack one are
+            of them (`pseudo_labels.complete_labels`). These pairs are marked as pseudo; faces that still lack one are
             left out.
 
     Raises:
@@ -153,7 +153,7 @@ def _captioner_rows(
                 continue
             (present, emotion), source = completed[row], PSEUDO
         for sentence in _sentences(captioner, present, emotion):
-            yield as_row(face, Pair("Q1", ask_q1(), sentence), source)
+            yield pair_row(face, Pair("Q1", ask_q1(), sentence), source)
 
 
 def _sentences(captioner: str, present: list[int], emotion: str | None) -> list[str]:

@@ -341,7 +341,7 @@ def test_the_command_reads_labels_of_ones_own_into_a_table_that_gives_pairs(tmp_
     before = face_table.read_table(output, root)
     assert main(["data", "read", "own", *given, "--output", str(output)]) == 0  # follows the split beside it
     pd.testing.assert_frame_equal(face_table.read_table(output, root), before)
-    built = pairs.build(before)
+    built = pairs.build_pairs(before)
     assert sum(map(len, built.values())) > 4 and all(
         os.path.isfile(image) for split in built.values() for image in split["image"]
     )

@@ -30,7 +30,7 @@ def test_the_keys_are_those_of_the_released_files_and_some_more(pairs):
 def test_the_source_tells_labels_by_people_from_those_by_a_program(faces, pairs):
     assert set(pairs["train"]["source"]) == {"rules"}
     labelled_by = faces["dataset"].map({"synth_wild": "OpenFace 2"}).astype("string")
-    by_program = pairs_module.build(faces.assign(labelled_by=labelled_by))["train"].to_pandas()
+    by_program = pairs_module.build_pairs(faces.assign(labelled_by=labelled_by))["train"].to_pandas()
     assert (by_program["source"] == by_program["dataset"].map({"synth_wild": "pseudo"}).fillna("rules")).all()
 
 
@@ -87,7 +87,7 @@ def test_every_labelled_area_of_every_face_is_asked_about_once(rows, faces):
 
 
 def test_the_seed_decides_and_nothing_else(faces, pairs, tmp_path):
-    again, other = pairs_module.build(faces, seed=7), pairs_module.build(faces, seed=8)
+    again, other = pairs_module.build_pairs(faces, seed=7), pairs_module.build_pairs(faces, seed=8)
     for split in SPLITS:
         assert again[split].to_list() == pairs[split].to_list() != other[split].to_list()
 
@@ -103,7 +103,7 @@ def test_pairs_survive_the_disk(pairs, tmp_path):
 
 def test_pairs_made_in_parts_and_kept_on_disk_are_the_same(faces, pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(pairs_module, "CHUNK", 7)
-    kept = pairs_module.build(faces, seed=7, folder=tmp_path)
+    kept = pairs_module.build_pairs(faces, seed=7, folder=tmp_path)
     assert {split: kept[split].to_list() for split in SPLITS} == {
         split: pairs[split].to_list() for split in SPLITS
     }
@@ -123,9 +123,9 @@ def test_the_draws_of_a_seed_are_those_of_earlier_versions(faces, pairs):
 
 
 def test_a_table_without_a_split_gives_an_empty_one_that_survives_the_disk(faces, tmp_path):
-    built = pairs_module.build(faces[faces["split"] == "test"])
+    built = pairs_module.build_pairs(faces[faces["split"] == "test"])
     assert len(built["train"]) == 0 and len(built["test"]) > 0
     assert built["train"].features == built["test"].features
-    pairs_module.save(built, tmp_path)
+    pairs_module.save_pairs(built, tmp_path)
     again = datasets.load_from_disk(str(tmp_path))
     assert len(again["train"]) == 0 and again["test"].to_list() == built["test"].to_list()

@@ -226,7 +226,7 @@ def test_each_data_set_is_paired_trained_on_and_scored(root, tmp_path, name):
 
     read_and_keep(name, root(name), tmp_path / "faces.parquet")
     table = face_table.read_table(tmp_path / "faces.parquet", tmp_path / name)
-    made = pairs.build(table)
+    made = pairs.build_pairs(table)
     base = load(BASE, quiet=True)
     recipe = Recipe(steps=None, epochs=1, images=8, pairs_per_image=8, augment=False)
     log = finetune(base.model, base.processor, made, tmp_path / "model", variant="exp_vqa_fz", recipe=recipe)

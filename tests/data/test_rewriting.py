@@ -22,10 +22,10 @@ from expvqa_lib.data import pairs as pairs_module
 from expvqa_lib.data import table
 from expvqa_lib.data.rewriting.captions import AT_REST, EXAMPLE, ROLE, rewrite
 from expvqa_lib.data.rewriting.chat import Answers, Chat, Service
-from expvqa_lib.data.rewriting.checks import faults, read_actions, read_emotions
+from expvqa_lib.data.rewriting.checks import faults
 from expvqa_lib.errors import TableError
 from expvqa_lib.pipeline.cli import main
-from expvqa_lib.questions import Q1_ACTIONS, answer_q1
+from expvqa_lib.questions import Q1_ACTIONS, answer_q1, read_aus, read_emotion
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,7 +99,7 @@ def test_all_pairs_of_three_corpora_are_rewritten_and_tell_the_same(pairs, talk)
         assert (after["source"] == told.map({True: "llm", False: "rules"})).all()
         assert (after["text_output"] != before["text_output"])[told].all()
         for old, text in zip(before["text_output"][told], after["text_output"][told], strict=True):
-            assert read_actions(text) == read_actions(old) and read_emotions(text) == read_emotions(old)
+            assert read_aus(text) == read_aus(old) and read_emotion(text) == read_emotion(old)
         rest = after[~told & after["question_type"].isin(["Q2", "Q3"])]
         assert (rest["text_output"] == before.loc[rest.index, "text_output"]).all()
     assert sum(report.rows.values()) == sum(map(len, new.values()))
@@ -107,7 +107,7 @@ def test_all_pairs_of_three_corpora_are_rewritten_and_tell_the_same(pairs, talk)
 
 def test_faces_with_the_same_labels_share_one_request_and_the_fusion_gets_the_caption(talk):
     with ChatServer() as server:
-        new, report = rewrite(pairs_module.build(FEW), talk(server))
+        new, report = rewrite(pairs_module.build_pairs(FEW), talk(server))
     asked = [json.loads(body)["messages"] for body in server.asked]
     actions = [m[-1]["content"] for m in asked if m[0]["role"] == "system"]
     fusions = [m[-1]["content"] for m in asked if m[0]["role"] == "user"]
@@ -143,7 +143,7 @@ def test_several_emotions_and_further_words_are_told_as_they_are(talk):
         ({6: 1, 26: 1}, "happiness+surprise"), ({4: 1}, "neutral"), ({7: 1}, "doubt"), words=("doubt",)
     )
     with ChatServer(lambda messages: by_rules(messages).replace("infers .", "infers doubt.")) as server:
-        new, report = rewrite(pairs_module.build(faces), talk(server))
+        new, report = rewrite(pairs_module.build_pairs(faces), talk(server))
     q1 = [row["text_output"] for split in new.values() for row in split if row["question_type"] == "Q1"]
     assert [text.partition("one infers ")[2] for text in q1] == [
         "happiness and surprise.",
@@ -162,9 +162,9 @@ def test_variants_give_faces_with_the_same_labels_different_words(talk):
 
     faces = some_faces(*[({12: 1}, None)] * 30)
     with ChatServer(vary) as server:
-        new, _ = rewrite(pairs_module.build(faces), talk(server, parallel=1), variants=3)
+        new, _ = rewrite(pairs_module.build_pairs(faces), talk(server, parallel=1), variants=3)
         assert [json.loads(body).get("seed") for body in server.asked] == [None, 1, 2]
-        again, report = rewrite(pairs_module.build(faces), talk(server), variants=3)
+        again, report = rewrite(pairs_module.build_pairs(faces), talk(server), variants=3)
     told = [row["text_output"] for row in new["train"]]
     assert (
         len(set(told)) == 3
@@ -181,7 +181,7 @@ def test_a_face_at_rest_gets_the_fixed_description_and_no_request(talk):
         ({}, "neutral"),
         ({4: 1, 12: 0}, None),
     )
-    pairs = pairs_module.build(faces)
+    pairs = pairs_module.build_pairs(faces)
     with ChatServer() as server:
         new, report = rewrite(pairs, talk(server))
     assert report.requests == report.wanted == 1
@@ -199,11 +199,11 @@ def test_a_face_at_rest_gets_the_fixed_description_and_no_request(talk):
         "The face shows fear.",
         "The face shows a neutral expression.",
     ]
-    assert len(new["train"]) == len(pairs["train"]) + 1 and read_actions(AT_REST) == (set(), set())
+    assert len(new["train"]) == len(pairs["train"]) + 1 and read_aus(AT_REST) == (set(), set())
 
 
 def test_what_the_rules_did_not_write_is_left_alone(talk):
-    pairs = pairs_module.build(FEW)
+    pairs = pairs_module.build_pairs(FEW)
     foreign = datasets.DatasetDict({"train": pairs["train"].map(lambda row: {"source": "llm"})})
     odd = datasets.DatasetDict(
         {"train": pairs["train"].map(lambda row: {"text_output": f"Well, {row['text_output']}"})}
@@ -223,13 +223,13 @@ def test_a_bad_answer_is_asked_again_with_the_reason(talk):
         return by_rules(messages) if len(messages) > 4 else "The happy person with AU12 raises the chin."
 
     with ChatServer(learns) as server:
-        new, report = rewrite(pairs_module.build(some_faces(({12: 1}, None))), talk(server))
+        new, report = rewrite(pairs_module.build_pairs(some_faces(({12: 1}, None))), talk(server))
     first, second = (json.loads(body)["messages"] for body in server.asked)
     assert second[:4] == first and second[4] == {
         "role": "assistant",
         "content": "The happy person with AU12 raises the chin.",
     }
-    for reason in ("no codes", "pull lip corner", "not given: chin raiser", "you wrote happy"):
+    for reason in ("no codes", "pull lip corner", "not given: chin raiser", "no emotion"):
         assert reason in second[5]["content"]
     assert (report.wanted, report.accepted, report.accepted_again, report.fallen_back) == (1, 0, 1, 0)
     assert report.rejected == {"code": 1, "missing action": 1, "invented action": 1, "emotion word": 1}
@@ -241,7 +241,7 @@ def test_a_bad_answer_is_asked_again_with_the_reason(talk):
     ["", "I cannot help with that.", "The person " * 300, "AU6, AU12", "😀" * 40, "The person smiles."],
 )
 def test_what_stays_bad_falls_back_to_the_rules_and_is_counted(talk, answer):
-    pairs = pairs_module.build(FEW)
+    pairs = pairs_module.build_pairs(FEW)
     with ChatServer(lambda messages: answer) as server:
         new, report = rewrite(pairs, talk(server), tries=2)
     assert new["train"].to_list() == pairs["train"].to_list()
@@ -260,12 +260,12 @@ def test_an_answer_that_was_cut_off_does_not_stand(talk):
         chat.ask = lambda *given: type(answer := whole(*given))(
             answer.text, "length", answer.tokens_in, answer.tokens_out
         )
-        _, report = rewrite(pairs_module.build(some_faces(({12: 1}, None))), chat)
+        _, report = rewrite(pairs_module.build_pairs(some_faces(({12: 1}, None))), chat)
     assert report.fallen_back == 1 and report.rejected == {"length": 3}
 
 
 def test_pseudo_pairs_stay_pseudo_when_they_are_rewritten(talk):
-    pairs = pairs_module.build(FEW.assign(labelled_by="OpenFace 2"))
+    pairs = pairs_module.build_pairs(FEW.assign(labelled_by="OpenFace 2"))
     assert set(pairs["train"]["source"]) == {"pseudo"}
     with ChatServer() as server:
         new, _ = rewrite(pairs, talk(server))
@@ -348,7 +348,7 @@ def test_a_spent_budget_stops_cleanly_and_the_next_run_ends_it(many, tmp_path, c
 
 
 def test_an_interrupt_keeps_what_was_answered(many, tmp_path, talk):
-    pairs = pairs_module.build(table.read_table(many))
+    pairs = pairs_module.build_pairs(table.read_table(many))
     with ChatServer(delay=0.05) as server:
         chat = talk(server)
         signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -463,7 +463,7 @@ def served(language_model):
 
 
 def test_a_language_model_behind_transformers_own_server_through_a_bad_line(served, language_model, tmp_path):
-    pairs = pairs_module.build(some_faces(({6: 1, 12: 1}, None)))
+    pairs = pairs_module.build_pairs(some_faces(({6: 1, 12: 1}, None)))
     with ChatServer(behind=served) as line:
         line.faults = ["429 Retry-After 1", "500", "cut within", "malformed"]
         chat = Chat(

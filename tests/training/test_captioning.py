@@ -43,7 +43,7 @@ def captioner():
 
 @pytest.fixture(scope="module")
 def told(captioner, drawn, tmp_path_factory) -> pd.DataFrame:
-    return captioning.caption(captioner, drawn, tmp_path_factory.mktemp("told"))
+    return captioning.caption(captioner.model, captioner.processor, drawn, tmp_path_factory.mktemp("told"))
 
 
 def test_each_training_face_is_asked_for_what_it_lacks_and_no_other_face(told, drawn):
@@ -73,8 +73,8 @@ def test_the_shipped_model_sees_actions_that_go_with_the_emotion(told, drawn):
 
 
 def test_captions_become_marked_q1_pairs_of_the_training_split_beside_the_others(told, drawn):
-    before = pairs.build(drawn)
-    after = captioning.add(before, drawn, told)
+    before = pairs.build_pairs(drawn)
+    after = captioning.add_pseudo_pairs(before, drawn, told)
     for split in ("validation", "test"):
         assert after[split].to_list() == before[split].to_list()
     assert after["train"].features == before["train"].features
@@ -102,9 +102,9 @@ def test_captions_become_marked_q1_pairs_of_the_training_split_beside_the_others
 
 
 def test_a_caption_in_which_nothing_can_be_read_gives_no_pair(drawn, told):
-    before = pairs.build(drawn)
+    before = pairs.build_pairs(drawn)
     nonsense = told.assign(answer="The person does not raise cheek. So to say.")
-    assert captioning.add(before, drawn, nonsense)["train"].to_list() == before["train"].to_list()
+    assert captioning.add_pseudo_pairs(before, drawn, nonsense)["train"].to_list() == before["train"].to_list()
 
 
 def test_a_stopped_run_goes_on_and_another_model_or_image_asks_anew(captioner, drawn, tmp_path, monkeypatch):
@@ -123,16 +123,16 @@ def test_a_stopped_run_goes_on_and_another_model_or_image_asks_anew(captioner, d
 
     monkeypatch.setattr(captioning, "generate", until(12))
     with pytest.raises(KeyboardInterrupt):
-        captioning.caption(captioner, faces, tmp_path)
+        captioning.caption(captioner.model, captioner.processor, faces, tmp_path)
     assert len(asked) == 12 and not list(tmp_path.glob(".*"))
     monkeypatch.setattr(captioning, "generate", until(1000))
-    first = captioning.caption(captioner, faces, tmp_path)
+    first = captioning.caption(captioner.model, captioner.processor, faces, tmp_path)
     assert len(asked) == len(set(asked)) == len(first) == 24
-    pd.testing.assert_frame_equal(captioning.caption(captioner, faces, tmp_path), first)
+    pd.testing.assert_frame_equal(captioning.caption(captioner.model, captioner.processor, faces, tmp_path), first)
     assert len(asked) == 24
     captioner.model.generation_config.repetition_penalty = 1.1
     try:
-        captioning.caption(captioner, faces.iloc[:6], tmp_path)
+        captioning.caption(captioner.model, captioner.processor, faces.iloc[:6], tmp_path)
     finally:
         captioner.model.generation_config.repetition_penalty = None
     assert len(asked) == 30
@@ -141,7 +141,7 @@ def test_a_stopped_run_goes_on_and_another_model_or_image_asks_anew(captioner, d
 def test_a_missing_image_is_named(captioner, drawn, tmp_path):
     faces = drawn[drawn["dataset"] == "synth_emotion"].assign(image="nowhere/face.png")
     with pytest.raises(ImageError, match="nowhere/face.png: cannot be read"):
-        captioning.caption(captioner, faces, tmp_path)
+        captioning.caption(captioner.model, captioner.processor, faces, tmp_path)
 
 
 def test_the_command_writes_pairs_with_pseudo_captions(drawn, told, tmp_path, capsys):
@@ -164,7 +164,7 @@ def test_the_command_writes_pairs_with_pseudo_captions(drawn, told, tmp_path, ca
         == 0
     )
     made = datasets.load_from_disk(str(tmp_path / "pairs"))
-    expected = captioning.add(pairs.build(faces), faces, told)
+    expected = captioning.add_pseudo_pairs(pairs.build_pairs(faces), faces, told)
     assert made["train"].to_list() == expected["train"].to_list()
     assert "pseudo" not in made["test"]["source"] and list((tmp_path / "pairs-captions").glob("*.parquet"))
     assert "train:" in capsys.readouterr().out

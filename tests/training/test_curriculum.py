@@ -10,7 +10,7 @@ from expvqa_lib.data.table import AU_COLUMNS, SPLITS
 from expvqa_lib.errors import SettingsError, TableError
 from expvqa_lib.questions import ask_q1
 from expvqa_lib.training.curriculum import Curriculum, captioner_pairs, curriculum, select
-from expvqa_lib.training.pseudo_labels import completed
+from expvqa_lib.training.pseudo_labels import complete_labels
 
 
 def _faces(images, splits, emotions, **aus) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def drawn():
     labels = np.random.default_rng(0).integers(0, 2, (3, n))
     images, splits = [f"{k}.png" for k in range(n)], [SPLITS[k % 3] for k in range(n)]
     aus = dict(zip(("AU1", "AU12", "AU25"), labels.tolist(), strict=True))
-    return pairs.build(_faces(images, splits, "happiness", **aus))
+    return pairs.build_pairs(_faces(images, splits, "happiness", **aus))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_captioner_describes_what_a_face_is_labelled_with(captioner, sentences
 def test_other_captioners_fill_in_the_missing_half_and_it_is_marked():
     answers = ["the face shows fear.", "the person lowers brow and drops jaw."]
     captions = pd.DataFrame({"row": [1, 2], "missing": ["emotion", "actions"], "answer": answers})
-    halves = completed(FACES, captions)
+    halves = complete_labels(FACES, captions)
     cat, exp = (captioner_pairs(FACES, name, halves)["train"].to_pandas() for name in ("cat", "exp"))
     cat, exp = cat.set_index("image"), exp.set_index("image")
     assert cat.loc["actions", "text_output"] == f"{SMILE} The face shows fear."
@@ -126,7 +126,7 @@ def test_other_captioners_fill_in_the_missing_half_and_it_is_marked():
     assert exp.loc["emotion", "text_output"] == "The person lowers brow and drops jaw, which suggests anger."
     pseudo = {"both": "rules", "actions": "pseudo", "emotion": "pseudo", "still": "rules"}
     assert exp["source"].to_dict() == pseudo
-    unreadable = completed(FACES, captions.assign(answer="a face."))
+    unreadable = complete_labels(FACES, captions.assign(answer="a face."))
     assert captioner_pairs(FACES, "cat", unreadable)["train"]["image"][:] == ["both", "still"]
 
 

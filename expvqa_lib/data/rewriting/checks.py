@@ -10,75 +10,15 @@ import re
 from collections.abc import Collection
 
 from ...facs import ACTION_UNITS, EMOTIONS
+from ...questions import read_aus, read_emotions, stem, stems
 
-EMOTION_WORDS = {
-    "neutral": "neutral",
-    "happiness": "happy|happi|joy|glad|delight|cheer|amus",
-    "sadness": "sad|sorrow|unhapp|grief|griev|melanchol|gloom",
-    "surprise": "surpris|astonish|amaze|startl|shock",
-    "fear": "fear|afraid|scare|fright|terrif|terror|anxi",
-    "disgust": "disgust|revuls|repuls|revolt",
-    "anger": "anger|angry|angri|furious|fury|rage|irritat|annoy",
-    "contempt": "contempt|disdain|scorn",
-}
-"""Beginnings of the words that name each emotion."""
-_EMOTIONS = {name: re.compile(rf"\b(?:{words})\w*", re.I) for name, words in EMOTION_WORDS.items()}
 _FEELING = re.compile(r"\b(?:emotion|feel|mood|smil|frown|laugh|cry|cries|grimac|sneer|pout)\w*", re.I)
 """What an action caption must not say either: it judges the face, or names several actions in a word that is in no definition."""
 _CODE = re.compile(r"\bAUs?\b|\baction units?\b|\bAU ?\d|\d", re.I)
-_NEGATION = re.compile(r"\b(?:no|not|none|without|neither|nor|never|absent|cannot)\b|n['’]t\b", re.I)
 _PLAIN = re.compile(r"[A-Za-z0-9 .,;:'’\"“”()!?–—-]+")
 
-# ------------------------------------------------------------------------------------------------------- reading actions
-
 _PARTS = {"brow", "lid", "eyes", "cheek", "nose", "lips", "mouth", "chin", "jaw", "tongue", "neck"}
-_SKIPPED = set(re.findall(r"\w+", "the a an his her their its this both is are be being up upward upwards"))
-_OF = re.compile(r"\b(\w+) of (?:(?:the|his|her|their|both) )*(\w+)")
-
-
-def _stem(word: str) -> str:
-    """Fold the inflections of one word: raises, raised and raising; press and presses."""
-    word = {"stuck": "stick", "eyelid": "lid", "eyelids": "lid"}.get(word, word.replace("eyebrow", "brow"))
-    stem = re.sub(r"(?:ing|ed|es|s|e)$", "", word) if len(word) > 3 else word
-    return re.sub(r"(.)\1$", r"\1", stem)
-
-
-def _stems(text: str) -> list[str]:
-    """The words of a text as stems, without articles and adverbs, `corners of the lips` as `lip corners`; punctuation stays."""
-    text = _OF.sub(r"\2 \1", text.lower()).replace("mouth corner", "lip corner")
-    words = re.findall(r"[a-z]+|[^\sa-z]", text)
-    return [_stem(word) for word in words if word not in _SKIPPED and not word.endswith("ly")]
-
-
-def _phrases() -> dict[str, int]:
-    """Each way to name an action, as a string of stems: its noun, its verb with the object after it or, in the passive, before it."""
-    found = {}
-    for unit in ACTION_UNITS.values():
-        verb, *rest = _stems(unit.verb)
-        for words in (_stems(unit.noun), [verb, *rest], [*rest, verb]):
-            found[" ".join(words)] = unit.number
-    return found
-
-
-_NUMBERS = _phrases()
-# the longest first, so that "tightens lip corner" is not also "tightens lips"
-_ACTION = re.compile(rf" ({'|'.join(sorted(map(re.escape, _NUMBERS), key=len, reverse=True))})(?= )")
-_PART_STEMS = {_stem(part): part for part in _PARTS}
-
-
-def read_actions(text: str) -> tuple[set[int], set[int]]:
-    """Read the AUs that a text names at all, and those of them that it names in a sentence with a negation."""
-    named, denied = set(), set()
-    for sentence in re.split(r"[.!?;]", text):
-        here = {_NUMBERS[phrase] for phrase in _ACTION.findall(f" {' '.join(_stems(sentence))} ")}
-        named |= here
-        denied |= here if _NEGATION.search(sentence) else set()
-    return named, denied
-
-
-def read_emotions(text: str) -> set[str]:
-    """Read all emotions of `facs.EMOTIONS` that a text names."""
-    return {name for name, words in _EMOTIONS.items() if words.search(text)}
+_PART_STEMS = {stem(part): part for part in _PARTS}
 
 
 # ---------------------------------------------------------------------------------------------------------------- checks
@@ -112,10 +52,11 @@ def _form(text: str) -> dict[str, str]:
 
 
 def _actions(text: str, present: Collection[int]) -> dict[str, str]:
-    named, denied = read_actions(text)
+    given, denied = read_aus(text)
+    named = given | denied
     units = [ACTION_UNITS[n] for n in present]
-    moved = {_stem(word) for u in units for word in re.findall(r"\w+", f"{u.noun} {u.verb} {u.area}")}
-    moved |= {_stem("eyes")} if "brow" in moved else set()
+    moved = {stem(word) for u in units for word in re.findall(r"\w+", f"{u.noun} {u.verb} {u.area}")}
+    moved |= {stem("eyes")} if "brow" in moved else set()
     moved |= {"mouth"} if moved & {"lip", "chin", "jaw"} else set()
     found = {}
     if missing := [ACTION_UNITS[n].verb for n in present if n not in named]:
@@ -125,7 +66,7 @@ def _actions(text: str, present: Collection[int]) -> dict[str, str]:
     if invented := [ACTION_UNITS[n].noun for n in sorted(named - set(present))]:
         found["invented action"] = f"These actions were not given: {', '.join(invented)}."
     elif parts := sorted(
-        {_PART_STEMS[stem] for stem in _stems(text) if stem in _PART_STEMS and stem not in moved}
+        {_PART_STEMS[word] for word in stems(text) if word in _PART_STEMS and word not in moved}
     ):
         found["invented action"] = f"No given action moves the {', '.join(parts)}: leave that out."
     if denied:
@@ -134,13 +75,10 @@ def _actions(text: str, present: Collection[int]) -> dict[str, str]:
 
 
 def _feeling(text: str, emotion: str | None) -> dict[str, str]:
-    told = read_emotions(text)
+    told = set(read_emotions(text))
     if emotion is None:
-        words = [
-            word.group()
-            for word in (*(_EMOTIONS[name].search(text) for name in sorted(told)), _FEELING.search(text))
-            if word
-        ]
+        feeling = _FEELING.search(text)
+        words = [*sorted(told), *([feeling.group()] if feeling else [])]
         return (
             {"emotion word": f"Name no emotion and do not judge the face; you wrote {', '.join(words)}."}
             if words

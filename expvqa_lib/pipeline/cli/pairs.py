@@ -15,7 +15,7 @@ from pathlib import Path
 
 import datasets
 
-from ...data.pairs import build, save
+from ...data.pairs import build_pairs, save_pairs
 from ...data.pairs_json import read_json, split_by_image
 from ...data.rewriting.captions import rewrite
 from ...data.rewriting.chat import Answers, Chat, Service
@@ -23,7 +23,7 @@ from ...data.table import read_table
 from ...errors import SettingsError, TableError
 from ...expvqa import load
 from ...files import atomic
-from ...training.pseudo_labels import add, caption
+from ...training.pseudo_labels import add_pseudo_pairs, caption
 from .options import add_profile_options, open_run
 
 
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
             del pairs[split]
         if not pairs:
             raise TableError(f"{options.table}: no face has a label, expected AUs or emotions with values")
-        save(pairs, temporary)
+        save_pairs(pairs, temporary)
         shutil.rmtree(folder)
     for split, rows in pairs.items():
         print(f"{split}: {len(rows)} pairs")
@@ -99,10 +99,12 @@ def _build(options: argparse.Namespace, output: Path, folder: Path) -> datasets.
     if not options.captioner and not options.table:
         return open_run(options).pairs()
     table = read_table(options.table, options.image_root) if options.table else open_run(options).faces()
-    pairs = build(table, folder=folder)
+    pairs = build_pairs(table, folder=folder)
     if options.captioner:
         captions = output.with_name(f"{output.name}-captions")
-        pairs = add(pairs, table, caption(load(options.captioner), table, captions))
+        model = load(options.captioner)
+        answers = caption(model.model, model.processor, table, captions)
+        pairs = add_pseudo_pairs(pairs, table, answers)
     return pairs
 
 
