@@ -18,8 +18,7 @@ from transformers import (
 )
 
 from . import questions
-from .attention.explain import relevance
-from .attention.methods import METHODS
+from .attention import DEFAULT_METHOD, relevance
 from .data.face_crop import crop_face
 from .data.images import load_image
 from .errors import ModelError, SettingsError
@@ -131,7 +130,7 @@ class ExpVQA:
         au: int | None = None,
         *,
         question: str | None = None,
-        method: str = METHODS[0],
+        method: str = DEFAULT_METHOD,
         crop: bool = True,
     ) -> Explanation:
         """Map where the model looked: for a yes to Q3 about an AU, or for the first word of its answer to a

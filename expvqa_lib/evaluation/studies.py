@@ -1,5 +1,4 @@
-"""What is measured beyond the per-AU table: captions against the rules' own sentences, what the representations hold, and how true the
-relevance maps are."""
+"""What is measured beyond the per-AU table: captions against the rules' own sentences, and what the representations hold."""
 
 from __future__ import annotations
 
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..data.table import SPLITS, au_labels
-from ..errors import SettingsError
 from ..files import fingerprint
 from ..pipeline.run import MODELS
 from ..questions import answer_q1, answer_q2
@@ -168,21 +166,3 @@ def probes(
         measure(faces, scores, target, **settings)
         for measure in (representation.representation_table, representation.representation_differences)
     )
-
-
-def faithfulness(run: Run) -> pd.DataFrame:
-    """Score every attention method and its controls on Exp-VQA and the AU corpus's test faces. See `faithfulness.faithfulness`.
-
-    Of `Profile.explained` faces an AU a quarter are mapped, and a twelfth have patches taken away, which takes most of the time.
-
-    Raises:
-        SettingsError: the faces are not drawn, so nobody knows where an AU is seen.
-    """
-    if not run.is_drawn:
-        raise SettingsError("where an action unit is seen is known of drawn faces only")
-    from ..attention.faithfulness import faithfulness as measure
-
-    model, profile = run.model("exp_vqa"), run.profile
-    each, curves = max(1, profile.explained // 4), max(1, profile.explained // 12)
-    settings = {"resamples": profile.resamples, "seed": profile.seed}
-    return measure(model.model, model.processor, run.faces_of(run.au_corpus), each, curves, **settings)

@@ -316,26 +316,6 @@ class Run:
             )
         return pd.concat(tables, ignore_index=True)
 
-    def attention(self, method: str | None = None) -> pd.DataFrame:
-        """Pointing accuracy an AU on the AU corpus's test faces, and what chance would give.
-
-        Args:
-            method: of `attention.METHODS`; the default where None.
-
-        Raises:
-            SettingsError: the faces are not drawn, so nobody knows where an AU is seen.
-        """
-        if not self.is_drawn:
-            raise SettingsError("where an action unit is seen is known of drawn faces only")
-        from ..attention.explain import METHODS
-        from ..attention.faithfulness import pointing
-
-        model, faces, profile = self.model("exp_vqa"), self.faces_of(self.au_corpus), self.profile
-        each = max(1, profile.explained // 2)
-        return pointing(
-            model.model, model.processor, faces, each, method or METHODS[0], profile.resamples, profile.seed
-        )
-
     def save_table(self, table: pd.DataFrame, name: str) -> Path:
         """Write a table to `figures_dir/<name>.csv` and beside it `run.json`, which says what made it."""
         path = self.figures_dir / f"{name}.csv"

@@ -113,11 +113,6 @@ def test_answers_name_their_face_area_and_question(detection, place):
     assert stamps(place["run_dir"]) == before
 
 
-def test_attention_scores_the_trained_model(detection, place):
-    table = Run("toy", **place).attention("cross_attention")
-    assert set(table["metric"]) >= {"pointing_accuracy", "chance"} and set(table["dataset"]) == {"synth_lab"}
-
-
 def test_faces_of_one_corpus_and_split(detection, place):
     faces = Run("toy", **place).faces_of("synth_lab")
     assert (

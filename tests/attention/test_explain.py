@@ -1,0 +1,246 @@
+"""Where the model looks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import look_only_at
+from PIL import Image
+
+from expvqa_lib.attention import METHODS, explain_words, relevance, upsample
+from expvqa_lib.attention.explain import first_tokens
+from expvqa_lib.attention.methods import BLUR, ON_PIXELS, blur, shift
+from expvqa_lib.errors import SettingsError
+from expvqa_lib.model.answer import score_yes_no
+from expvqa_lib.model.forward import cross_attention_weights, encode_images, language_inputs, query_image
+from expvqa_lib.model.load import load_model
+from expvqa_lib.model.tokenize import encode
+from expvqa_lib.questions import ask_q1, ask_q3
+
+ANSWER = "The person raises inner eyebrow and pulls lip corner, which suggests happiness."
+QUESTIONS = [ask_q3(12), ask_q1(), ask_q3(1, 2)]
+
+
+@pytest.fixture(scope="module")
+def images(faces) -> list[str]:
+    return faces["image"].iloc[[0, 20, 100]].tolist()
+
+
+def pixels_of(processor, image) -> torch.Tensor:
+    return processor.image_processor([Image.open(image)], return_tensors="pt")["pixel_values"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_a_map_from_0_to_1_that_follows_the_picture(model, processor, images, method):
+    maps, p_yes, words = relevance(model, processor, images, QUESTIONS, method=method)
+    side = 48 if method in ON_PIXELS else 4
+    assert maps.shape == (3, side, side) and maps.dtype == np.float32
+    assert maps.min() >= 0 and np.allclose(maps.max((1, 2)), 1)
+    assert p_yes.shape == (3,) and ((p_yes > 0) & (p_yes < 1)).all()
+    assert len(words) == 3 and all(isinstance(w, str) for w in words)
+    assert np.ptp(maps, axis=(1, 2)).min() > 0.01  # not flat
+    same = relevance(model, processor, images, [ask_q3(12)] * 3, targets=["yes"] * 3, method=method).maps
+    assert not np.allclose(same[0], same[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_of_no_images_there_are_no_maps(model, processor, method):
+    maps, p_yes, words = relevance(model, processor, [], [], method=method)
+    side = 48 if method in ON_PIXELS else 4
+    assert maps.shape == (0, side, side) and p_yes.shape == (0,) and words == []
+    assert upsample(maps, 48).shape == (0, 48, 48)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("patch", [0, 6, 15])
+def test_a_map_points_to_the_patch_that_decides(model, processor, images, method, patch):
+    look_only_at(model, patch)
+    picture = np.asarray(Image.open(images[0]).convert("RGB"))
+    row, column = (12 * place for place in divmod(patch, 4))
+    deciding = slice(row, row + 12), slice(column, column + 12)
+    here, elsewhere = picture.copy(), 255 - picture
+    here[deciding] //= 3
+    elsewhere[deciding] = picture[deciding]
+    scores = score_yes_no(model, processor, [picture, here, elsewhere], [12])["AU12"]
+    assert (
+        abs(scores[1] - scores[0]) > 1e-3 and abs(scores[2] - scores[0]) < 1e-4
+    )  # the toy is as it should be
+
+    heat = relevance(model, processor, [picture], [ask_q3(12)], targets=["yes"], method=method).maps
+    large = np.kron(heat[0], np.ones((48 // heat.shape[1],) * 2))
+    top, reach = large.max(), 4 if method in ON_PIXELS else 0  # these shift the picture by a third of a patch
+    large[max(0, row - reach) : row + 12 + reach, max(0, column - reach) : column + 12 + reach] = 0
+    assert large.max() < 0.2 * top
+
+
+def test_p_yes_is_that_of_scoring_and_words_are_the_likeliest(model, processor, images):
+    _, p_yes, _ = relevance(model, processor, images, [ask_q3(12)] * 3)
+    np.testing.assert_allclose(p_yes, score_yes_no(model, processor, images, [12])["AU12"], atol=1e-4)
+    targets = ["no", "yes", "The person"]
+    _, _, words = relevance(model, processor, images, [ask_q3(12)] * 3, targets=targets)
+    the = processor.tokenizer("The", add_special_tokens=False)["input_ids"][0]
+    assert words == ["no", "yes", processor.tokenizer.decode(the).strip()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "converted"])
+def test_every_method_works_in_half_precision_and_on_a_converted_checkpoint(
+    model, processor, images, folder, kind, method
+):
+    if kind == "converted":
+        model, processor = load_model(folder, device="cpu", quiet=True)
+    else:
+        model = model.to(getattr(torch, kind))
+    vision = model.config.vision_config
+    parts = (model.vision_model, model.qformer, model.language_model)
+    before = [part.config._attn_implementation for part in parts]
+    maps, p_yes, _ = relevance(model, processor, images, QUESTIONS, targets=["yes"] * 3, method=method)
+    side = vision.image_size if method in ON_PIXELS else vision.image_size // vision.patch_size
+    assert maps.shape == (3, side, side) and np.isfinite(maps).all() and np.isfinite(p_yes).all()
+    assert maps.min() >= 0 and np.allclose(maps.max((1, 2)), 1)
+    assert [part.config._attn_implementation for part in parts] == before and "sdpa" in before
+
+
+@torch.no_grad()
+def test_one_layer_and_one_query_are_what_the_qformer_attends_to(model, processor, images):
+    text = encode(processor, QUESTIONS[:1], left=True)
+    embeds = encode_images(model, pixels_of(processor, images[0]))
+    with cross_attention_weights(model.qformer) as weights:
+        query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
+    for layer, query in ((0, 2), (1, 3)):
+        expected = weights[layer][0, :, query, 1:].mean(0).view(4, 4)
+        part = {"method": "cross_attention", "layer": layer, "query": query}
+        heat = relevance(model, processor, images[:1], QUESTIONS[:1], **part).maps[0]
+        np.testing.assert_allclose(heat, expected / expected.max(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": 2, "method": "cross_attention"}, "layer=2"),
+        ({"query": -1, "method": "gradient_cross_attention"}, "query=-1"),
+        ({"layer": 0, "method": "rollout"}, "'rollout'"),
+        ({"method": "gradcam"}, "'gradcam'"),
+        ({"prefixes": ["a", "b"]}, "2 prefixes for 3 images"),
+        ({"targets": ["yes"]}, "1 targets for 3 images"),
+    ],
+)
+def test_a_method_layer_query_or_number_of_texts_that_does_not_fit_is_refused(
+    model, processor, images, options, message
+):
+    with pytest.raises(SettingsError, match=message):
+        relevance(model, processor, images, QUESTIONS, **options)
+
+
+def test_a_blur_keeps_what_is_even_and_the_mean():
+    flat = torch.full((2, 3, 16, 16), 0.7)
+    torch.testing.assert_close(blur(flat, 2.0), flat)
+    dot = torch.zeros(1, 1, 33, 33)
+    dot[0, 0, 16, 16] = 1
+    soft = blur(dot, 2.0)
+    assert soft.sum() == pytest.approx(1, abs=1e-5)
+    assert soft[0, 0, 16, 16] == pytest.approx(1 / (8 * np.pi), rel=0.02)
+
+
+def test_a_shift_goes_down_and_right_and_back():
+    dot = torch.zeros(1, 1, 9, 9)
+    dot[0, 0, 4, 5] = 1
+    assert shift(dot, 2)[0, 0, 6, 7] == 1 and shift(dot, -3)[0, 0, 1, 2] == 1
+    torch.testing.assert_close(shift(shift(dot, 2), -2), dot)
+    edge = torch.arange(9.0).expand(1, 1, 9, 9)
+    assert shift(edge, -2)[0, 0, 0].tolist() == [2, 3, 4, 5, 6, 7, 8, 8, 8]
+    assert shift(edge, -2, "constant")[0, 0, 0].tolist() == [2, 3, 4, 5, 6, 7, 8, 0, 0]
+
+
+def test_the_word_that_is_explained_decides_the_map(model, processor, images):
+    yes, no = (
+        relevance(model, processor, images, QUESTIONS, targets=[word] * 3).maps for word in ("yes", "no")
+    )
+    assert np.abs(yes - no).max() > 0.05
+
+
+def test_the_batch_changes_nothing(model, processor, images):
+    whole = relevance(model, processor, images, QUESTIONS, targets=["yes", "the", "no"])
+    parts = relevance(model, processor, images, QUESTIONS, targets=["yes", "the", "no"], batch=2)
+    np.testing.assert_allclose(whole.maps, parts.maps, atol=1e-3)
+    np.testing.assert_allclose(whole.p_yes, parts.p_yes, atol=1e-5)
+    assert whole.words == parts.words
+
+
+def test_explaining_leaves_the_model_as_it_was(model, processor, images):
+    implementation = model.qformer.config._attn_implementation
+    before = score_yes_no(model, processor, images, [12])
+    relevance(model, processor, images, QUESTIONS)
+    assert model.qformer.config._attn_implementation == implementation
+    assert all(p.grad is None for p in model.parameters())
+    np.testing.assert_array_equal(score_yes_no(model, processor, images, [12]), before)
+
+
+def test_upsampling_keeps_the_range_and_the_place():
+    heat = np.zeros((2, 4, 4), np.float32)
+    heat[0, 1, 2] = heat[1, 3, 0] = 1
+    large = upsample(heat, 48)
+    assert large.shape == (2, 48, 48) and large.min() >= 0 and large.max() <= 1
+    for k, (row, column) in enumerate([(1, 2), (3, 0)]):
+        y, x = np.unravel_index(large[k].argmax(), (48, 48))
+        assert (y // 12, x // 12) == (row, column)
+
+
+@torch.no_grad()
+def log_probabilities(model, processor, pixels, answer: str) -> torch.Tensor:
+    """Of each token of an answer to Q1 given the tokens before it, in one pass as in training."""
+    text = encode(processor, [ask_q1()], [answer])
+    embeds = encode_images(model, pixels)
+    output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
+    inputs = language_inputs(model, output, text["input_ids"], text["attention_mask"])
+    logits = model.language_model(**inputs).logits[0].log_softmax(1)
+    in_answer = text["labels"][0] != -100
+    before = torch.nn.functional.pad(in_answer, (output.shape[1] - 1, 1))
+    return logits[before].gather(1, text["labels"][0][in_answer][:, None])[:, 0]
+
+
+def test_every_word_is_explained_given_the_words_before_it(model, processor, images):
+    words = explain_words(model, processor, images[0], ask_q1(), ANSWER)
+    assert [word.text for word in words] == ANSWER.replace(",", "").rstrip(".").split()
+    assert all(ANSWER[word.start :].startswith(word.text) for word in words)
+    pixels = pixels_of(processor, images[0])
+    pictures = pixels, blur(pixels, BLUR * pixels.shape[-1])
+    sharp, blurred = (log_probabilities(model, processor, p, ANSWER) for p in pictures)
+    prefixes = [ANSWER[: word.start].rstrip() for word in words]
+    starts = [len(processor.tokenizer(p, add_special_tokens=False)["input_ids"]) for p in prefixes]
+    np.testing.assert_allclose([word.gain for word in words], (sharp - blurred)[starts], atol=1e-4)
+    assert all(word.heat.shape == (48, 48) and word.heat.max() == 1 for word in words)
+    assert np.abs(words[2].heat - words[6].heat).max() > 0.02
+
+
+def test_a_prefix_changes_the_map_and_an_empty_one_does_not(model, processor, images):
+    targets = ["happiness"] * 3
+    plain = relevance(model, processor, images, QUESTIONS, targets=targets)
+    empty = relevance(model, processor, images, QUESTIONS, targets=targets, prefixes=["", "", ""])
+    np.testing.assert_array_equal(plain.maps, empty.maps)
+    prefixes = ["", "The face shows", "The"]
+    mixed = relevance(model, processor, images, QUESTIONS, targets=targets, prefixes=prefixes)
+    np.testing.assert_allclose(mixed.maps[0], plain.maps[0], atol=1e-3)  # others in the batch change nothing
+    assert np.abs(mixed.maps[1] - plain.maps[1]).max() > 0.01
+    words = relevance(model, processor, images[:1], [ask_q1()], prefixes=["The face shows"]).words
+    pixels = pixels_of(processor, images[0])
+    answers = {word: f"The face shows {word}" for word in (words[0], "fear")}
+    best = {w: log_probabilities(model, processor, pixels, answer)[-1] for w, answer in answers.items()}
+    assert len(first_tokens(processor, words)) == 1 and best[words[0]] >= best["fear"]
+
+
+@pytest.mark.parametrize("patch", [0, 6, 15])
+def test_every_word_points_to_the_patch_that_decides(model, processor, images, patch):
+    look_only_at(model, patch)
+    for word in explain_words(model, processor, images[0], ask_q1(), "The face shows anger."):
+        x, y = word.place
+        assert int(4 * y) * 4 + int(4 * x) == patch
+
+
+def test_an_answer_without_words_and_a_later_word_of_an_encoder_decoder_are_refused(model, processor, images):
+    with pytest.raises(SettingsError, match=r"'\.\.\.'"):
+        explain_words(model, processor, images[0], ask_q1(), "...")
+    model.config.use_decoder_only_language_model = False
+    with pytest.raises(SettingsError, match="decoder-only"):
+        explain_words(model, processor, images[0], ask_q1(), ANSWER)

@@ -1,0 +1,65 @@
+"""What notebook 07 shows of a run, of drawn faces and of pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from expvqa_lib.attention import answer_words, examples, face_au_grid, video
+
+
+@pytest.fixture(params=["drawn", "pictures"])
+def any_run(request, run):
+    run.is_drawn = request.param == "drawn"
+    return run
+
+
+def test_examples_explain_each_type_of_question_and_measure_drawn_faces(any_run):
+    table = examples(any_run)
+    assert set(table["type"]) == {"Q1", "Q2", "Q3"} and table["question"].ne("").all()
+    assert all(heat.shape == (48, 48) and heat.max() == 1 for heat in table["heat"])
+    assert table["answer"].str.startswith("Says").all()
+    if any_run.is_drawn:
+        assert table["ratio"].gt(0).all() and table["area"].between(0, 100).all()
+        np.testing.assert_allclose(table["ratio"], table["relevance_inside"] / table["area"], rtol=1e-4)
+        assert all(region.any() for region in table["region"])
+    else:
+        assert table[["relevance_inside", "area", "ratio"]].isna().all(axis=None)
+        assert table["region"].isna().all()
+
+
+def test_the_grid_has_one_face_a_person_and_outlines_of_present_aus(any_run):
+    grid = face_au_grid(any_run)
+    people, aus = len(grid.images), len(grid.aus)
+    assert people == 3 and aus == 8 and grid.aus == sorted(grid.aus)
+    assert grid.heat.shape == (3, 8, 48, 48) and grid.p_yes.shape == grid.labels.shape == (3, 8)
+    if any_run.is_drawn:
+        outlined = [[region is not None for region in row] for row in grid.regions]
+        np.testing.assert_array_equal(outlined, grid.labels == 1)
+    else:
+        assert grid.regions is None
+
+
+def test_an_answer_comes_with_its_words(run):
+    found = answer_words(run)
+    assert [found.answer[word.start :].startswith(word.text) for word in found.words] == [True] * len(
+        found.words
+    )
+
+
+def test_a_video_has_truth_and_p_yes_of_every_frame(any_run):
+    found = video(any_run)
+    assert found.truth.index.equals(found.p_yes.index) and list(found.truth) == list(found.p_yes)
+    assert set(found.film) <= set(found.truth.index) and len(found.film) > 1
+    assert found.p_yes.min(axis=None) >= 0 and found.truth.max(axis=None) <= 1
+    if any_run.is_drawn:
+        assert found.truth.shape == (41, 6) and found.truth_name == "intensity"
+    else:
+        assert set(np.unique(found.truth)) == {0, 1} and found.truth_name == "label"
+
+
+def test_a_single_frame_has_no_curve(run, monkeypatch):
+    run.is_drawn, all_faces = False, run.faces_of
+    run.faces_of = lambda dataset: all_faces(dataset).drop_duplicates("subject").reset_index(drop=True)
+    found = video(run)
+    assert len(found.film) == 1 and found.truth.empty and found.p_yes.empty

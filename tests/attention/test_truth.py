@@ -1,0 +1,216 @@
+"""How true relevance maps are: the measures on maps and models whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import look_only_at
+
+from expvqa_lib.attention import (
+    METHODS,
+    Relevance,
+    faithfulness,
+    faithfulness_layout,
+    pointing,
+    pointing_layout,
+    relevance,
+)
+from expvqa_lib.attention.explain import first_tokens
+from expvqa_lib.attention.perturbation import deletion_insertion, randomised
+from expvqa_lib.attention.truth import (
+    CONTROLS,
+    RANDOMISED,
+    faithfulness_table,
+    pointing_cases,
+    pointing_table,
+    widen,
+)
+from expvqa_lib.data.table import labelled_aus
+from expvqa_lib.evaluation.metrics.au import COLUMNS
+from expvqa_lib.evaluation.tables import MAIN
+from expvqa_lib.facs import ACTION_UNITS, BP4D_AUS
+from expvqa_lib.questions import ask_q3
+from expvqa_lib.synthfacs import Face, au_mask
+
+
+def value(table: pd.DataFrame, model: str, target: str, metric: str) -> float:
+    return table.set_index(["model", "target", "metric"])["value"][model, target, metric]
+
+
+@pytest.fixture
+def test_faces(faces) -> pd.DataFrame:
+    return faces[(faces["dataset"] == "synth_lab") & (faces["split"] == "test")].reset_index(drop=True)
+
+
+@pytest.fixture
+def set_maps(monkeypatch):
+    """Replace the attention maps, nothing else: how they are scored is what is tested."""
+
+    def replace(make, p_yes: float = 1.0) -> None:
+        def fake(model, processor, images, questions, *, method, **options):
+            return Relevance(make(model, method).astype(np.float32), np.full(len(images), p_yes), [])
+
+        monkeypatch.setattr("expvqa_lib.attention.truth.relevance", fake)
+
+    return replace
+
+
+@pytest.fixture
+def cases(test_faces) -> pd.DataFrame:
+    return pointing_cases(test_faces, 2, seed=5)
+
+
+@pytest.fixture
+def masks(cases) -> np.ndarray:
+    pairs = zip(cases["face"], cases["au"], strict=True)
+    return np.stack([au_mask(Face.from_json(face), au) for face, au in pairs])
+
+
+# ------------------------------------------------------------------------------------------------ pointing
+
+
+def test_cases_are_faces_that_show_the_au(faces):
+    wild = faces[(faces["dataset"] == "synth_wild") & (faces["split"] == "test")].reset_index(drop=True)
+    cases = pointing_cases(wild, 2, seed=0)
+    assert all(case[ACTION_UNITS[case["au"]].name] == 1 for _, case in cases.iterrows())
+    assert all(case["question"] == ask_q3(case["au"]) for _, case in cases.iterrows())
+    assert not cases[["image", "au"]].duplicated().any()
+    counts = cases["au"].value_counts()
+    for au in labelled_aus(wild):
+        assert counts.get(au, 0) == min(2, (wild[ACTION_UNITS[au].name] == 1).sum())
+
+
+@pytest.mark.parametrize(("looks", "score"), [("there", 100), ("away", 0)])
+def test_a_perfect_map_scores_100_and_one_that_looks_away_0(cases, masks, set_maps, looks, score):
+    set_maps(lambda model, method: masks if looks == "there" else ~masks)
+    table = pointing_table(None, None, cases, resamples=20, seed=5)
+    assert list(table.columns) == list(COLUMNS)
+    scores = table.loc[table["metric"] == "pointing_accuracy", ["value", "low", "high"]]
+    assert (scores == score).all(axis=None)
+
+
+def test_chance_is_the_regions_share_of_the_pixels(cases, masks, set_maps):
+    set_maps(lambda model, method: masks)
+    table = pointing_table(None, None, cases, resamples=20, seed=5)
+    shares = pd.Series(masks.mean((1, 2)) * 100).groupby(cases["au"]).mean()
+    for au, share in shares.items():
+        assert value(table, MAIN, f"AU{au}", "chance") == pytest.approx(share)
+    assert value(table, MAIN, "macro", "chance") == pytest.approx(shares.mean())
+    assert table.loc[table["target"] == "macro", "support"].tolist() == [len(cases)] * 5
+
+
+def test_an_au_that_the_model_misses_counts_only_among_all(cases, masks, set_maps):
+    set_maps(lambda model, method: masks, p_yes=0.4)
+    table = pointing_table(None, None, cases, resamples=20, seed=5)
+    assert value(table, MAIN, "macro", "pointing_accuracy") == 100
+    assert np.isnan(value(table, MAIN, "macro", "pointing_detected"))
+    assert table.loc[table["metric"] == "pointing_detected", "support"].eq(0).all()
+
+
+def test_a_run_points_with_its_model_and_with_the_base(run):
+    table = pointing(run)
+    assert list(table.columns) == list(COLUMNS) and set(table["model"]) == {MAIN, "base"}
+    counts = (
+        table[(table["metric"] == "chance") & (table["target"] != "macro")].groupby("model")["support"].max()
+    )
+    assert counts[MAIN] == 2 and counts["base"] == 1  # of 4 faces an AU a half, and a fifth
+    pd.testing.assert_frame_equal(table, pointing(run))
+    layout = pointing_layout(table)
+    assert list(layout) == ["Base, untuned", "Exp-VQA", "chance"] and layout.index[-1] == "macro"
+
+
+# -------------------------------------------------------------------------------------------- faithfulness
+
+
+@torch.no_grad()
+def answer_always(model, answer: str, processor, image: str) -> None:
+    """Make the language model answer every Q3 by yes or no: along the mean state that it answers from."""
+    head, states = model.language_model.lm_head, []
+    with head.register_forward_pre_hook(lambda module, given: states.append(given[0])):
+        questions = [ask_q3(au) for au in BP4D_AUS]
+        relevance(model, processor, [image] * len(questions), questions, method="cross_attention")
+    yes, no = first_tokens(processor, ["yes", "no"])
+    strong = (100 if answer == "yes" else -100) * states[0].mean(0)  # stronger than any other spelling
+    head.weight[yes], head.weight[no] = strong, -strong
+
+
+@pytest.fixture
+def table(model, processor, cases, masks, set_maps) -> pd.DataFrame:
+    """Of a model that detects every AU, with one method that tells the truth and one that looks away."""
+    set_maps(lambda explained, method: masks if method == "truth" and explained is model else ~masks)
+    settings = {"methods": ("truth", "lie"), "resamples": 20, "seed": 3}
+    return faithfulness_table(model, processor, cases, 1, **settings)
+
+
+def test_a_true_map_has_everything_and_a_false_one_nothing(table):
+    def macro(model: str, method: str, metric: str) -> float:
+        return value(table[table["method"] == method], model, "macro", metric)
+
+    assert list(table.columns) == [*COLUMNS, "method"]
+    for metric in ("pointing_accuracy", "pointing_region", "pointing_patch", "energy"):
+        assert macro(MAIN, "truth", metric) == pytest.approx(100)
+    for model, method in ((MAIN, "lie"), (RANDOMISED, "truth"), (RANDOMISED, "lie")):
+        assert macro(model, method, "pointing_accuracy") == macro(model, method, "energy") == 0
+    assert 0 <= macro(MAIN, "truth", "deletion") <= 100 and 0 <= macro(MAIN, "truth", "insertion") <= 100
+
+
+def test_a_uniform_map_has_chance(table):
+    uniform = table[table["method"] == "uniform"].pivot(index="target", columns="metric", values="value")
+    np.testing.assert_allclose(uniform["pointing_accuracy"], uniform["area"], rtol=1e-4)
+    np.testing.assert_allclose(uniform["energy"], uniform["area"], rtol=1e-4)
+    assert set(table["method"]) == {"truth", "lie", *CONTROLS} and 0 < uniform.loc["macro", "area"] < 30
+    assert (uniform["pointing_region"] > uniform["pointing_accuracy"]).all()
+
+
+def test_a_run_scores_every_method_where_its_model_detects_the_au(run, model, processor, faces):
+    answer_always(model, "yes", processor, faces["image"].iat[0])
+    table = faithfulness(run)
+    assert set(table["model"]) == {MAIN, RANDOMISED} and set(table["method"]) == {*METHODS, *CONTROLS}
+    assert table["value"].between(0, 100).all()
+    layout = faithfulness_layout(table)
+    assert len(layout) == 2 * len(METHODS) + len(CONTROLS) and layout["energy"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("reason", ["nothing detected", "not drawn"])
+def test_where_nothing_can_be_measured_tables_are_empty(run, model, processor, faces, reason):
+    answer_always(model, "no", processor, faces["image"].iat[0])
+    run.is_drawn = reason != "not drawn"
+    table = faithfulness(run)
+    assert table.empty and list(table) == [*COLUMNS, "method"]
+    assert faithfulness_layout(table).empty
+    if not run.is_drawn:
+        assert pointing(run).empty and pointing_layout(pointing(run)).empty
+
+
+def test_blurring_the_deciding_patch_first_lowers_the_curve_most(model, processor):
+    look_only_at(model, 5)
+    picture = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    maps = np.zeros((16, 4, 4), np.float32)
+    maps.reshape(16, 16)[np.arange(16), np.arange(16)] = 1
+    cases = pd.DataFrame({"image": [picture] * 16, "question": ask_q3(12)})
+    curves = deletion_insertion(model, processor, cases, maps)
+    whole = relevance(model, processor, list(cases["image"]), list(cases["question"]), method="rollout").p_yes
+    for end in ("deletion_0", "insertion_100"):  # nothing is blurred, everything is shown
+        np.testing.assert_allclose(curves[end], whole, atol=1e-4)
+    assert int((curves["deletion"] - curves["insertion"]).abs().argmax()) == 5
+    both = curves["deletion"] + curves["insertion"]  # one patch decides: it is blurred or not
+    np.testing.assert_allclose(both, both[0], atol=1e-3)
+
+
+def test_a_randomised_model_has_the_same_values_elsewhere(model):
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    other, again, different = (dict(randomised(model, seed).named_parameters()) for seed in (1, 1, 2))
+    name = "qformer.encoder.layer.0.crossattention.attention.key.weight"
+    assert not torch.equal(other[name], before[name])
+    assert torch.equal(other[name].flatten().sort()[0], before[name].flatten().sort()[0])
+    assert all(torch.equal(weight, before[n]) for n, weight in model.named_parameters())
+    assert torch.equal(again[name], other[name]) and not torch.equal(different[name], other[name])
+
+
+def test_a_mask_grows_each_way_by_its_reach():
+    mask = np.zeros((1, 9, 9), bool)
+    mask[0, 4, 4] = True
+    assert widen(mask, 0).sum() == 1
+    assert widen(mask, 2).sum() == 25 and widen(mask, 2)[0, 2:7, 2:7].all()
