@@ -1,6 +1,6 @@
 """SynthFACS: drawn faces whose action units, landmarks and changed pixels are known."""
 
-from .corpora import PRESENT, VERSION, CorpusSizes, make, random_expression, sequence
+from .corpora import PRESENT, VERSION, CorpusSizes, make, prototype_face, random_expression, sequence
 from .face import (
     AUS,
     BACKGROUNDS,
@@ -34,6 +34,7 @@ __all__ = [
     "au_mask",
     "close_gaps",
     "make",
+    "prototype_face",
     "random_expression",
     "random_identity",
     "random_scene",

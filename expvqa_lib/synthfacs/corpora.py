@@ -155,6 +155,11 @@ def _film(
     return faces
 
 
+def prototype_face(emotion: str, rng: np.random.Generator) -> Face:
+    """A random person who shows the prototype that FACS gives an emotion, seen from the front."""
+    return Face(random_identity(rng), Scene(), dict.fromkeys(EMOTIONS[emotion].prototype, 0.9))
+
+
 def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame:
     """Draw the three corpora into `folder`, unless they are there, and return their face table.
 
