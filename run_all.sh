@@ -14,7 +14,7 @@ Set up an environment (once), run the numbered notebooks in order and write runs
   --base DIR        with paper: model folder or hub name to start from (default: the hub's InstructBLIP-Vicuna-7B)
   --from NN         resume with notebook NN (for example 04), keeping the ones before it
   --output DIR      folder for runs (default: runs, beside this script)
-  --figures DIR     folder for figures and tables (default: figures, beside this script)
+  --figures DIR     folder for figures and tables (default: figures for quick and full, else in the run)
   --tests           set up, then run ruff check, ruff format --check and pytest instead of the notebooks
   --venv            use a virtual environment .venv even where conda, mamba or micromamba is installed
   --help            show this text
@@ -41,7 +41,7 @@ absolute() { # a path given by the user is relative to where the user stands, no
 }
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-profile="quick" data_root="" base="" from="" output="$root/runs" figures="$root/figures" extra="main" allow_conda=1
+profile="quick" data_root="" base="" from="" output="$root/runs" figures="" extra="main" allow_conda=1
 
 while (($#)); do
     option="$1"
@@ -180,7 +180,8 @@ if [[ "$extra" == tests ]]; then
     exit "$failed"
 fi
 
-arguments=(--profile "$profile" --output "$output" --figures "$figures")
+arguments=(--profile "$profile" --output "$output")
+[[ -z "$figures" ]] || arguments+=(--figures "$figures")
 [[ -z "$data_root" ]] || arguments+=(--data-root "$data_root")
 [[ -z "$base" ]] || arguments+=(--base "$base")
 [[ -z "$from" ]] || arguments+=(--from "$from")

@@ -1,0 +1,75 @@
+"""Predictions, metrics with intervals, and the tables of a run; functions that take `run` take a `pipeline.Run`."""
+
+from . import ablations, published, zero_shot
+from .captions import (
+    caption_examples,
+    caption_layout,
+    caption_quality,
+    caption_rows,
+    captions,
+    captions_beside_published,
+)
+from .detection import (
+    au_detection,
+    au_score_table,
+    differences,
+    emotion_answers,
+    reliability,
+    sentence_labels,
+    tuned_thresholds,
+)
+from .prediction_metrics import measure
+from .predictions import (
+    mean_scores,
+    predict,
+    predict_in_parts,
+    questions_about,
+    read_faces,
+    read_predictions,
+)
+from .tables import (
+    MODELS,
+    NAMES,
+    emotion_layout,
+    interval_texts,
+    macro_averages,
+    metric_name,
+    results_table,
+    tuned_layout,
+    with_intervals,
+)
+
+__all__ = [
+    "MODELS",
+    "NAMES",
+    "ablations",
+    "au_detection",
+    "au_score_table",
+    "caption_examples",
+    "caption_layout",
+    "caption_quality",
+    "caption_rows",
+    "captions",
+    "captions_beside_published",
+    "differences",
+    "emotion_answers",
+    "emotion_layout",
+    "interval_texts",
+    "macro_averages",
+    "mean_scores",
+    "measure",
+    "metric_name",
+    "predict",
+    "predict_in_parts",
+    "published",
+    "questions_about",
+    "read_faces",
+    "read_predictions",
+    "reliability",
+    "results_table",
+    "sentence_labels",
+    "tuned_layout",
+    "tuned_thresholds",
+    "with_intervals",
+    "zero_shot",
+]

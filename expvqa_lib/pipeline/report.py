@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import platform
-import subprocess
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import atomic
+from .checkout import git_commit
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -109,7 +109,7 @@ def write_report(path: str | Path, notebooks: Sequence[Path], *, profile: str, s
     facts = {
         "Profile": profile,
         "Date": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
-        "Commit": git_commit(source) or "not in a git checkout",
+        "Commit": git_commit() or "not in a git checkout",
         "Software": ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
         + f", Python {platform.python_version()}",
         "Total time": _duration(sum(seconds.values())),
@@ -130,19 +130,6 @@ def write_report(path: str | Path, notebooks: Sequence[Path], *, profile: str, s
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Path(path)
-
-
-def git_commit(folder: Path) -> str | None:
-    """Return the short commit of the checkout that holds `folder`, with `+changes` where files differ; None outside of git."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--exclude=*", "--dirty=+changes"],
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:  # no git on this machine
-        return None
-    return done.stdout.strip() or None
 
 
 def _prepare(notebook: NotebookNode, name: str) -> NotebookNode:

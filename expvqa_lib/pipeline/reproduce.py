@@ -16,30 +16,16 @@ from pathlib import Path
 
 from ..errors import ExpVQAError, SettingsError
 from ..files import atomic
+from .checkout import repository_root
 
 ABLATIONS = "09_ablations"  # the notebook of profiles with ablations
 PARAMETERS = (
     "profile",
     "data_root",
     "base",
-    "run_dir",
+    "output",
     "figures_dir",
 )  # of every numbered notebook, all strings
-
-
-def repository_root() -> Path:
-    """Return the checkout that holds this package: the nearest folder above it with `notebooks/` and `pyproject.toml`.
-
-    Raises:
-        ExpVQAError: the package is installed without its checkout.
-    """
-    for folder in Path(__file__).resolve().parents:
-        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
-            return folder
-    raise ExpVQAError(
-        f"{Path(__file__).parent}: no folder above holds notebooks/ and pyproject.toml; the notebooks belong to the "
-        "repository, not to the installed package: clone it and install with pip install -e ."
-    )
 
 
 def reproduce(
@@ -49,7 +35,7 @@ def reproduce(
     base: str | None = None,
     start: str | None = None,
     output: str | Path = "runs",
-    figures: str | Path = "figures",
+    figures: str | Path = "",
     notebooks: str | Path | None = None,
     only: Sequence[str] | None = None,
 ) -> Path:
@@ -63,7 +49,7 @@ def reproduce(
         base: model folder or hub name to start from; default: the profile's own.
         start: two-digit number of the notebook to start with; the ones before it are kept as an earlier run left them.
         output: folder for runs: `<output>/<profile>/` takes the notebooks, report.html, timings.csv and what the notebooks keep.
-        figures: folder for figures and tables.
+        figures: folder for figures and tables; default: that of `Run`.
         notebooks: folder of the notebooks; default: `notebooks/` of the repository.
         only: two-digit numbers of the notebooks to run; default: all.
 
@@ -75,7 +61,7 @@ def reproduce(
     from .report import write_report
 
     has_ablations = profiles.with_data(profile, data_root).ablations
-    folder = Path(notebooks).resolve() if notebooks else repository_root() / "notebooks"
+    folder = Path(notebooks).resolve() if notebooks else _notebooks_folder()
     known = [path for path in find_notebooks(folder) if has_ablations or path.stem != ABLATIONS]
     if not has_ablations and ABLATIONS[:2] in {number.zfill(2) for number in (start or "", *(only or []))}:
         have = ", ".join(name for name, other in profiles.PROFILES.items() if other.ablations)
@@ -87,15 +73,15 @@ def reproduce(
         _check_parameters(path)
     run_dir = Path(output).resolve() / profile
     executed = run_dir / "notebooks"
-    figures = Path(figures).resolve()
-    for place in (executed, figures):
-        _check_writable(place)
+    figures = str(Path(figures).resolve()) if figures else ""
+    for place in filter(None, (executed, figures)):
+        _check_writable(Path(place))
     values = {
         "profile": profile,
         "data_root": str(Path(data_root).resolve()) if data_root else "",
         "base": str(Path(base).resolve()) if base and Path(base).is_dir() else base or "",
-        "run_dir": str(run_dir),
-        "figures_dir": str(figures),
+        "output": str(run_dir.parent),
+        "figures_dir": figures,
     }
     with _running_interpreter_as_kernel():
         for position, path in enumerate(chosen, start=1):
@@ -104,6 +90,20 @@ def reproduce(
     done = [executed / path.name for path in known if (executed / path.name).is_file()]
     _write_timings(run_dir / "timings.csv", done)
     return write_report(run_dir / "report.html", done, profile=profile, source=folder)
+
+
+def _notebooks_folder() -> Path:
+    """Return `notebooks/` of the checkout.
+
+    Raises:
+        ExpVQAError: the package is installed without its checkout.
+    """
+    if root := repository_root():
+        return root / "notebooks"
+    raise ExpVQAError(
+        f"{Path(__file__).parent}: no folder above holds notebooks/ and pyproject.toml; the notebooks belong to "
+        "the repository, not to the installed package: clone it and install with pip install -e ."
+    )
 
 
 def find_notebooks(folder: Path) -> list[Path]:

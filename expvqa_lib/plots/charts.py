@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..evaluation.tables import NAMES, metric_rows, ordered_models, ordered_targets
+from ..evaluation.tables import NAMES, metric_name, metric_rows, ordered_models, ordered_targets
 from ..files import atomic
 
 STYLE = Path(__file__).parents[1] / "assets" / "expvqa.mplstyle"
@@ -349,8 +349,3 @@ def percent_axis(ax: Axes, label: str) -> None:
     ax.set(ylim=(0, 100), ylabel=label, yticks=range(0, 101, 20))
     ax.grid(axis="y")
     ax.spines["left"].set_visible(False)
-
-
-def metric_name(metric: str) -> str:
-    """How a metric is written: `F1`, `AUC`, `Balanced accuracy`."""
-    return {"f1": "F1", "auc": "AUC"}.get(metric, metric.replace("_", " ").capitalize())

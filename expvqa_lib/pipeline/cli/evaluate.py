@@ -9,11 +9,16 @@ examples:
 import argparse
 from pathlib import Path
 
+from ...data import labelled_aus
 from ...errors import SettingsError
-from ...evaluation.predictions import measure, predict, read_faces, read_predictions
+from ...evaluation.detection import au_detection
+from ...evaluation.prediction_metrics import measure
+from ...evaluation.predictions import predict_in_parts, read_faces, read_predictions
+from ...evaluation.tables import MODELS
 from ...files import atomic
+from ...model import score_yes_no
 from ...model.processes import state
-from ...training.recipe import VARIANTS
+from ...questions import Q3
 from .options import add_model_options, add_profile_options, load_model, model_name, open_run, refuse
 
 
@@ -24,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="folder of the run (default: runs/PROFILE); with --data: predictions/MODEL",
+        help="folder of runs (default: runs); with --data: predictions/MODEL",
     )
     own = parser.add_argument_group(
         "your own faces; start the command again to resume, torchrun shares the images"
@@ -64,11 +69,14 @@ def _evaluate_run(options: argparse.Namespace) -> None:
     refuse(options, ("image_root", "question_types", "in_words"), "go with --data; a run is asked Q3")
     run = open_run(options, options.output)
     if not options.model:
-        table = run.au_detection()
-    elif options.model in ("base", *VARIANTS):
-        table = run.au_detection(run.model(options.model), options.model)
+        table = au_detection(run)
+    elif options.model in MODELS:
+        table = au_detection(run, {options.model: run.scores(options.model)})
     else:
-        table = run.au_detection(load_model(options), model_name(options.model))
+        model, faces = load_model(options), run.faces_of(run.au_corpus)
+        images, aus = faces["image"].tolist(), labelled_aus(faces)
+        scores = score_yes_no(model.model, model.processor, images, aus, wordings=range(len(Q3)))
+        table = au_detection(run, {model_name(options.model): scores})
     print(table.to_string(index=False))
 
 
@@ -90,7 +98,8 @@ def _evaluate_faces(options: argparse.Namespace) -> None:
         predictions = read_predictions(options.predictions)
     else:
         kinds = [kind.upper() for kind in options.question_types or ["q3"]]
-        predictions = predict(load_model(options), faces, output, kinds, in_words=options.in_words, name=name)
+        model, settings = load_model(options), {"in_words": options.in_words, "name": name}
+        predictions = predict_in_parts(model.model, model.processor, faces, output, kinds, **settings)
     if state().is_main_process:
         table = measure(predictions, faces, name=predictions.attrs.get("model") or name)
         with atomic(output / "metrics.csv") as temporary:

@@ -61,11 +61,10 @@ def model_name(model: str) -> str:
 
 
 def open_run(options: argparse.Namespace, output: str | None = None):
-    """Open the run that the options describe; `output`, its folder, is relative to the working folder."""
+    """Open the run that the options describe; `output`, the folder of runs, is relative to the working folder."""
     from ..run import Run
 
-    folder = Path(output).resolve() if output else ""
-    return Run(options.profile, folder, data_root=options.data_root, base=options.base)
+    return Run(options.profile, output or "", data_root=options.data_root, base=options.base)
 
 
 def refuse(options: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:

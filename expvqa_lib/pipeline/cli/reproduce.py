@@ -31,6 +31,6 @@ def run(options: argparse.Namespace) -> None:
         base=options.base,
         start=options.start,
         output=options.output,
-        figures=options.figures or "figures",
+        figures=options.figures or "",
     )
     print(f"report: {report}")

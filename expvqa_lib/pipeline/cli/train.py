@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="folder of the run (default: runs/PROFILE); with --pairs: new model folder",
+        help="folder of runs (default: runs); with --pairs: new model folder",
     )
     own = parser.add_argument_group("your own pairs and model, with changes of the profile's recipe")
     own.add_argument("--pairs", metavar="DIR", help="folder of `expvqa pairs`")
@@ -77,8 +77,8 @@ def _train_in_run(options: argparse.Namespace) -> None:
     state = PartialState(cpu=not torch.accelerator.is_available())
     with state.main_process_first():  # one of several processes draws the faces
         run.pairs()
-    run.train(options.variant)
-    state.print(f"{options.variant} is trained; its run folder is {run.run_dir}")
+    folder = run.train(options.variant)
+    state.print(f"{folder}: the fine-tuned model")
 
 
 def _train_on_pairs(options: argparse.Namespace, changes: dict) -> None:

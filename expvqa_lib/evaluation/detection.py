@@ -1,0 +1,242 @@
+"""Action units and emotions as a model detects them, each with its controls: label prior, untuned base, shuffled images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..errors import TableError
+from ..questions import read_emotion
+from ..training.recipe import VARIANTS
+from .metrics.au import ALL_METRICS, au_table, best_thresholds, paired_difference, prior_scores
+from .metrics.calibration import reliability_table
+from .metrics.captions import caption_aus
+from .metrics.emotion import emotion_table
+from .tables import MAIN, MODELS, au_columns
+
+TUNED_METRICS = ("f1", "balanced_accuracy", "precision", "recall")
+
+
+def bootstrap_settings(run) -> dict:
+    """How a run (a `pipeline.Run`) draws its intervals: `resamples` and `seed`."""
+    return {"resamples": run.profile.resamples, "seed": run.profile.seed}
+
+
+# --------------------------------------------------------------------------------------------------------------- controls
+
+
+def with_controls(
+    predictions: Mapping[str, pd.DataFrame], faces: pd.DataFrame, seed: int, main: str | None = MAIN
+) -> dict[str, pd.DataFrame]:
+    """Add the shuffled-image control: each face gets the `main` model's prediction for a face of another subject.
+
+    The question is the same for all faces, so this equals asking about the other image. None for `main` adds none.
+    """
+    if main is None:
+        return dict(predictions)
+    other = exchange_subjects(faces["subject"], seed)
+    shuffled = predictions[main].iloc[other].reset_index(drop=True)
+    return dict(predictions) | {f"{main}_shuffled_images": shuffled}
+
+
+def exchange_subjects(subjects: pd.Series, seed: int) -> np.ndarray:
+    """A permutation of row numbers that gives every row another subject's, as near to a random one as that allows.
+
+    Raises:
+        TableError: one subject has more than half of the rows.
+    """
+    rng = np.random.default_rng(seed)
+    values = subjects.to_numpy()
+    largest = subjects.value_counts()
+    if len(subjects) and 2 * largest.iat[0] > len(subjects):
+        raise TableError(
+            f"subject {largest.index[0]!r} has more than half of the {len(subjects)} rows; images of others are "
+            "needed to exchange"
+        )
+    order = rng.permutation(len(values))
+    for k in range(len(values)):
+        if values[order[k]] == values[k]:
+            other = next(
+                j
+                for j in rng.permutation(len(values))
+                if values[order[j]] != values[k] and values[order[k]] != values[j]
+            )
+            order[k], order[other] = order[other], order[k]
+    return order
+
+
+# ----------------------------------------------------------------------------------------------- tables of predictions
+
+
+def au_score_table(
+    faces: pd.DataFrame,
+    train: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    resamples: int = 1000,
+    seed: int = 0,
+    main: str | None = MAIN,
+    averages: Sequence[str] = ("macro",),
+) -> pd.DataFrame:
+    """Detection of each AU (Q3) by every model, by the label prior, and by the `main` model on shuffled images.
+
+    Args:
+        faces: test faces with labels and subjects.
+        train: training faces, for the prior.
+        scores: P(yes) [faces, AUs] by model.
+        averages: as for `au_table`.
+
+    Returns:
+        Table: model, dataset, split, target, metric, value, low, high (percent), support.
+    """
+    labels = faces[au_columns(faces)]
+    predictions = {"prior": prior_scores(train[labels.columns], labels.index)}
+    predictions |= with_controls(scores, faces, seed, main)
+    settings = _settings(faces, resamples, seed) | {"metrics": ALL_METRICS, "averages": averages}
+    tables = [au_table(labels, table, model=model, **settings) for model, table in predictions.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def emotion_answer_table(
+    faces: pd.DataFrame,
+    train: pd.DataFrame,
+    answers: Mapping[str, pd.DataFrame],
+    resamples: int = 1000,
+    seed: int = 0,
+    main: str | None = MAIN,
+) -> pd.DataFrame:
+    """Emotions read out of Q1 answers (one a face), of every model and control; columns as `au_score_table`, and `question`.
+
+    The prior names the most frequent emotion of `train`; there is none where `train` has no emotion.
+    """
+    read = {model: table["answer"].map(read_emotion).to_frame() for model, table in answers.items()}
+    read = with_controls(read, faces, seed, main)
+    if train["emotion"].notna().any():
+        read["prior"] = pd.DataFrame({"answer": [train["emotion"].mode().iat[0]] * len(faces)})
+    settings = _settings(faces, resamples, seed)
+    tables = [
+        emotion_table(faces["emotion"], table["answer"], model=model, **settings)
+        for model, table in read.items()
+    ]
+    return pd.concat(tables, ignore_index=True).assign(question="Q1")
+
+
+def au_answer_table(
+    faces: pd.DataFrame,
+    answers: Mapping[str, pd.DataFrame],
+    resamples: int = 1000,
+    seed: int = 0,
+    main: str | None = MAIN,
+) -> pd.DataFrame:
+    """AUs read out of answers in words, of every model and control; columns as `au_score_table`, and `question`.
+
+    An AU counts as predicted where any of the face's answers says it is present. The prior names all.
+    """
+    columns = au_columns(faces)
+    read = {model: answered_aus(table, len(faces), columns) for model, table in answers.items()}
+    read = with_controls(read, faces, seed, main)
+    read["prior"] = pd.DataFrame(1.0, index=faces.index, columns=columns)
+    settings = _settings(faces, resamples, seed)
+    tables = [au_table(faces[columns], table, model=model, **settings) for model, table in read.items()]
+    table = pd.concat(tables, ignore_index=True).assign(question="Q2")
+    return table[table["metric"] != "auc"]  # an answer names an AU or not: there is no score to rank by
+
+
+def answered_aus(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFrame:
+    """AUs that any answer about a face says are present, 1 or 0: [n, columns]; `answers` has `row` (of the face) and `answer`."""
+    named = caption_aus(answers["answer"], columns)
+    return named.groupby(answers["row"].to_numpy()).max().reindex(range(n), fill_value=0.0)
+
+
+def _settings(faces: pd.DataFrame, resamples: int, seed: int) -> dict:
+    names = {"dataset": faces["dataset"].iat[0], "split": "test", "groups": faces["subject"]}
+    return names | {"resamples": resamples, "seed": seed}
+
+
+# ---------------------------------------------------------------------------------------------------------- of a whole run
+
+
+def au_detection(run, scores: Mapping[str, pd.DataFrame] | None = None, main: str = MAIN) -> pd.DataFrame:
+    """Detection of each AU on the run's AU corpus, by people that no training saw; see `au_score_table`.
+
+    Args:
+        run: a `pipeline.Run`.
+        scores: P(yes) [test faces, AUs] by model; default: base, Exp-VQA and Exp-VQA(fz). The shuffled control is that
+            of `main`, or of the first model where that is not among them.
+    """
+    scores = {name: run.scores(name) for name in MODELS} if scores is None else scores
+    main = main if main in scores else next(iter(scores))
+    test, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
+    return au_score_table(test, train, scores, main=main, **bootstrap_settings(run))
+
+
+def sentence_labels(run) -> pd.DataFrame:
+    """Emotions read out of Q1 answers (where the run has an emotion corpus) and AUs out of Q2 answers, with controls.
+
+    `run` is a `pipeline.Run`. Columns as `au_detection`, and `question`.
+    """
+    settings, tables = bootstrap_settings(run), []
+    if run.emotion_corpus:
+        answers = {name: run.answers(name, "Q1") for name in MODELS}
+        train = run.emotion_faces("train")
+        tables.append(emotion_answer_table(run.emotion_faces(), train, answers, **settings))
+    answers = {name: run.answers(name, "Q2") for name in MODELS}
+    tables.append(au_answer_table(run.faces_of(run.au_corpus), answers, **settings))
+    return pd.concat(tables, ignore_index=True)
+
+
+def emotion_answers(run, model: str = MAIN) -> pd.DataFrame:
+    """Each test face's emotion and the one that a model's Q1 answer names: columns true, answered (None: unread)."""
+    answered = run.answers(model, "Q1")["answer"].map(read_emotion)
+    return pd.DataFrame({"true": run.emotion_faces()["emotion"].astype(object), "answered": answered})
+
+
+def differences(run) -> pd.DataFrame:
+    """Macro F1 and AUC of Exp-VQA minus those of each other model and control, on the same resampled people.
+
+    `run` is a `pipeline.Run`. Columns: metric, minus, value, low, high (percentage points), p, verdict: an interval
+    without 0 is "better" or "worse", else "no difference shown".
+    """
+    faces = run.faces_of(run.au_corpus)
+    labels = faces[au_columns(faces)]
+    scores = with_controls({name: run.scores(name) for name in MODELS}, faces, run.profile.seed)
+    scores["prior"] = prior_scores(labels, faces.index)
+    main = scores.pop(MAIN)
+    rows = []
+    for metric in ("f1", "auc"):
+        for name, other in scores.items():
+            gain = paired_difference(
+                labels, main, other, faces["subject"], metric=metric, **bootstrap_settings(run)
+            )
+            rows.append({"metric": metric, "minus": name, **gain.drop("support")})
+    table = pd.DataFrame(rows)
+    conditions = [table["low"] > 0, table["high"] < 0]
+    return table.assign(verdict=np.select(conditions, ["better", "worse"], "no difference shown"))
+
+
+def tuned_thresholds(run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Detection by both variants with each AU's threshold that is best on the validation split, in place of 0.5.
+
+    Returns:
+        A table in the columns of `au_detection` whose metrics end in `_tuned`, and the thresholds, a row a model and a
+        column an AU; both empty where the AU corpus has no validation split.
+    """
+    validation, test = run.faces_of(run.au_corpus, "validation"), run.faces_of(run.au_corpus)
+    columns = [column for column in au_columns(test) if column in au_columns(validation)]
+    if validation.empty:
+        return pd.DataFrame(), pd.DataFrame()
+    settings = _settings(test, **bootstrap_settings(run)) | {"metrics": TUNED_METRICS}
+    tables, thresholds = [], {}
+    for name in VARIANTS:
+        thresholds[name] = best_thresholds(validation[columns], run.scores(name, validation)[columns])
+        scores = run.scores(name)[columns]
+        tables.append(au_table(test[columns], scores, model=name, threshold=thresholds[name], **settings))
+    return pd.concat(tables, ignore_index=True), pd.DataFrame(thresholds).T
+
+
+def reliability(run, model: str = MAIN) -> pd.DataFrame:
+    """How often yes is right against how probable it is said to be, of all AUs together; see `reliability_table`."""
+    faces = run.faces_of(run.au_corpus)
+    bins = reliability_table(faces[au_columns(faces)], run.scores(model))
+    return bins[bins["target"] == "all"]

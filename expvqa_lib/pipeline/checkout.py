@@ -1,0 +1,34 @@
+"""The checkout that holds this package, its commit, and the software that a result depends on."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+
+def repository_root() -> Path | None:
+    """The folder above this package with `notebooks/` and `pyproject.toml`; None where it is installed without them."""
+    folders = Path(__file__).resolve().parents
+    holds = (f for f in folders if (f / "notebooks").is_dir() and (f / "pyproject.toml").is_file())
+    return next(holds, None)
+
+
+def git_commit() -> str | None:
+    """The checkout's short commit, with `+changes` where files differ; None without a git checkout or without git."""
+    root = repository_root()
+    if root is None or not (root / ".git").exists():  # a repository further up is not this project's
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--dirty=+changes"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    except FileNotFoundError:  # no git on this machine
+        return None
+
+
+def software() -> dict[str, str]:
+    """Commit, versions and machine; an empty commit where there is none."""
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    commit = git_commit() or ""
+    return {"commit": commit, "python": platform.python_version(), **versions, "machine": platform.machine()}
