@@ -33,7 +33,8 @@ def probes(
         The table of `representation_table`, and the differences to the base of `representation_differences`.
     """
     splits = [
-        run.faces_of(run.au_corpus, split) if target == "aus" else run.emotion_faces(split) for split in SPLITS
+        run.faces_of(run.au_corpus, split) if target == "aus" else run.emotion_faces(split)
+        for split in SPLITS
     ]
     most = (run.profile.probed_finetuned if finetune else run.profile.probed) or sum(map(len, splits))
     splits = [
