@@ -1,6 +1,6 @@
-"""The licensed data sets in miniature, each in the layout in which it is distributed: drawn faces, and the labels that were drawn.
+"""The licensed data sets in miniature, in the layouts in which they are distributed, with drawn faces.
 
-`build_all(root)` makes `root/BP4D`, `root/DISFA` and so on, as `readers.READERS` calls them; each has enough people for three splits.
+`BUILDERS` makes them by name, as `readers.READERS` calls them; each has enough people for three splits.
 """
 
 from __future__ import annotations
@@ -14,23 +14,14 @@ import pandas as pd
 from PIL import Image
 
 from expvqa_lib.data.readers.log import Reading
-from expvqa_lib.data.readers.videos import DISFA_AUS, GFT_AUS
+from expvqa_lib.data.readers.pictures import AFFECTNET
+from expvqa_lib.data.readers.videos import DISFA_AUS
 from expvqa_lib.synthfacs import Face, random_expression, random_identity, random_scene, render
 
 AFFECTNET_HEAD = (
     "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
 )
 BP4D_CODED = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24)
-EMOTION_CODES = {
-    "neutral": 0,
-    "happiness": 1,
-    "sadness": 2,
-    "surprise": 3,
-    "fear": 4,
-    "disgust": 5,
-    "anger": 6,
-    "contempt": 7,
-}
 
 
 @cache
@@ -57,7 +48,7 @@ def put_lines(path: Path, lines: list[str]) -> None:
 
 
 def build_bp4d(root: Path) -> None:
-    """Six people, two of them in the test part of fold 1; a face stays for two frames. AU24 of the second and all of the last is 9."""
+    """Six people, two to test on; a face stays for two frames. AU24 of frame 2 and all of the last are 9."""
     for n, subject in enumerate(("F001", "M007", "M011", "F003", "F007", "F015")):
         lines = [",".join(["0", *(str(au) for au in range(1, 30))])]
         for k in range(6):
@@ -67,33 +58,9 @@ def build_bp4d(root: Path) -> None:
                 {24: 9} if k == 1 else {}
             )
             lines.append(",".join([str(frame), *(str(codes[au]) for au in range(1, 30))]))
-            put(
-                root
-                / "Sequences_2D+3D"
-                / subject
-                / "T1"
-                / (f"{frame:03d}.jpg" if subject[0] == "M" else f"{frame:04d}.jpg"),
-                jpeg,
-            )
+            name = f"{frame:03d}.jpg" if subject[0] == "M" else f"{frame:04d}.jpg"
+            put(root / "Sequences_2D+3D" / subject / "T1" / name, jpeg)
         put_lines(root / "AUCoding" / "AU_OCC" / f"{subject}_T1.csv", lines)
-
-
-def build_gft(root: Path) -> None:
-    """Six people; AU14 is not coded for the second."""
-    for n in range(6):
-        subject, lines = f"{n + 1:03d}A", [",".join(["frame", *(f"AU{au}" for au in (*GFT_AUS, 11))])]
-        for k in range(6):
-            jpeg, aus, _ = faces()[(n * 3 + k // 2) % 16]
-            lines.append(
-                ",".join(
-                    [
-                        str(k + 1),
-                        *("-9" if n == 1 and au == 14 else str(int(au in aus)) for au in (*GFT_AUS, 11)),
-                    ]
-                )
-            )
-            put(root / "images" / subject / f"{k + 1:04d}.jpg", jpeg)
-        put_lines(root / "AU_OCC" / f"{subject}.csv", lines)
 
 
 def build_disfa(root: Path, first_image: int = 1) -> None:
@@ -143,7 +110,7 @@ def build_affectnet(root: Path) -> None:
         lines = [AFFECTNET_HEAD]
         for k in range(size + 3):
             jpeg, _, emotion = faces()[k % 16]
-            code = EMOTION_CODES[emotion] if k < size else 8 + k - size
+            code = AFFECTNET.index(emotion) if k < size else 8 + k - size
             image = f"{k % 3 + 1}/{name[:2]}{k:08x}.jpg"
             lines.append(f"{image},10,10,80,80,1.0;2.0;3.0;4.0,{code},0.1,-0.1")
             put(root / "Manually_Annotated_Images" / image, jpeg)
@@ -151,12 +118,12 @@ def build_affectnet(root: Path) -> None:
 
 
 def build_affectnet_arrays(root: Path) -> None:
-    """The same in the later layout: an array file a picture, as text in the training set and as a number in the other."""
+    """The later layout: an array file a picture, as text in the training set and else as a number."""
     for folder, size in (("train_set", 24), ("val_set", 8)):
         for k in range(size):
             jpeg, _, emotion = faces()[k % 16]
             buffer = io.BytesIO()
-            code = EMOTION_CODES[emotion]
+            code = AFFECTNET.index(emotion)
             np.save(buffer, np.array(str(code) if folder == "train_set" else code))
             put(root / folder / "annotations" / f"{k}_exp.npy", buffer.getvalue())
             put(root / folder / "images" / f"{k}.jpg", jpeg)
@@ -174,38 +141,15 @@ def build_raf_db(root: Path, kind: str = "compound") -> None:
     put_lines(root / kind / "EmoLabel" / "list_patition_label.txt", lines)
 
 
-def build_faceme(root: Path) -> None:
-    """24 pictures; of every third, two words have two annotators; of the last, none."""
-    lines = ["image,annotator_1,annotator_2,annotator_3"]
-    for k in range(24):
-        jpeg, _, emotion = faces()[k % 16]
-        words = (
-            ["awe", "boredom", "envy"]
-            if k == 23
-            else [emotion, f"{emotion};Awe", "awe" if k % 3 == 0 else "boredom"]
-        )
-        lines.append(",".join([f"{k:04d}.jpg", *words]))
-        put(root / "images" / f"{k:04d}.jpg", jpeg)
-    put_lines(root / "annotations.csv", lines)
-
-
 BUILDERS = {
     "BP4D": build_bp4d,
     "DISFA": build_disfa,
-    "GFT": build_gft,
     "RAF-AU": build_raf_au,
     "EmotioNet": build_emotionet,
     "AffectNet": build_affectnet,
     "RAF-DB": build_raf_db,
     "RAF-DB-basic": lambda root: build_raf_db(root, "basic"),
-    "FaceME": build_faceme,
 }
-
-
-def build_all(root: Path) -> None:
-    """Make every data set below `root`, in a folder of its name."""
-    for name, build in BUILDERS.items():
-        build(root / name)
 
 
 def by_image(reading: Reading) -> pd.DataFrame:

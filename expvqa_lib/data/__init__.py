@@ -1,11 +1,11 @@
 """Faces with labels as tables, whatever they come from, and the photos themselves."""
 
 from . import inspection
-from .crop import crop_corpus
+from .crop import crop_dataset
 from .face_crop import crop_face
 from .images import ImageSource, load_image
 from .pairs import build_pairs, save_pairs
-from .readers import read_available
+from .readers import describe_reading, read_available, read_dataset
 from .table import (
     AU_COLUMNS,
     SPLITS,
@@ -25,12 +25,14 @@ __all__ = [
     "build_pairs",
     "check_table",
     "concat_tables",
-    "crop_corpus",
+    "crop_dataset",
     "crop_face",
+    "describe_reading",
     "inspection",
     "labelled_aus",
     "load_image",
     "read_available",
+    "read_dataset",
     "read_table",
     "save_pairs",
     "write_table",

@@ -9,8 +9,7 @@ examples:
 
 import argparse
 
-from ...data import crop, readers
-from ...data.readers import report
+from ...data import crop_dataset, readers
 from ...errors import SettingsError
 
 
@@ -42,21 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the report of the data set; with `read` and `crop`, write the output."""
-    given = {"labels": options.labels} if options.labels else {}
     if options.action == "check":
-        print(report.report(readers.read_corpus(options.dataset, options.root, **given), progress=True))
+        reading = readers.read_dataset(options.dataset, options.root, labels=options.labels)
+        print(readers.describe_reading(reading))
         return
     if not options.output:
         raise SettingsError(
             f"{options.action} needs --output: a face table such as bp4d.parquet, or the folder for faces"
         )
     if options.action == "crop":
-        cropped = crop.crop_corpus(options.dataset, options.root, options.output)
-        counts = f"{len(cropped.table)} faces of {cropped.read} rows"
-        dropped = "".join(f", {count} dropped: {reason}" for reason, count in cropped.dropped.items())
-        print(f"{options.output}: {counts}{dropped}; use it as --data-root")
+        faces, dropped = crop_dataset(options.dataset, options.root, options.output)
+        reasons = "".join(f", {count} dropped: {reason}" for reason, count in dropped.items())
+        print(f"{options.output}: {len(faces)} faces{reasons}; use it as --data-root")
         return
-    reading = readers.read_and_keep(options.dataset, options.root, options.output, **given)
-    print(report.rows(reading).to_string(index=False))
+    reading = readers.read_dataset(options.dataset, options.root, options.output, options.labels)
+    print(readers.count_rows(reading).to_string(index=False))
     print(f"{options.output}: the face table, with images relative to {reading.root}")
     print(f"{readers.split_path(options.output)}: its split")

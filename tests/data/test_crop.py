@@ -1,4 +1,4 @@
-"""Cutting the faces out of a corpus: counted, kept, gone on with, and read by the profile that reads data sets."""
+"""Cutting the faces out of a data set: counted, resumed, and read like any other data set."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
-from expvqa_lib.data import table as face_table
-from expvqa_lib.data.crop import SIDE, crop_corpus
-from expvqa_lib.data.readers import read_available
+from expvqa_lib.data import read_available, write_table
+from expvqa_lib.data.crop import SIDE, crop_dataset
 from expvqa_lib.errors import SettingsError
 
 
@@ -34,31 +33,26 @@ def photos(tmp_path):
             "AU12": [1, 0, 1, 0],
         }
     )
-    face_table.write_table(table, tmp_path / "mine.parquet")
+    write_table(table, tmp_path / "mine.parquet")
     return tmp_path
 
 
 def test_faces_are_cut_out_once_and_what_is_dropped_is_counted(photos):
-    options = {
-        "table": photos / "mine.parquet",
-        "root": photos / "photos",
-        "output": photos / "faces",
-        "processes": 1,
-    }
-    cropped = crop_corpus(**options)
-    assert cropped.read == 4 and dict(cropped.dropped) == {"no face found": 1, "image that cannot be read": 1}
-    faces = read_available(photos / "faces", photos / "kept")
+    options = {"table": photos / "mine.parquet", "root": photos / "photos", "output": photos / "faces"}
+    cropped, dropped = crop_dataset(**options)
+    assert len(cropped) == 2 and dropped == {"no face found": 1, "image that cannot be read": 1}
+    faces = read_available(photos / "faces", photos / "tables")
     assert faces["AU12"].tolist() == [1, 0] and faces["image"].str.startswith(str(photos / "faces")).all()
     for path in faces["image"]:
         with Image.open(path) as face:
             assert face.size == (SIDE, SIDE) or max(face.size) < SIDE
     before = [(photos / "faces" / name).stat().st_mtime_ns for name in ("a/one.png.jpg", "two.jpg")]
     (photos / "faces" / "two.jpg").unlink()  # as after a run that was cut off
-    crop_corpus(**options)
+    crop_dataset(**options)
     after = [(photos / "faces" / name).stat().st_mtime_ns for name in ("a/one.png.jpg", "two.jpg")]
     assert after[0] == before[0] and after[1] > before[1]
 
 
 def test_the_pictures_themselves_are_never_replaced(photos):
     with pytest.raises(SettingsError, match="holds the images themselves"):
-        crop_corpus(photos / "mine.parquet", photos / "photos", photos / "photos")
+        crop_dataset(photos / "mine.parquet", photos / "photos", photos / "photos")

@@ -1,0 +1,271 @@
+"""Labels of one's own and of programs: empty cells stay unlabelled, no image outside the root is read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from expvqa_lib.data import au_labels, build_pairs, read_available, read_table
+from expvqa_lib.data.readers.au_tools import read_au_tool
+from expvqa_lib.data.readers.labels import read_own
+from expvqa_lib.errors import ExpVQAError, TableError
+from expvqa_lib.pipeline.cli import main
+
+OWN = """image,AU01,au_12, AU4 ,AU12_intensity,emotion
+a/1.png,1,0,,0.0,Happy
+2.png,0,1,1,3.5,sadness+fear
+3.png,,1,nan,5,
+4.png,,,,,neutral
+"""
+OWN_LABELS = {"a/1.png": {1: 1, 12: 0}, "2.png": {1: 0, 4: 1, 12: 1}, "3.png": {12: 1}, "4.png": {}}
+
+
+@pytest.fixture
+def root(tmp_path, faces):
+    for k, name in enumerate(("a/1.png", *(f"{k}.png" for k in range(2, 30)))):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(Path(faces["image"].iat[k]).read_bytes())
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def own(tmp_path, root):
+    """Reads labels of one's own out of text."""
+    return lambda text: read_own(root, written(tmp_path, text))
+
+
+def written(folder: Path, text: str | bytes, name: str = "labels.csv") -> Path:
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder / name
+
+
+def labels_of(reading) -> dict[str, dict[int, int]]:
+    assert reading.read == len(reading.table) + sum(reading.dropped.values())
+    return {row["image"]: au_labels(row) for row in reading.table.to_dict("records")}
+
+
+def examples_of(reading) -> str:
+    return "\n".join(example for examples in reading.examples.values() for example in examples)
+
+
+def test_columns_are_found_by_their_names_and_empty_cells_are_unlabelled(own):
+    reading = own(OWN)
+    assert labels_of(reading) == OWN_LABELS
+    table = reading.table.set_index("image").fillna({"emotion": "-", "AU12_intensity": -1})
+    emotions = {"a/1.png": "happiness", "2.png": "sadness+fear", "3.png": "-", "4.png": "neutral"}
+    assert table["emotion"].to_dict() == emotions
+    assert table["AU12_intensity"].to_dict() == {"a/1.png": 0.0, "2.png": 3.5, "3.png": 5.0, "4.png": -1}
+    assert table["labelled_by"].isna().all() and set(table["dataset"]) == {"own"}
+    assert table["subject"].is_unique and not reading.problems and not reading.dropped
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda t: b"\xef\xbb\xbf" + t, lambda t: t.replace(b"\n", b"\r\n"), lambda t: t.replace(b"\n", b"\n\n")],
+)
+def test_byte_order_marks_windows_lines_and_blank_lines_change_nothing(own, change):
+    pd.testing.assert_frame_equal(own(change(OWN.encode())).table, own(OWN).table)
+
+
+def test_a_parquet_table_is_read_like_its_csv(tmp_path, root, own):
+    table = own(OWN).table
+    pd.read_csv(tmp_path / "labels.csv").to_parquet(tmp_path / "labels.PARQUET")
+    pd.testing.assert_frame_equal(read_own(root, tmp_path / "labels.PARQUET").table, table)
+    with pytest.raises(TableError, match="none.parquet"):
+        read_own(root, tmp_path / "none.parquet")
+
+
+def test_a_cell_that_cannot_be_read_is_unlabelled_and_named(own):
+    reading = own(
+        "image,AU1,AU2,AU2_r,emotion\n2.png,9,0,-1,joy\n3.png,yes,1,9e999,fear\n"
+        '"4.png",0.5,1,2,\n5.png,1.0,true,,fear\n6.png,1\n'
+    )
+    assert labels_of(reading) == {"2.png": {2: 0}, "3.png": {2: 1}, "4.png": {2: 1}, "5.png": {1: 1, 2: 1}}
+    assert reading.table["emotion"].fillna("-").tolist() == ["-", "fear", "-", "fear"]
+    assert reading.dropped == {"malformed row": 1}
+    for part in (
+        "labels.csv, row 2, column AU1: found '9'",
+        "row 3, column AU1: found 'yes'",
+        "row 4, column AU1: found '0.5'",
+        "row 2, column AU2_intensity: found '-1'",
+        "row 3, column AU2_intensity: found '9e999'",
+        "row 2, column emotion: found 'joy'",
+        "row 6: found '6.png,1', expected 5 cells",
+    ):
+        assert part in examples_of(reading)
+
+
+def test_rows_of_one_image_must_agree(own):
+    reading = own("image,AU1\n2.png,1\n2.png,1\na/1.png,0\n./a/1.png,1\n")
+    assert labels_of(reading) == {"2.png": {1: 1}}
+    assert reading.dropped == {"repeated row": 1, "labelled twice, differently": 2}
+
+
+@pytest.mark.parametrize(
+    "image", ["../secret.png", "/etc/passwd", "link/secret.png", "out.png", "a/../../secret.png"]
+)
+def test_an_image_outside_the_root_is_dropped_and_named(tmp_path, root, own, image):
+    (tmp_path / "secret.png").write_bytes((root / "2.png").read_bytes())
+    os.symlink(tmp_path, root / "link")
+    os.symlink(tmp_path / "secret.png", root / "out.png")
+    reading = own(f"image,AU1\n2.png,1\n{image},1\ngone.png,0\n{root}/3.png,0\n")
+    assert labels_of(reading) == {"2.png": {1: 1}, "3.png": {1: 0}}
+    assert reading.dropped == {"image path that leads out of the folder": 1, "image missing": 1}
+    assert f"row 3: found {image!r}" in examples_of(reading)
+    assert "row 4: found 'gone.png'" in examples_of(reading)
+
+
+def test_subjects_splits_frames_and_data_sets_are_followed_where_given(own):
+    reading = own(
+        "image,subject,frame,split,dataset,AU1\n2.png,s1,7,train,x,1\n3.png,s1,8,train,,0\n"
+        "4.png,s2,1,test,x,1\n5.png,s3,1,dev,x,1\n6.png,,1,test,x,1\n"
+    )
+    assert reading.table[["subject", "frame", "split", "dataset"]].values.tolist() == [
+        ["s1", "7", "train", "x"],
+        ["s1", "8", "train", "own"],
+        ["s2", "1", "test", "x"],
+    ]
+    assert reading.dropped == {"subject not named": 1, "split that is none of the three": 1}
+    with pytest.raises(TableError, match="subject 's1' of own"):
+        own("image,subject,split,AU1\n2.png,s1,train,1\n3.png,s1,test,1\n")
+
+
+def test_a_drawn_split_parts_subjects_by_their_names_alone(own):
+    lines = [f"{k}.png,s{k // 2},{k % 2}" for k in range(2, 30)]
+    one, other, some = (
+        own("\n".join(["image,subject,AU1", *rows])) for rows in (lines, lines[::-1], lines[:9])
+    )
+    pd.testing.assert_frame_equal(one.table, other.table)
+    assert (one.table.groupby("subject")["split"].nunique() == 1).all()
+    splits = one.splits.set_index("subject")["split"]
+    assert set(splits) == {"train", "validation", "test"}
+    assert some.splits.set_index("subject")["split"].to_dict().items() <= splits.to_dict().items()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "row 1: found columns .*expected also .*image"),
+        ("file,AU1\n2.png,1\n", "row 1: found columns file, AU1; expected also .*image"),
+        ("image,smile\n2.png,1\n", "1 nothing labelled"),
+        ("image,AU1,AU01\n2.png,1,1\n", "row 1: column 'AU01' is AU1, as is another"),
+        ("image,AU1,AU1\n2.png,1,1\n", "row 1: column 'AU1' is AU1, as is another"),
+        ("image,AU1\n", "nothing of own can be used: 0 rows read"),
+        ("image,AU1\n2.png,\n", "1 nothing labelled"),
+        (b"image,AU1\n2.png,\xff\n", "row 2, column 2: not UTF-8"),
+        ("image,AU1\n2.png,1\n".encode("utf-16"), "row 1, column 1: not UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path, root, own, text, message):
+    with pytest.raises(TableError, match=message):
+        own(text)
+    with pytest.raises(TableError, match="none.csv: cannot be read"):
+        read_own(root, tmp_path / "none.csv")
+
+
+def is_label(text: str) -> bool:
+    try:
+        return float(text) in (0, 1)
+    except ValueError:
+        return text.strip().lower() in ("true", "false")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damage_never_makes_an_unlabelled_au_absent_nor_ends_in_another_error(own, root, data):
+    lines = [line.split(",") for line in OWN.splitlines()]
+    nonsense = ["", "9", "-1", "nan", "1e400", "../../etc/passwd", "0 0", "\ufeff", "0\0", '"', "no"]
+    cells = st.one_of(st.sampled_from(nonsense), st.text(max_size=4)).filter(lambda cell: not is_label(cell))
+    for _ in range(data.draw(st.integers(1, 4))):
+        lines[data.draw(st.integers(1, 4))][data.draw(st.integers(0, 5))] = data.draw(cells)
+    text = "\n".join(map(",".join, lines)).encode("utf-8", "replace")
+    end = data.draw(st.integers(0, 2 * len(text)))
+    try:
+        reading = own(text[:end])
+    except ExpVQAError as error:
+        assert "labels.csv" in str(error) or str(root) in str(error)
+        return
+    images = {path.relative_to(root).as_posix() for path in root.rglob("*.png")}
+    for image, labels in labels_of(reading).items():
+        assert image in images
+        assert all(OWN_LABELS.get(image, {}).get(au, label) == label for au, label in labels.items())
+        assert all(label == 1 or OWN_LABELS[image].get(au) == 0 for au, label in labels.items())
+
+
+# ---------------------------------------------------------------------------------------------- pseudo-labels
+
+OPENFACE = """frame, face_id, time, confidence, success, gaze, AU01_r, AU12_r, AU01_c, AU12_c, AU28_c, AU45_c
+1, 0, 0.000, 0.98, 1, 0.1, 0.40, 3.10, 0.00, 1.00, 0.00, 1.00
+2, 0, 0.033, 0.98, 1, 0.1, 2.40, 0.10, 1.00, 0.00, 1.00, 0.00
+3, 0, 0.067, 0.70, 1, 0.1, 2.40, 0.10, 1.00, 0.00, 1.00, 0.00
+4, 0, 0.100, 0.02, 0, 0.1, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00
+5, 0, 0.133, 0.95, 1, 0.1, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00
+"""
+
+
+def test_frames_that_openface_is_sure_of_are_read_with_their_aligned_faces(tmp_path, root):
+    aligned = root / "clip_aligned"
+    aligned.mkdir()
+    for frame in (2, 3, 5):
+        (root / f"{frame}.png").rename(aligned / f"frame_det_00_{frame:06d}.bmp")
+    reading = read_au_tool("OpenFace", root, [written(tmp_path, OPENFACE, "clip.csv")])
+    assert labels_of(reading) == {
+        "clip_aligned/frame_det_00_000002.bmp": {1: 1, 12: 0, 28: 1},
+        "clip_aligned/frame_det_00_000005.bmp": {1: 0, 12: 0, 28: 0},
+    }
+    assert reading.dropped == {"no face found": 1, "confidence too low": 1, "image missing": 1}
+    table = reading.table
+    assert set(table["labelled_by"]) == set(table["dataset"]) == {"OpenFace"}
+    assert set(table["subject"]) == {"clip"} and table["frame"].tolist() == ["2", "5"]
+    assert table["AU1_intensity"].tolist() == [2.4, 0.0]
+
+
+def test_pyfeat_probabilities_become_labels_from_the_threshold_on(tmp_path, root):
+    rows = [
+        "input,frame,FaceScore,AU01,AU12,anger,disgust,fear,happiness,sadness,surprise,neutral",
+        f"{root}/2.png,0,0.99,0.7,0.2,0.1,0,0,0.8,0,0,0.1",
+        "3.png,0,0.97,0.2,,0.3,0.3,0,0.2,0,0,0.2",
+        "4.png,0,,,,,,,,,,",
+        "5.png,0,0.5,0.7,0.2,0.1,0,0,0.8,0,0,0.1",
+        "6.png,0,0.99,0.7,0.2,0.1,0,0,0.8,0,0,0.1",
+        "6.png,0,0.99,0.1,0.9,0.1,0,0,0.8,0,0,0.1",
+        "7.png,0,0.99,1.7,0.9,,,,,,,",
+    ]
+    reading = read_au_tool("Py-Feat", root, written(tmp_path, "\n".join(rows)))
+    assert labels_of(reading) == {"2.png": {1: 1, 12: 0}, "3.png": {1: 0}, "7.png": {12: 1}}
+    assert reading.table["emotion"].fillna("-").tolist() == ["happiness", "-", "-"]
+    assert reading.dropped == {"no face found": 1, "confidence too low": 1, "several faces in the image": 2}
+    assert "row 8, column AU1: found '1.7', expected a number from 0 to 1" in examples_of(reading)
+
+
+def test_libreface_detections_count_before_intensities(tmp_path, root):
+    head = ",input_image_path,aligned_image_path,facial_expression,au_1,au_12,au_1_intensity,au_5_intensity\n"
+    first = written(tmp_path, head + "0,2.png,tmp/2.png,Happiness,0,1,4.0,1.9\n", "one.csv")
+    second = written(tmp_path, head + "0,3.png,tmp/3.png,Contempt,1,0,0.0,2.0\n1,,,,,,,\n", "two.csv")
+    reading = read_au_tool("LibreFace", root, [first, second])
+    assert labels_of(reading) == {"2.png": {1: 0, 5: 0, 12: 1}, "3.png": {1: 1, 5: 1, 12: 0}}
+    assert reading.table["emotion"].tolist() == ["happiness", "contempt"]
+    assert reading.dropped == {"no face found": 1}
+
+
+def test_tables_of_ones_own_and_of_a_program_are_used_together_and_part_people_alike(tmp_path, root, capsys):
+    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.png"))]
+    own = written(tmp_path, "\n".join(["image,AU1", *(f"{name},1" for name in names[:20])]))
+    rows = ["input,FaceScore,AU12", *(f"{name},0.99,0.9" for name in names[5:])]
+    program = written(tmp_path, "\n".join(rows), "feat.csv")
+    for dataset, labels, output in (("own", own, "own.parquet"), ("Py-Feat", program, "pseudo.parquet")):
+        command = ["data", "read", dataset, "--root", str(root), "--labels", str(labels)]
+        for _ in range(2):  # the second follows the split beside the table
+            assert main([*command, "--output", str(root / output)]) == 0
+    faces = read_available(root, tmp_path / "tables")
+    assert faces["dataset"].value_counts().to_dict() == {"own": 20, "Py-Feat": len(names) - 5}
+    assert (faces.groupby("image")["split"].nunique() == 1).all() and faces["split"].nunique() == 3
+    assert set(read_table(root / "own.parquet")["image"]) <= set(faces["image"])
+    built = build_pairs(faces)
+    assert all(os.path.isfile(image) for split in built.values() for image in split["image"])
