@@ -25,7 +25,6 @@ import numpy as np
 import psutil
 import torch
 import transformers
-from accelerate import Accelerator
 
 from expvqa_lib.data import pairs
 from expvqa_lib.data.images import load_image
@@ -33,9 +32,15 @@ from expvqa_lib.model.load import load_model
 from expvqa_lib.model.tokenize import encode
 from expvqa_lib.pipeline.profiles import BASE
 from expvqa_lib.synthfacs import CorpusSizes, make
-from expvqa_lib.training import finetune as training
-from expvqa_lib.training.dataset import Collator, ImagePairs
-from expvqa_lib.training.recipe import VARIANTS, Recipe
+from expvqa_lib.training import (
+    VARIANTS,
+    Collator,
+    ImagePairs,
+    Recipe,
+    batch_loss,
+    cached_vision_states,
+    freeze,
+)
 
 
 def plain_loss(model, processor, items: list[dict]) -> torch.Tensor:
@@ -72,7 +77,7 @@ def steps(
     """Batches of items, and a function an approach that does one training step on such a batch and returns its loss."""
     recipe = Recipe(images=options.images, pairs_per_image=options.questions, augment=False)
     dataset = ImagePairs(table, recipe)
-    training.freeze(model, variant)
+    freeze(model, variant)
     model.train()
     full = [k for k in range(len(dataset)) if len(dataset[k]["pairs"]) == options.questions]
     rng = np.random.default_rng(0)
@@ -83,14 +88,14 @@ def steps(
     states = None
     if variant == "exp_vqa_fz":
         images = list({item["image"] for batch in items for item in batch})
-        states = training._kept_states(model, processor, images, folder / "features", Accelerator())
+        states = cached_vision_states(model, processor, images, folder / "features")
     collate = Collator(processor, recipe, states)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 
     def ours(items: list[dict]) -> torch.Tensor:
         batch = collate(items)
         batch.pop("images")
-        return training.batch_loss(model, batch)
+        return batch_loss(model, batch)
 
     def plain(items: list[dict]) -> torch.Tensor:
         return plain_loss(model, processor, items)

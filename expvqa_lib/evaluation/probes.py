@@ -22,7 +22,7 @@ from ..errors import SettingsError, TableError
 from ..model.forward import encode_images, query_image
 from ..model.tokenize import encode
 from ..questions import ask_q1
-from ..training.feature_cache import Features, encoder_key
+from ..training.feature_cache import FeatureCache, encoder_key
 from .metrics.labels import label_array
 
 PARTS = ("encoder", "qformer")
@@ -99,7 +99,7 @@ def represent(
     """
     if part not in PARTS:
         raise SettingsError(f"part {part!r} is unknown; known are {', '.join(PARTS)}")
-    kept = Features(
+    kept = FeatureCache(
         folder, encoder_key(modules(model, "qformer"), processor.image_processor.to_dict(), "means", question)
     )
 

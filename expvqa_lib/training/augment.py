@@ -1,7 +1,9 @@
-"""The reference's training augmentation with Pillow: random crop, flip, and RandAugment over its eight operations.
+"""The reference's training augmentation with Pillow: random crop, flip, and RandAugment over its eight
+operations.
 
-Source: the released `blip_processors.py` and `randaugment.py`. AutoContrast and Rotate are not among the operations there, and at the
-magnitude used (5 of 10) Brightness and Sharpness have factor 1: they leave the image as it is.
+Source: the released `blip_processors.py` and `randaugment.py`. AutoContrast and Rotate are not among the
+operations there, and at the magnitude used (5 of 10) Brightness and Sharpness have factor 1: they leave the
+image as it is.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def augment(
     crop: tuple[float, float],
     randaugment: tuple[int, int],
 ) -> Image.Image:
-    """Return a random variant [size, size] of an RGB image: crop, flip half of the time, then `randaugment` = (draws, magnitude of 10)."""
+    """Return a random variant [size, size] of an RGB image: crop, flip half of the time, then `randaugment`
+    = (draws, magnitude of 10)."""
     image = random_crop(image, rng, size, crop)
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -48,7 +51,8 @@ def augment(
 def random_crop(
     image: Image.Image, rng: np.random.Generator, size: int, share: tuple[float, float]
 ) -> Image.Image:
-    """Cut out a random rectangle, `share` of the area and of aspect 3/4 to 4/3, and squash it to [size, size] (bicubic).
+    """Cut out a random rectangle, `share` of the area and of aspect 3/4 to 4/3, and squash it to [size,
+    size] (bicubic).
 
     torchvision's rule: ten attempts at a rectangle that fits, then the largest central one.
     """
@@ -77,7 +81,7 @@ def apply(name: str, image: Image.Image, magnitude: int, sign: int = 1) -> Image
         return ImageOps.equalize(image)
     if name in ("ShearX", "ShearY", "TranslateX", "TranslateY"):
         shear, shift = sign * 0.3 * share, sign * 10 * share
-        # output to input, about the centre of the corner pixel: x = x' - shear * y' for ShearX, x = x' + shift for TranslateX
+        # output to input, about the centre of the corner pixel: x = x' - shear * y' for ShearX
         matrix = {
             "ShearX": (1, -shear, shear / 2, 0, 1, 0),
             "ShearY": (1, 0, 0, -shear, 1, shear / 2),

@@ -22,11 +22,12 @@ CAPTIONERS = ("aus", "emotion", "mix", "cat", "exp")
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Types of question that a model is trained on; or a captioner's pairs: the first Q1 question, a sentence a face.
+    """Types of question that a model is trained on; or a captioner's pairs: the first Q1 question, a
+    sentence a face.
 
-    The captioners are Exp-BLIP's: `aus` describes action units, `emotion` the emotion, `mix` whichever a face is
-    labelled with (in two pairs where it has both), `cat` both in two sentences, `exp` both in the one sentence of
-    `questions.answer_q1`.
+    The captioners are Exp-BLIP's: `aus` describes action units, `emotion` the emotion, `mix` whichever a
+    face is labelled with (in two pairs where it has both), `cat` both in two sentences, `exp` both in the
+    one sentence of `questions.answer_q1`.
 
     Raises:
         SettingsError: a type of question, a captioner or an AU is unknown.
@@ -109,7 +110,7 @@ def select(pairs: datasets.DatasetDict, curriculum: Curriculum) -> datasets.Data
             del selected[split]
     if not len(selected["train"]):
         raise SettingsError(
-            f"{curriculum}: none of the {len(pairs['train'])} training pairs is left; add a type of question or an AU"
+            f"{curriculum}: none of the {len(pairs['train'])} training pairs is left; add a type or an AU"
         )
     return selected
 
@@ -122,9 +123,9 @@ def captioner_pairs(
     Args:
         faces: a face table.
         captioner: one of `CAPTIONERS`.
-        completed: for `cat` and `exp`, by row of `faces`: AUs and emotion where a model's answer fills in one
-            of them (`pseudo_labels.complete_labels`). These pairs are marked as pseudo; faces that still lack one are
-            left out.
+        completed: for `cat` and `exp`, by row of `faces`: AUs and emotion where a model's answer fills in
+            one of them (`pseudo_labels.complete_labels`). These pairs are marked as pseudo; faces that
+            still lack one are left out.
 
     Raises:
         SettingsError: no training face has a label for the captioner.

@@ -1,4 +1,5 @@
-"""How to fine-tune: every setting in one frozen dataclass, the paper's own among them, and the learning rate by step."""
+"""How to fine-tune: every setting in one frozen dataclass, the paper's own among them, and the learning
+rate by step."""
 
 from __future__ import annotations
 
@@ -19,23 +20,18 @@ def _option(default, text: str, choices: tuple[str, ...] | None = None):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune. One step of one process sees `images` pictures with `pairs_per_image` pairs each. The defaults suit the tiny model.
+    """How to fine-tune: one step of one process sees `images` pictures with `pairs_per_image` pairs each.
 
-    With `steps`, an epoch shows each image once, with some of its pairs; with `epochs`, it shows every pair once, as the reference does.
+    With `steps`, an epoch shows each image once, with some of its pairs; with `epochs`, it shows every pair
+    once, as the reference does. The defaults suit the tiny model, which learns by many small steps.
     """
 
     steps: int | None = 1000
     epochs: int | None = _option(None, "in place of steps (paper: 6)")
-    images: int = _option(
-        8, "images a step and process (paper: 30)"
-    )  # few: at tiny size the number of updates counts
-    pairs_per_image: int = _option(
-        6, "pairs of an image, which share its pass of the vision encoder (paper: 1)"
-    )
+    images: int = _option(8, "images a step and process (paper: 30)")
+    pairs_per_image: int = _option(6, "pairs that share an image's pass of the vision encoder (paper: 1)")
     learning_rate: float = 1e-3  # peak
-    vision_learning_rate: float | None = (
-        1.5e-4  # of the vision encoder, which was pretrained longest; None: the same
-    )
+    vision_learning_rate: float | None = 1.5e-4  # pretrained longest, so it moves least; None: the same
     weight_decay: float = 0.05  # on every trained tensor, norms and biases too
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0  # largest norm of the gradient; 0: none
@@ -56,7 +52,8 @@ class Recipe:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for a value that is out of range; it names the field, the value and what is allowed."""
+        """Raise SettingsError for a value that is out of range; it names the field, the value and what is
+        allowed."""
         for name, allowed in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
                 raise SettingsError(
@@ -64,7 +61,7 @@ class Recipe:
                 )
         if (self.steps is None) == (self.epochs is None):
             raise SettingsError(
-                f"Recipe.steps={self.steps!r}, Recipe.epochs={self.epochs!r}: give one of them, and None for the other"
+                f"Recipe.steps={self.steps!r}, Recipe.epochs={self.epochs!r}: give one, not both or none"
             )
         if self.schedule == "reference" and self.epochs is None:
             raise SettingsError(
@@ -92,19 +89,21 @@ PAPER = Recipe(
     gradient_checkpointing=True,
     workers=4,
 )
-"""The released configuration of Exp-VQA (`data/published/hyperparameters_exp_vqa.csv` has each setting with its source).
+"""The released configuration of Exp-VQA (`data/published/hyperparameters_exp_vqa.csv` has each setting with
+its source).
 
-Where the released code contradicts itself: its configuration says `max_txt_len: 200`, which nothing reads; the text is cut to 50 words.
-`max_words=50` is what the released weights saw, `max_words=200` what the configuration seems to mean.
+Where the released code contradicts itself: its configuration says `max_txt_len: 200`, which nothing reads;
+the text is cut to 50 words. `max_words=50` is what the released weights saw, `max_words=200` what the
+configuration seems to mean.
 """
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """The learning rate of one step (from 0) out of `steps`, as a share of the peak.
 
-    `cosine`: linear warm-up over a share of the steps, then a cosine to 0. `reference`: linear warm-up by step in the first epoch, which
-    is flat for its rest, then one constant value an epoch, on a cosine (released `optims.py`; with 6 epochs the peak times
-    0.933, 0.75, 0.5, 0.25 and 0.067).
+    `cosine`: linear warm-up over a share of the steps, then a cosine to 0. `reference`: linear warm-up by
+    step in the first epoch, which is flat for its rest, then one constant value an epoch, on a cosine
+    (released `optims.py`; with 6 epochs the peak times 0.933, 0.75, 0.5, 0.25 and 0.067).
     """
     if recipe.schedule == "cosine":
         warm = max(1, round(recipe.warmup * steps))

@@ -16,7 +16,7 @@ from expvqa_lib.model.answer import generate
 from expvqa_lib.model.forward import answer_loss, encode_images, language_inputs, query_image
 from expvqa_lib.model.load import load_model
 from expvqa_lib.model.tokenize import encode
-from expvqa_lib.training.finetune import batch_loss, freeze
+from expvqa_lib.training import batch_loss, freeze
 
 WORDS = 421  # columns of the original: the vocabulary and [PAD]; ours has the placeholder <image> behind them
 SETTINGS = ["b1_rp1.0_lp1", "b1_rp1.5_lp1", "b5_rp1.0_lp1", "b5_rp1.5_lp1", "b5_rp1.5_lp0", "b5_rp1.5_lp-1"]

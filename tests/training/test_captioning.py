@@ -104,7 +104,9 @@ def test_captions_become_marked_q1_pairs_of_the_training_split_beside_the_others
 def test_a_caption_in_which_nothing_can_be_read_gives_no_pair(drawn, told):
     before = pairs.build_pairs(drawn)
     nonsense = told.assign(answer="The person does not raise cheek. So to say.")
-    assert captioning.add_pseudo_pairs(before, drawn, nonsense)["train"].to_list() == before["train"].to_list()
+    assert (
+        captioning.add_pseudo_pairs(before, drawn, nonsense)["train"].to_list() == before["train"].to_list()
+    )
 
 
 def test_a_stopped_run_goes_on_and_another_model_or_image_asks_anew(captioner, drawn, tmp_path, monkeypatch):
@@ -128,7 +130,9 @@ def test_a_stopped_run_goes_on_and_another_model_or_image_asks_anew(captioner, d
     monkeypatch.setattr(captioning, "generate", until(1000))
     first = captioning.caption(captioner.model, captioner.processor, faces, tmp_path)
     assert len(asked) == len(set(asked)) == len(first) == 24
-    pd.testing.assert_frame_equal(captioning.caption(captioner.model, captioner.processor, faces, tmp_path), first)
+    pd.testing.assert_frame_equal(
+        captioning.caption(captioner.model, captioner.processor, faces, tmp_path), first
+    )
     assert len(asked) == 24
     captioner.model.generation_config.repetition_penalty = 1.1
     try:

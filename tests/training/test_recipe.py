@@ -1,4 +1,5 @@
-"""The recipe: the reference's learning rate step by step, and the paper's settings against the published table."""
+"""The recipe: the reference's learning rate step by step, and the paper's settings against the published
+table."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from expvqa_lib.training.recipe import PAPER, Recipe, learning_rate
 
 
 def reference_rate(epoch: int, step: int, *, peak=1e-5, start=1e-8, warmup=1000, epochs=6) -> float:
-    """The rule in words of `hyperparameters_exp_vqa.csv`: by step while epoch = 0, else one cosine value an epoch."""
+    """The rule in words of `hyperparameters_exp_vqa.csv`: by step while epoch = 0, else one cosine value an
+    epoch."""
     if epoch == 0:
         return min(peak, start + (peak - start) * step / warmup)
     return peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
@@ -82,8 +84,8 @@ def test_the_papers_recipe_is_the_published_table():
     [
         ({"schedule": "linear"}, "Recipe.schedule='linear' is unknown; known are cosine, reference"),
         ({"precision": "int8"}, "Recipe.precision='int8' is unknown; known are float32, bfloat16, float16"),
-        ({"steps": None}, "give one of them"),
-        ({"epochs": 3}, "give one of them"),
+        ({"steps": None}, "give one"),
+        ({"epochs": 3}, "give one"),
         ({"schedule": "reference"}, "counts epochs: give Recipe.epochs"),
         ({"images": 0}, "Recipe.images=0: expected 1 or more"),
         ({"max_words": 0}, "Recipe.max_words=0"),

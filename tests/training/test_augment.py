@@ -43,7 +43,8 @@ def test_shifts_are_of_5_pixels_and_uncover_grey(picture, name, axis, sign):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_shears_move_each_row_or_column_by_015_of_its_number(sign):
-    """As the reference's warpAffine: about the centre of the corner pixel, bilinear. On a ramp, bilinear reading is exact."""
+    """As the reference's warpAffine: about the centre of the corner pixel, bilinear. On a ramp, bilinear
+    reading is exact."""
     y, x = np.mgrid[0:40, 0:60]
     for name, moved, along in (("ShearX", x - 0.15 * sign * y, x), ("ShearY", y - 0.15 * sign * x, y)):
         ramp = np.repeat((3 * along[..., None]).astype(np.uint8), 3, 2)

@@ -1,0 +1,103 @@
+"""What tests run in processes of their own: `python work.py FUNCTION START PAIRS FOLDER`, also by torchrun.
+
+START is a model's folder, PAIRS that of the pairs, and FOLDER is for results.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import pandas as pd
+import torch
+import torch.distributed as dist
+import yaml
+from accelerate import PartialState
+from torch.distributed.fsdp import fully_shard
+
+import expvqa_lib
+from expvqa_lib.model import embed_images, generate, load_model, score_yes_no
+from expvqa_lib.training import (
+    VARIANTS,
+    Collator,
+    ImagePairs,
+    LossModel,
+    Recipe,
+    batch_loss,
+    finetune,
+    freeze,
+)
+
+TOY = Recipe(steps=4, images=8, pairs_per_image=3, validate_every=2, seed=3)
+KILLED = replace(TOY, steps=16, images=4)
+AUS = [1, 12, 25]
+
+
+def train_until_killed(start: str, pairs: str, folder: str) -> None:
+    model, processor = load_model(start, quiet=True)
+    finetune(model, processor, datasets.load_from_disk(pairs), folder, recipe=replace(KILLED, workers=1))
+
+
+def share(start: str, pairs: str, folder: str) -> None:
+    """In two processes, train both variants, compare sharded layers with whole ones, and answer questions."""
+    for variant in VARIANTS:
+        model, processor = load_model(start, quiet=True)
+        recipe = replace(TOY, images=TOY.images // 2, augment=variant == "exp_vqa")
+        data = datasets.load_from_disk(pairs)
+        finetune(model, processor, data, f"{folder}/{variant}", variant=variant, recipe=recipe)
+    for variant in VARIANTS:
+        compare_sharded(*load_model(start, quiet=True), datasets.load_from_disk(pairs)["train"], variant)
+    images = list(dict.fromkeys(datasets.load_from_disk(pairs)["test"]["image"]))
+    for count in (5, 1, 0):  # also fewer images than processes
+        answers = answer(*load_model(start, quiet=True), images[:count])
+        answers.to_parquet(f"{folder}/{count}-{PartialState().process_index}.parquet")
+
+
+def answer(model, processor, images: list[str]) -> pd.DataFrame:
+    """P(yes) of all images, shared by the processes and computed by this one alone, and answers in words."""
+    scores = score_yes_no(model, processor, images, AUS, batch=4)
+    alone = score_yes_no(model, processor, [], AUS, embeds=embed_images(model, processor, images))
+    answers = generate(model, processor, images, ["Why?"] * len(images), max_new_tokens=4)
+    words = pd.DataFrame({"answer": [texts[0] for texts in answers]})
+    return pd.concat([scores, alone.add_suffix("_alone"), words], axis=1)
+
+
+def compare_sharded(model, processor, pairs: datasets.Dataset, variant: str) -> None:
+    """Compare loss and gradients with layers sharded by the shipped configuration and in one process."""
+    file = Path(expvqa_lib.__file__).parent / "assets" / "accelerate" / "fsdp.yaml"
+    layers = yaml.safe_load(file.read_text())["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"].split(",")
+    recipe = replace(TOY, augment=False)
+    items, collate = ImagePairs(pairs, recipe), Collator(processor, recipe)
+    batches = [collate([items[k] for k in some]) for some in ((0, 1, 20, 30), (2, 3, 21, 31))]
+    for batch in batches:
+        del batch["images"]
+    freeze(model.train(), variant)
+    count = sum(int((batch["labels"] != -100).sum()) for batch in batches)
+    whole = copy.deepcopy(model)
+    expected = sum(batch_loss(whole, batch, "sum") for batch in batches) / count
+    expected.backward()
+    sharded = LossModel(model)
+    for module in list(sharded.modules()):
+        if type(module).__name__ in layers:
+            fully_shard(module)
+    fully_shard(sharded)
+    loss = sharded(**batches[dist.get_rank()], num_items_in_batch=count)["loss"]
+    (2 * loss).backward()  # gradients are averaged over the processes
+    loss = loss.detach()
+    dist.all_reduce(loss)
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=0)
+    compared = 0
+    for (name, part), parameter in zip(sharded.named_parameters(), whole.parameters(), strict=True):
+        if part.grad is not None:
+            gradient = part.grad.full_tensor()
+            torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
+            compared += bool(parameter.grad.any())
+    assert compared > 30, compared
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"train_until_killed": train_until_killed, "share": share}[sys.argv[1]](*sys.argv[2:])
