@@ -11,7 +11,7 @@ from .captions import (
 )
 from .detection import (
     au_detection,
-    au_score_table,
+    detection_table,
     differences,
     emotion_answers,
     reliability,
@@ -44,13 +44,13 @@ __all__ = [
     "NAMES",
     "ablations",
     "au_detection",
-    "au_score_table",
     "caption_examples",
     "caption_layout",
     "caption_quality",
     "caption_rows",
     "captions",
     "captions_beside_published",
+    "detection_table",
     "differences",
     "emotion_answers",
     "emotion_layout",

@@ -18,8 +18,8 @@ from ..training.curriculum import ABLATIONS, Curriculum
 from .detection import (
     au_answer_table,
     au_detection,
-    au_score_table,
     bootstrap_settings,
+    detection_table,
     emotion_answer_table,
 )
 from .metrics.au import COLUMNS, paired_difference
@@ -180,7 +180,7 @@ def leave_one_out(run, aus: Sequence[int] | None = None) -> tuple[pd.DataFrame, 
     settings, tables, differences = bootstrap_settings(run), [], []
     for au in aus:
         column, scores = au_column(au), {"left_out": run.scores(f"without_au{au}"), ALL: run.scores(ALL)}
-        table = au_score_table(faces, train, scores, main="left_out", **settings)
+        table = detection_table(faces, train, scores, main="left_out", **settings)
         tables.append(table[(table["target"] == column) & table["metric"].isin(["f1", "auc"])])
         pair = [table[[column]] for table in scores.values()]
         for metric in ("f1", "auc"):

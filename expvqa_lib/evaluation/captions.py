@@ -9,7 +9,7 @@ import pandas as pd
 from ..data import au_labels
 from ..questions import answer_q1, answer_q2
 from . import published
-from .detection import bootstrap_settings, with_controls
+from .detection import bootstrap_settings, exchange_subjects
 from .metrics.captions import caption_scores, caption_table
 from .tables import MAIN, MODELS, NAMES, with_intervals
 
@@ -24,7 +24,7 @@ FLAWS = ("repetition", "empty", "unfinished")
 KINDS = ("Q1", "Q2")
 
 
-def references(face: dict, kind: str, area: str | None) -> list[str]:
+def references(face: dict, kind: str, area: str) -> list[str]:
     """The sentence that the rules write of a face in answer to Q1 or Q2; none where its labels say nothing."""
     labels = au_labels(face)
     if kind == "Q2":
@@ -38,52 +38,32 @@ def references(face: dict, kind: str, area: str | None) -> list[str]:
 def captions(run, kind: str) -> pd.DataFrame:
     """Every answer to Q1 or Q2 of every model and control, with the rules' sentence about the same face.
 
-    The prior gives every face (of Q2: each area) the sentence that is most frequent in training.
-
-    Args:
-        run: a `pipeline.Run`.
-        kind: of `KINDS`.
-
-    Returns:
-        Columns: model, row (of the test faces), subject, area, caption, references.
+    The prior gives every face (of Q2: each area) the sentence that is most frequent in training. `run` is a
+    `pipeline.Run`. Columns: model, row (of the test faces), subject, area, caption, references.
     """
-    corpus = _corpus(run, kind)
+    corpus = caption_corpus(run, kind)
     faces = run.faces_of(corpus)
-    answers = {name: _by_area(run.answers(name, kind, faces)) for name in MODELS}
-    asked = answers[MAIN][["row", "area"]]
-    usual = _most_frequent(run.faces_of(corpus, "train"), kind, asked["area"].unique())
-    answers["prior"] = asked.assign(answer=asked["area"].map(usual))
-    shuffled = [
-        with_controls({MAIN: rows.reset_index(drop=True)}, faces, run.profile.seed)[
-            f"{MAIN}_shuffled_images"
-        ].assign(row=rows["row"].to_numpy(), area=area)
-        for area, rows in answers[MAIN].groupby("area", dropna=False, sort=False)
-    ]  # an area at a time: each has all faces, in order
-    answers[f"{MAIN}_shuffled_images"] = pd.concat(shuffled)
-    table = pd.concat([rows.assign(model=model) for model, rows in answers.items()], ignore_index=True)
-    table = table.rename(columns={"answer": "caption"})
+    models = {name: run.answers(name, kind, faces) for name in MODELS}
+    table = models[MAIN][["row"]].assign(area=models[MAIN]["area"].fillna(""))
+    usual = _most_frequent(run.faces_of(corpus, "train"), kind, table["area"].unique())
+    answers = {name: predictions["answer"].to_numpy() for name, predictions in models.items()}
+    answers["prior"] = table["area"].map(usual).to_numpy()
+    other = exchange_subjects(faces["subject"], run.profile.seed)
+    answers[f"{MAIN}_shuffled_images"] = answers[MAIN].reshape(len(faces), -1)[other].ravel()
     table["subject"] = table["row"].map(faces["subject"])
     records = faces.to_dict("records")
-    table["references"] = [
-        references(records[k], kind, area) for k, area in zip(table["row"], table["area"], strict=True)
-    ]
+    asked = zip(table["row"], table["area"], strict=True)
+    table["references"] = [references(records[k], kind, area) for k, area in asked]
+    table = pd.concat([table.assign(model=model, caption=texts) for model, texts in answers.items()])
     return table[table["references"].map(bool)].reset_index(drop=True)
 
 
-def _corpus(run, kind: str) -> str:
+def caption_corpus(run, kind: str) -> str:
+    """The corpus whose faces Q1 or Q2 captions are about."""
     return run.caption_corpus if kind == "Q1" else run.au_corpus
 
 
-def _by_area(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Row, area and answer of predictions, one area below the other."""
-    parts = [rows for _, rows in predictions.groupby("area", dropna=False, sort=False)]
-    table = pd.concat(parts, ignore_index=True)[["row", "area", "answer"]].astype(
-        {"area": object, "answer": object}
-    )
-    return table.where(table["area"].notna(), table.assign(area=None))
-
-
-def _most_frequent(train: pd.DataFrame, kind: str, areas: Iterable[str | None]) -> dict[str | None, str]:
+def _most_frequent(train: pd.DataFrame, kind: str, areas: Iterable[str]) -> dict[str, str]:
     """The most frequent sentence about each area; an empty one where there is none."""
     records, sentences = train.to_dict("records"), {}
     for area in areas:
@@ -96,7 +76,11 @@ def caption_quality(run) -> pd.DataFrame:
     """Caption metrics of each model and control for Q1 and Q2; columns as `au_table`, the kind is the target."""
     tables = []
     for kind in KINDS:
-        settings = {"dataset": _corpus(run, kind), "split": "test", "target": kind} | bootstrap_settings(run)
+        settings = {
+            "dataset": caption_corpus(run, kind),
+            "split": "test",
+            "target": kind,
+        } | bootstrap_settings(run)
         settings["metrics"] = (*REFERENCE_METRICS, *FLAWS)
         for model, rows in captions(run, kind).groupby("model", sort=False):
             columns = rows["caption"], rows["references"]
@@ -118,14 +102,14 @@ def caption_rows(table: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(target=rows["target"] + " " + names)
 
 
-def caption_examples(run, worst: int = 3, best: int = 2, model: str = MAIN) -> pd.DataFrame:
-    """The Q1 answers that ROUGE-L likes least and best: row (of the test faces), ROUGE-L, caption, reference."""
+def caption_examples(run) -> pd.DataFrame:
+    """Exp-VQA's three Q1 answers that ROUGE-L likes least, and two that it likes best, beside the reference."""
     rows = captions(run, "Q1")
-    rows = rows[rows["model"] == model].reset_index(drop=True)
+    rows = rows[rows["model"] == MAIN].reset_index(drop=True)
     scores = caption_scores(rows["caption"], rows["references"], metrics=("rouge_l",))["rouge_l"]
     rows = rows.assign(**{"ROUGE-L": scores.round(1), "reference": rows["references"].str[0]})
     rows = rows.sort_values("ROUGE-L", kind="stable")[["row", "ROUGE-L", "caption", "reference"]]
-    return pd.concat([rows.head(worst), rows.tail(best)]).set_index("row")
+    return pd.concat([rows.head(3), rows.tail(2)]).set_index("row")
 
 
 def captions_beside_published(run, table: pd.DataFrame) -> pd.DataFrame:
@@ -141,7 +125,7 @@ def captions_beside_published(run, table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table["target"] == "Q1"].replace({"metric": {"meteor_exact_stem": "meteor"}})
     own = rows[rows["metric"].isin(columns)].pivot(index="model", columns="metric", values="value")
     own = own.rename(index=NAMES).rename_axis("model").reset_index()
-    data = run.caption_corpus + (", drawn faces" if run.is_drawn else "")
+    data = run.about(run.caption_corpus)
     both = pd.concat([printed, own.assign(dataset=data, source="this run")], ignore_index=True)
     names = {"dataset": "Data", "model": "Model", **columns, "source": "Source"}
     return both[list(names)].rename(columns=names)

@@ -1,4 +1,4 @@
-"""Action units and emotions as a model detects them, each with its controls: label prior, untuned base, shuffled images."""
+"""Action units and emotions as a model detects them, with controls: label prior, untuned base, shuffled images."""
 
 from __future__ import annotations
 
@@ -24,15 +24,21 @@ def bootstrap_settings(run) -> dict:
     return {"resamples": run.profile.resamples, "seed": run.profile.seed}
 
 
-# --------------------------------------------------------------------------------------------------------------- controls
+def table_settings(faces: pd.DataFrame, resamples: int, seed: int) -> dict:
+    """What all metric tables of some test faces share."""
+    names = {"dataset": faces["dataset"].iat[0], "split": "test", "groups": faces["subject"]}
+    return names | {"resamples": resamples, "seed": seed}
+
+
+# ----------------------------------------------------------------------------------------------- controls
 
 
 def with_controls(
     predictions: Mapping[str, pd.DataFrame], faces: pd.DataFrame, seed: int, main: str | None = MAIN
 ) -> dict[str, pd.DataFrame]:
-    """Add the shuffled-image control: each face gets the `main` model's prediction for a face of another subject.
+    """Add the shuffled-image control: each face gets the `main` model's prediction for another subject's face.
 
-    The question is the same for all faces, so this equals asking about the other image. None for `main` adds none.
+    The question is the same for all faces, so this equals asking about the other image. None adds no control.
     """
     if main is None:
         return dict(predictions)
@@ -42,18 +48,17 @@ def with_controls(
 
 
 def exchange_subjects(subjects: pd.Series, seed: int) -> np.ndarray:
-    """A permutation of row numbers that gives every row another subject's, as near to a random one as that allows.
+    """Draw a permutation of the rows that gives every row another subject's, as near to random as that allows.
 
     Raises:
         TableError: one subject has more than half of the rows.
     """
     rng = np.random.default_rng(seed)
-    values = subjects.to_numpy()
-    largest = subjects.value_counts()
-    if len(subjects) and 2 * largest.iat[0] > len(subjects):
+    values, largest = subjects.to_numpy(), subjects.value_counts()
+    if 2 * largest.max() > len(subjects):
         raise TableError(
-            f"subject {largest.index[0]!r} has more than half of the {len(subjects)} rows; images of others are "
-            "needed to exchange"
+            f"subject {largest.index[0]!r} has more than half of the {len(subjects)} rows; images of others "
+            "are needed to exchange"
         )
     order = rng.permutation(len(values))
     for k in range(len(values)):
@@ -67,10 +72,10 @@ def exchange_subjects(subjects: pd.Series, seed: int) -> np.ndarray:
     return order
 
 
-# ----------------------------------------------------------------------------------------------- tables of predictions
+# --------------------------------------------------------------------------------- tables of predictions
 
 
-def au_score_table(
+def detection_table(
     faces: pd.DataFrame,
     train: pd.DataFrame,
     scores: Mapping[str, pd.DataFrame],
@@ -93,7 +98,7 @@ def au_score_table(
     labels = faces[au_columns(faces)]
     predictions = {"prior": prior_scores(train[labels.columns], labels.index)}
     predictions |= with_controls(scores, faces, seed, main)
-    settings = _settings(faces, resamples, seed) | {"metrics": ALL_METRICS, "averages": averages}
+    settings = table_settings(faces, resamples, seed) | {"metrics": ALL_METRICS, "averages": averages}
     tables = [au_table(labels, table, model=model, **settings) for model, table in predictions.items()]
     return pd.concat(tables, ignore_index=True)
 
@@ -106,20 +111,19 @@ def emotion_answer_table(
     seed: int = 0,
     main: str | None = MAIN,
 ) -> pd.DataFrame:
-    """Emotions read out of Q1 answers (one a face), of every model and control; columns as `au_score_table`, and `question`.
+    """Emotions read out of Q1 answers (one a face), of every model and control, in the columns of `detection_table`.
 
-    The prior names the most frequent emotion of `train`; there is none where `train` has no emotion.
+    The prior names the most frequent emotion of `train`, if that has any.
     """
     read = {model: table["answer"].map(read_emotion).to_frame() for model, table in answers.items()}
     read = with_controls(read, faces, seed, main)
     if train["emotion"].notna().any():
         read["prior"] = pd.DataFrame({"answer": [train["emotion"].mode().iat[0]] * len(faces)})
-    settings = _settings(faces, resamples, seed)
+    settings = table_settings(faces, resamples, seed)
     tables = [
-        emotion_table(faces["emotion"], table["answer"], model=model, **settings)
-        for model, table in read.items()
+        emotion_table(faces["emotion"], t["answer"], model=model, **settings) for model, t in read.items()
     ]
-    return pd.concat(tables, ignore_index=True).assign(question="Q1")
+    return pd.concat(tables, ignore_index=True)
 
 
 def au_answer_table(
@@ -129,66 +133,61 @@ def au_answer_table(
     seed: int = 0,
     main: str | None = MAIN,
 ) -> pd.DataFrame:
-    """AUs read out of answers in words, of every model and control; columns as `au_score_table`, and `question`.
+    """AUs read out of answers in words, of every model and control, in the columns of `detection_table`.
 
-    An AU counts as predicted where any of the face's answers says it is present. The prior names all.
+    An AU counts as predicted where any of the face's answers says that it is present. The prior names all.
     """
     columns = au_columns(faces)
     read = {model: answered_aus(table, len(faces), columns) for model, table in answers.items()}
     read = with_controls(read, faces, seed, main)
     read["prior"] = pd.DataFrame(1.0, index=faces.index, columns=columns)
-    settings = _settings(faces, resamples, seed)
+    settings = table_settings(faces, resamples, seed)
     tables = [au_table(faces[columns], table, model=model, **settings) for model, table in read.items()]
-    table = pd.concat(tables, ignore_index=True).assign(question="Q2")
+    table = pd.concat(tables, ignore_index=True)
     return table[table["metric"] != "auc"]  # an answer names an AU or not: there is no score to rank by
 
 
 def answered_aus(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFrame:
-    """AUs that any answer about a face says are present, 1 or 0: [n, columns]; `answers` has `row` (of the face) and `answer`."""
+    """AUs that any answer about a face (`row`) says are present, 1 or 0: [n, columns]."""
     named = caption_aus(answers["answer"], columns)
     return named.groupby(answers["row"].to_numpy()).max().reindex(range(n), fill_value=0.0)
 
 
-def _settings(faces: pd.DataFrame, resamples: int, seed: int) -> dict:
-    names = {"dataset": faces["dataset"].iat[0], "split": "test", "groups": faces["subject"]}
-    return names | {"resamples": resamples, "seed": seed}
-
-
-# ---------------------------------------------------------------------------------------------------------- of a whole run
+# ------------------------------------------------------------------------------------------ of a whole run
 
 
 def au_detection(run, scores: Mapping[str, pd.DataFrame] | None = None, main: str = MAIN) -> pd.DataFrame:
-    """Detection of each AU on the run's AU corpus, by people that no training saw; see `au_score_table`.
+    """Detection of each AU on the run's AU corpus, by people that no training saw; see `detection_table`.
 
     Args:
         run: a `pipeline.Run`.
-        scores: P(yes) [test faces, AUs] by model; default: base, Exp-VQA and Exp-VQA(fz). The shuffled control is that
-            of `main`, or of the first model where that is not among them.
+        scores: P(yes) [test faces, AUs] by model; default: base, Exp-VQA and Exp-VQA(fz).
+        main: the model of the shuffled control; the first one where it has no scores.
     """
     scores = {name: run.scores(name) for name in MODELS} if scores is None else scores
     main = main if main in scores else next(iter(scores))
     test, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
-    return au_score_table(test, train, scores, main=main, **bootstrap_settings(run))
+    return detection_table(test, train, scores, main=main, **bootstrap_settings(run))
 
 
 def sentence_labels(run) -> pd.DataFrame:
-    """Emotions read out of Q1 answers (where the run has an emotion corpus) and AUs out of Q2 answers, with controls.
+    """Emotions read out of Q1 answers (where the run has an emotion corpus) and AUs out of Q2 answers.
 
     `run` is a `pipeline.Run`. Columns as `au_detection`, and `question`.
     """
     settings, tables = bootstrap_settings(run), []
     if run.emotion_corpus:
         answers = {name: run.answers(name, "Q1") for name in MODELS}
-        train = run.emotion_faces("train")
-        tables.append(emotion_answer_table(run.emotion_faces(), train, answers, **settings))
+        faces, train = run.emotion_faces(), run.emotion_faces("train")
+        tables.append(emotion_answer_table(faces, train, answers, **settings).assign(question="Q1"))
     answers = {name: run.answers(name, "Q2") for name in MODELS}
-    tables.append(au_answer_table(run.faces_of(run.au_corpus), answers, **settings))
-    return pd.concat(tables, ignore_index=True)
+    table = au_answer_table(run.faces_of(run.au_corpus), answers, **settings)
+    return pd.concat([*tables, table.assign(question="Q2")], ignore_index=True)
 
 
-def emotion_answers(run, model: str = MAIN) -> pd.DataFrame:
-    """Each test face's emotion and the one that a model's Q1 answer names: columns true, answered (None: unread)."""
-    answered = run.answers(model, "Q1")["answer"].map(read_emotion)
+def emotion_answers(run) -> pd.DataFrame:
+    """Each test face's emotion, and the one that Exp-VQA's Q1 answer names: columns true, answered (None: unread)."""
+    answered = run.answers(MAIN, "Q1")["answer"].map(read_emotion)
     return pd.DataFrame({"true": run.emotion_faces()["emotion"].astype(object), "answered": answered})
 
 
@@ -199,16 +198,13 @@ def differences(run) -> pd.DataFrame:
     without 0 is "better" or "worse", else "no difference shown".
     """
     faces = run.faces_of(run.au_corpus)
-    labels = faces[au_columns(faces)]
+    labels, settings = faces[au_columns(faces)], bootstrap_settings(run)
     scores = with_controls({name: run.scores(name) for name in MODELS}, faces, run.profile.seed)
     scores["prior"] = prior_scores(labels, faces.index)
-    main = scores.pop(MAIN)
-    rows = []
+    main, rows = scores.pop(MAIN), []
     for metric in ("f1", "auc"):
         for name, other in scores.items():
-            gain = paired_difference(
-                labels, main, other, faces["subject"], metric=metric, **bootstrap_settings(run)
-            )
+            gain = paired_difference(labels, main, other, faces["subject"], metric=metric, **settings)
             rows.append({"metric": metric, "minus": name, **gain.drop("support")})
     table = pd.DataFrame(rows)
     conditions = [table["low"] > 0, table["high"] < 0]
@@ -219,24 +215,22 @@ def tuned_thresholds(run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Detection by both variants with each AU's threshold that is best on the validation split, in place of 0.5.
 
     Returns:
-        A table in the columns of `au_detection` whose metrics end in `_tuned`, and the thresholds, a row a model and a
-        column an AU; both empty where the AU corpus has no validation split.
+        A table in the columns of `au_detection` whose metrics end in `_tuned`, and the thresholds, a row a model
+        and a column an AU; both empty where the AU corpus has no validation split.
     """
     validation, test = run.faces_of(run.au_corpus, "validation"), run.faces_of(run.au_corpus)
     columns = [column for column in au_columns(test) if column in au_columns(validation)]
-    if validation.empty:
-        return pd.DataFrame(), pd.DataFrame()
-    settings = _settings(test, **bootstrap_settings(run)) | {"metrics": TUNED_METRICS}
-    tables, thresholds = [], {}
-    for name in VARIANTS:
+    settings = table_settings(test, **bootstrap_settings(run)) | {"metrics": TUNED_METRICS}
+    tables, thresholds = [pd.DataFrame()], {}
+    for name in VARIANTS if columns else ():
         thresholds[name] = best_thresholds(validation[columns], run.scores(name, validation)[columns])
         scores = run.scores(name)[columns]
         tables.append(au_table(test[columns], scores, model=name, threshold=thresholds[name], **settings))
     return pd.concat(tables, ignore_index=True), pd.DataFrame(thresholds).T
 
 
-def reliability(run, model: str = MAIN) -> pd.DataFrame:
-    """How often yes is right against how probable it is said to be, of all AUs together; see `reliability_table`."""
+def reliability(run) -> pd.DataFrame:
+    """How often yes is right against how probable Exp-VQA says it is, of all AUs together; see `reliability_table`."""
     faces = run.faces_of(run.au_corpus)
-    bins = reliability_table(faces[au_columns(faces)], run.scores(model))
+    bins = reliability_table(faces[au_columns(faces)], run.scores(MAIN))
     return bins[bins["target"] == "all"]

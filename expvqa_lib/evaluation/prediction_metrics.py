@@ -11,7 +11,7 @@ from ..data import labelled_aus
 from ..errors import TableError
 from ..facs import EMOTIONS
 from ..questions import QUESTION_TYPES, read_emotion
-from .detection import au_answer_table, au_score_table, emotion_answer_table
+from .detection import au_answer_table, detection_table, emotion_answer_table, table_settings
 from .metrics.answers import answer_table, share_table, wide
 from .predictions import mean_scores, questions_about, test_faces
 from .tables import au_columns
@@ -25,19 +25,19 @@ def measure(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score predictions, with the label prior and the model on shuffled images beside them; no model is needed.
+    """Score predictions, with the label prior and the model on shuffled images beside them.
 
-    Intervals come from drawing subjects. Of several wordings P(yes) is averaged, and answers count each. Where one
-    subject has more than half of the faces, the control by shuffled images is left out (a note on standard error).
+    Intervals come from drawing subjects. Where one subject has more than half of the faces, the control by shuffled
+    images is left out (with a note on standard error).
 
     Args:
-        predictions: from `predict_in_parts` or `read_predictions`.
+        predictions: from `predict_in_parts` or `read_predictions`, one wording a question.
         faces: from `read_faces`.
 
     Returns:
-        Columns of `au_table` and `question`. Q3: all its metrics, and of answers in words, model `NAME_in_words`,
-        those of `answer_table`. Q1 and Q2: the AUs and emotions read out of the answers, the share of `empty` answers, and
-        of Q1 the share `unread` in which no emotion could be read.
+        Columns of `detection_table` and `question`. Q3: all metrics of `au_table`, and of answers in words, model
+        `NAME_in_words`, those of `answer_table`. Q1 and Q2: the AUs and emotions read out of the answers, the share
+        of `empty` answers, and of Q1 the share `unread` in which no emotion could be read.
 
     Raises:
         TableError: a prediction is missing, given twice, of an unknown face, AU or area, or its probability is NaN.
@@ -52,14 +52,11 @@ def measure(
     for dataset, rows in datasets.items():
         train = faces[(faces["dataset"] == dataset) & (faces["split"] == "train")]
         for kind in (kind for kind in QUESTION_TYPES if (predictions["question_type"] == kind).any()):
-            of_kind = predictions[predictions["question_type"] == kind]
-            questions = questions_about(labelled_aus(rows), [kind], of_kind["wording"].unique())
-            answered = of_kind[of_kind["dataset"] == dataset]
-            if len(answered) and questions.empty:
-                raise TableError(
-                    f"predictions: {kind} was asked of {dataset}, where no action unit is labelled"
-                )
-            if len(questions):
+            questions = questions_about(labelled_aus(rows), [kind])
+            answered = predictions[
+                (predictions["question_type"] == kind) & (predictions["dataset"] == dataset)
+            ]
+            if len(questions) or len(answered):
                 score = _yes_no_tables if kind == "Q3" else _sentence_tables
                 table = pd.concat(score(answered, rows, train, questions, name, settings))
                 tables.append(table.assign(question=kind))
@@ -68,92 +65,58 @@ def measure(
     return pd.concat(tables, ignore_index=True)
 
 
-def _wide_answers(
-    predictions: pd.DataFrame, faces: pd.DataFrame, questions: pd.DataFrame, by: str
-) -> pd.DataFrame:
-    """Answers in words, faces by targets, one wording below the other; each question must be answered once."""
-    predictions = predictions.assign(au=predictions[by])
-    targets = questions[by].drop_duplicates().tolist()
-    tables = [
-        wide(predictions[predictions["wording"] == wording], faces["name"].tolist(), targets, "answer")
-        for wording in questions["wording"].unique()
-    ]
-    return pd.concat(tables, ignore_index=True)
-
-
-def _yes_no_tables(
-    predictions: pd.DataFrame,
-    faces: pd.DataFrame,
-    train: pd.DataFrame,
-    questions: pd.DataFrame,
-    name: str,
-    settings: dict,
-) -> list[pd.DataFrame]:
+def _yes_no_tables(predictions, faces, train, questions, name: str, settings: dict) -> list[pd.DataFrame]:
     """Q3: P(yes), answers in words, or both, whichever is there."""
-    in_words, tables = predictions["answer"].notna().any(), []
-    answers = _wide_answers(predictions, faces, questions, "au")
+    targets, images, tables = questions["au"].tolist(), faces["name"].tolist(), []
+    answers = wide(predictions, images, targets, "answer")
+    in_words = answers.notna().any(axis=None)
     if predictions["p_yes"].notna().any() or not in_words:
         if (bad := predictions["p_yes"].isna()).any():
             first = predictions[bad].iloc[0]
             raise TableError(
-                f"predictions: p_yes is missing or no number: {first['au']} of {first['image']} ({bad.sum()} such "
-                "rows in all); expected a probability; ask the model again, or empty the whole column to score the "
-                "answers in words alone"
+                f"predictions: p_yes is missing or no number: {first['au']} of {first['image']} ({bad.sum()} "
+                "such rows in all); expected a probability; ask the model again, or empty the whole column to "
+                "score the answers in words alone"
             )
-        scores = mean_scores(predictions, faces["name"].tolist(), questions["au"].drop_duplicates().tolist())
-        main = _main_of(faces, name)
-        tables.append(
-            au_score_table(faces, train, {name: scores}, main=main, averages=("macro", "micro"), **settings)
-        )
+        scores, main = {name: mean_scores(predictions, images, targets)}, _main_of(faces, name)
+        averages = ("macro", "micro")
+        tables.append(detection_table(faces, train, scores, main=main, averages=averages, **settings))
     if in_words:
-        repeated = pd.concat([faces] * (len(answers) // len(faces)), ignore_index=True)
-        names = {"model": f"{name}_in_words", "dataset": faces["dataset"].iat[0], "split": "test"}
-        labels = repeated[au_columns(faces)]
-        tables.append(answer_table(labels, answers, groups=repeated["subject"], **settings, **names))
+        names = table_settings(faces, **settings) | {"model": f"{name}_in_words"}
+        tables.append(answer_table(faces[au_columns(faces)], answers, **names))
     return tables
 
 
-def _sentence_tables(
-    predictions: pd.DataFrame,
-    faces: pd.DataFrame,
-    train: pd.DataFrame,
-    questions: pd.DataFrame,
-    name: str,
-    settings: dict,
-) -> list[pd.DataFrame]:
-    """Q1 and Q2: what the answers say of the labels; several wordings count as so many more faces."""
-    by = "question_type" if questions["area"].isna().all() else "area"
-    answers = _wide_answers(predictions, faces, questions, by).fillna("").astype(object)
-    faces = pd.concat([faces] * (len(answers) // len(faces)), ignore_index=True)
+def _sentence_tables(predictions, faces, train, questions, name: str, settings: dict) -> list[pd.DataFrame]:
+    """Q1 and Q2: what the answers say of the labels."""
+    is_q1 = questions["area"].isna().all()
+    by = "question_type" if is_q1 else "area"
+    answers = wide(
+        predictions.assign(au=predictions[by]), faces["name"].tolist(), questions[by].tolist(), "answer"
+    )
+    answers = answers.fillna("").astype(object)  # [faces, areas]
     long = answers.reset_index(names="row").melt("row", value_name="answer")
-    long = long.sort_values("row", kind="stable", ignore_index=True)
-    names = {"groups": faces["subject"], "model": name, "dataset": faces["dataset"].iat[0], "split": "test"}
+    names = table_settings(faces, **settings) | {"model": name}
     empty = (answers.map(str.strip) == "").to_numpy()
-    targets = [*map(str, answers), "macro"]
-    tables = [share_table(empty, np.ones_like(empty), targets, "empty", **names, **settings)]
+    tables = [share_table(empty, np.ones_like(empty), [*map(str, answers), "macro"], "empty", **names)]
     if au_columns(faces):
         tables.append(au_answer_table(faces, {name: long}, main=_main_of(faces, name), **settings))
     known = faces["emotion"].isin(list(EMOTIONS)).to_numpy()
-    if by == "question_type" and known.any():
-        rows = faces[known].reset_index(drop=True)
+    if is_q1 and known.any():
+        rows, known_answers = faces[known].reset_index(drop=True), long[known].reset_index(drop=True)
         train = train[train["emotion"].isin(list(EMOTIONS))]
-        known_answers = {name: long[known].reset_index(drop=True)}
-        table = emotion_answer_table(rows, train, known_answers, main=_main_of(rows, name), **settings)
+        main = _main_of(rows, name)
+        table = emotion_answer_table(rows, train, {name: known_answers}, main=main, **settings)
         tables.append(table.replace({"target": {"macro": "emotion"}}))  # `macro` is that of the AUs
-        unread = long["answer"].map(read_emotion).isna().to_numpy() & known
-        tables.append(
-            share_table(unread[:, None], known[:, None], ["emotion"], "unread", **names, **settings)
-        )
+        unread = (long["answer"].map(read_emotion).isna().to_numpy() & known)[:, None]
+        tables.append(share_table(unread, known[:, None], ["emotion"], "unread", **names))
     return tables
 
 
 def _main_of(faces: pd.DataFrame, name: str) -> str | None:
-    """The model to be asked about shuffled images; None, with a note, where one subject has most of the faces."""
+    """The model for the shuffled control; None, with a note, where one subject has most of the faces."""
     if 2 * faces["subject"].value_counts().iat[0] <= len(faces):
         return name
-    print(
-        f"expvqa: {faces['dataset'].iat[0]}: one subject has more than half of the faces: no control by "
-        "shuffled images",
-        file=sys.stderr,
-    )
+    where = f"expvqa: {faces['dataset'].iat[0]}: one subject has more than half of the faces"
+    print(f"{where}: no control by shuffled images", file=sys.stderr)
     return None

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..data import labelled_aus
-from ..errors import SettingsError
 from ..facs import au_column
-from .detection import answered_aus, bootstrap_settings, with_controls
-from .metrics.au import au_table, paired_difference, prior_scores
+from .detection import answered_aus, bootstrap_settings, table_settings, with_controls
+from .metrics.au import COLUMNS, au_table, paired_difference, prior_scores
 from .tables import MODELS, metric_name, with_intervals
 
 MODEL, SHUFFLED, NAMED = "exp_vqa_fz", "exp_vqa_fz_shuffled_images", "exp_vqa_fz_named"
@@ -24,13 +23,11 @@ METRICS = ("auc", "balanced_accuracy", "f1", "recall")
 
 
 def corpus(run) -> str | None:
-    """The corpus of a `pipeline.Run` whose test faces have most of the unseen AUs labelled; None where none has any."""
-    faces = run.faces()
-    counts = {}
+    """The corpus of a `pipeline.Run` whose test faces show most of the unseen AUs; None where none shows any."""
+    faces, counts = run.faces(), {}
     for name in faces.loc[faces["split"] == "test", "dataset"].unique():
         counts[name] = len(_frequent(run.faces_of(name), run.profile.unseen))
-    best = max(counts, key=counts.get, default=None)
-    return best if counts.get(best) else None
+    return max(counts, key=counts.get) if any(counts.values()) else None
 
 
 def _frequent(faces: pd.DataFrame, aus: Sequence[int]) -> list[int]:
@@ -38,54 +35,42 @@ def _frequent(faces: pd.DataFrame, aus: Sequence[int]) -> list[int]:
 
 
 def aus(run) -> dict[str, list[int]]:
-    """AUs with enough test faces: `seen`, which Q3 asked Exp-VQA(fz) about in training, and `unseen`.
-
-    Raises:
-        SettingsError: no test split has an unseen AU labelled.
-    """
-    unseen = run.profile.unseen
-    if (name := corpus(run)) is None:
-        names = ", ".join(map(au_column, unseen)) or "none"
-        raise SettingsError(
-            f"no test split has {FEWEST} faces or more with an unseen action unit (they are: {names})"
-        )
-    faces, test = run.faces(), run.faces_of(name)
-    frequent = _frequent(test, labelled_aus(test))
+    """AUs with enough test faces: `seen`, which Q3 asked Exp-VQA(fz) about in training, and `unseen`."""
+    faces, test, unseen = run.faces(), run.faces_of(corpus(run)), run.profile.unseen
     trained = set(labelled_aus(faces[faces["split"] == "train"])) - set(unseen)
+    frequent = _frequent(test, labelled_aus(test))
     return {
         "seen": [au for au in frequent if au in trained],
         "unseen": [au for au in frequent if au in unseen],
     }
 
 
-def _predictions(run) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """The test faces, and P(yes) [faces, AUs] of each model and control."""
-    groups = aus(run)
-    faces = run.faces_of(corpus(run))
-    scores = {model: run.scores(model, faces, groups["seen"] + groups["unseen"]) for model in MODELS}
+def _groups(run) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """The test faces, their labels by group (`seen`, `unseen`), and P(yes) [faces, AUs] of each model and control."""
+    faces, groups = run.faces_of(corpus(run)), aus(run)
+    labels = {group: faces[[au_column(au) for au in numbers]] for group, numbers in groups.items() if numbers}
+    scores = {model: run.scores(model, faces, sum(groups.values(), [])) for model in MODELS}
     scores = with_controls(scores, faces, run.profile.seed, MODEL)
     columns = list(scores[MODEL])
     scores["prior"] = prior_scores(faces[columns], faces.index)
     scores[NAMED] = answered_aus(run.answers(MODEL, "Q1", faces), len(faces), columns)
-    return faces, scores
+    return faces, labels, scores
 
 
 def zero_shot(run) -> pd.DataFrame:
-    """Measure each model and control on every AU, and the averages `seen` and `unseen`; columns as `au_table`, in percent.
+    """Measure each model and control on every AU, and the averages `seen` and `unseen`, in percent.
 
     Models: those of the run (a `pipeline.Run`), the prior (always yes), Exp-VQA(fz) on shuffled images, and the AUs
-    that its Q1 answer names, which are yes or no and so have no AUC.
-
-    Raises:
-        SettingsError: no test split has an unseen AU labelled.
+    that its Q1 answer names, which are yes or no and so have no AUC. Columns as `au_table`; no rows where no test
+    split has an unseen AU labelled.
     """
-    faces, scores = _predictions(run)
-    settings = {"dataset": faces["dataset"].iat[0], "split": "test", "groups": faces["subject"]}
-    settings |= {"metrics": METRICS} | bootstrap_settings(run)
+    if corpus(run) is None:
+        return pd.DataFrame(columns=list(COLUMNS))
+    faces, groups, scores = _groups(run)
+    settings = table_settings(faces, **bootstrap_settings(run)) | {"metrics": METRICS}
     tables = []
-    for group, numbers in aus(run).items():
-        labels = faces[[au_column(au) for au in numbers]]
-        for model, table in scores.items() if numbers else ():
+    for group, labels in groups.items():
+        for model, table in scores.items():
             rows = au_table(labels, table[labels.columns], model=model, **settings)
             rows = rows[(rows["metric"] != "auc") | (model != NAMED)]
             tables.append(rows.replace({"target": {"macro": group}}))
@@ -95,18 +80,18 @@ def zero_shot(run) -> pd.DataFrame:
 def differences(run) -> pd.DataFrame:
     """Exp-VQA(fz) asked Q3, and its Q1 answers, minus their controls, on the averages `seen` and `unseen`.
 
-    Returns:
-        One row a group, model, metric and control: group, model, metric, minus, value, low, high (percentage points), p.
+    Columns: group, model, metric, minus, value, low, high (percentage points), p.
     """
-    faces, scores = _predictions(run)
+    rows = []
+    if corpus(run) is None:
+        return pd.DataFrame(rows)
+    faces, groups, scores = _groups(run)
     scores = with_controls(scores, faces, run.profile.seed, NAMED)
     comparisons = [(MODEL, metric, other) for metric in METRICS for other in ("prior", "base", SHUFFLED)]
     others = ("prior", f"{NAMED}_shuffled_images")
     comparisons += [(NAMED, metric, other) for metric in METRICS[1:] for other in others]
-    rows = []
-    for group, numbers in aus(run).items():
-        labels = faces[[au_column(au) for au in numbers]]
-        for model, metric, other in comparisons if numbers else ():
+    for group, labels in groups.items():
+        for model, metric, other in comparisons:
             pair = [scores[name][labels.columns] for name in (model, other)]
             gain = paired_difference(
                 labels, *pair, faces["subject"], metric=metric, **bootstrap_settings(run)
@@ -116,11 +101,11 @@ def differences(run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def layout(table: pd.DataFrame, targets: Sequence[str] = ("seen", "unseen")) -> pd.DataFrame:
-    """AUC, balanced accuracy and F1 of a `zero_shot` table: a row a metric and target, a column a model."""
-    rows = table[table["target"].isin(targets)]
-    parts = {metric_name(metric): with_intervals(rows, metric) for metric in METRICS[:3]}
-    return pd.concat(parts, names=["Metric", "AUs"]).reset_index()
+def layout(table: pd.DataFrame, targets: Sequence[str] = ()) -> pd.DataFrame:
+    """AUC, balanced accuracy and F1 of a `zero_shot` table (of some targets): a row a metric and target, a column a model."""
+    rows = table[table["target"].isin(targets)] if targets else table
+    parts = {metric_name(metric): with_intervals(rows, metric) for metric in METRICS[:3]} if len(rows) else {}
+    return pd.concat(parts, names=["Metric", "AUs"]).reset_index() if parts else rows
 
 
 def auc_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -75,7 +75,11 @@ class Run:
         """Whether the faces are drawn, so that the pixels that an AU moved are known."""
         return self.profile.corpora is not None
 
-    # ------------------------------------------------------------------------------------------------ faces and pairs
+    def about(self, corpus: str) -> str:
+        """The corpus' name, which says where its faces are drawn."""
+        return f"{corpus}, drawn faces" if self.is_drawn else corpus
+
+    # ------------------------------------------------------------------------------- faces and pairs
 
     def faces(self) -> pd.DataFrame:
         """The face table of all corpora: SynthFACS's three, or what is below `data_root`."""
