@@ -1,15 +1,12 @@
-"""A real HTTP server of OpenAI's chat-completions API on the loopback, with faults to order, and a way to put it before another server."""
+"""A real HTTP server of OpenAI's chat-completions API on the loopback, with faults to order."""
 
 from __future__ import annotations
 
 import http.server
 import json
 import re
-import socket
-import struct
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 
 from expvqa_lib.facs import EMOTIONS
@@ -17,31 +14,28 @@ from expvqa_lib.questions import answer_q1
 
 
 def by_rules(messages: list[dict]) -> str:
-    """What a well-behaved language model would write: it reads codes and sentences out of the prompt."""
-    asked = messages[3 if messages[0]["role"] == "system" else 0]["content"]  # also where it is asked again
-    if "Emotion: " not in asked:
-        return answer_q1([int(n) for n in re.findall(r"AU(\d+)", asked)], None).replace(
-            "The person", "In this face, the person"
-        )
-    actions = re.search(r"Facial actions: (.*)\n", asked)[1].removesuffix(".")
-    feelings = [name for name in EMOTIONS if name in re.search(r"Emotion: (.*)\n", asked)[1]]
+    """Write what a good language model would, from the codes or sentences in the prompt."""
+    prompt = messages[3 if messages[0]["role"] == "system" else 0]["content"]
+    if "Emotion: " not in prompt:
+        numbers = [int(n) for n in re.findall(r"AU(\d+)", prompt)]
+        return answer_q1(numbers, None).replace("The person", "In this face, the person")
+    actions = re.search(r"Facial actions: (.*)\n", prompt)[1].removesuffix(".")
+    feelings = [name for name in EMOTIONS if name in re.search(r"Emotion: (.*)\n", prompt)[1]]
     return f"{actions}. From these actions one infers {' and '.join(feelings)}."
 
 
 class ChatServer(http.server.ThreadingHTTPServer):
-    """Answers by a function of the messages, or by the server `behind` it. Faults are taken one a request; all that is asked is kept."""
+    """Answers with a function of the messages; `faults` are used up one a request."""
 
     daemon_threads = True
 
-    def __init__(
-        self, write: Callable[[list[dict]], str] = by_rules, behind: str | None = None, delay: float = 0.0
-    ) -> None:
-        self.write, self.behind, self.delay = write, behind, delay
+    def __init__(self, write: Callable[[list[dict]], str] = by_rules, delay: float = 0.0) -> None:
+        self.write, self.delay = write, delay
         self.faults: list[str] = []
-        self.asked: list[str] = []  # each request's body
-        self.times: list[float] = []
+        self.bodies: list[str] = []
         self.keys: set[str | None] = set()
-        self.lock, self.now, self.most = threading.Lock(), 0, 0
+        self.usage: dict | None = {"prompt_tokens": 10, "completion_tokens": 50, "total_tokens": 60}
+        self.lock, self.active, self.most_active = threading.Lock(), 0, 0
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -57,7 +51,7 @@ class ChatServer(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_) -> None:
-        """A client that was killed or gave up is part of the tests."""
+        """A client that was killed is part of the tests."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -67,81 +61,38 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server, length = self.server, int(self.headers["Content-Length"])
         body = self.rfile.read(length).decode()
-        if len(body.encode()) < length:  # the client was killed within its request: nothing was asked
+        if len(body.encode()) < length:  # the client was killed within its request
             self.close_connection = True
             return
         with server.lock:
-            server.asked.append(body)
-            server.times.append(time.monotonic())
+            server.bodies.append(body)
             server.keys.add(self.headers["Authorization"])
-            server.now += 1
-            server.most = max(server.most, server.now)
-            fault = server.faults.pop(0) if server.faults else None
-        try:
-            time.sleep(server.delay)
-            self._answer(body, fault)
-        finally:
-            with server.lock:
-                server.now -= 1
-
-    def _answer(self, body: str, fault: str | None) -> None:
-        if fault == "time-out":
-            time.sleep(1.0)
-        if fault == "cut before":
-            self.connection.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )  # a reset, not a polite end
-            self.close_connection = True
-            return
-        if fault and fault[0].isdigit():  # "429 Retry-After 1"
-            status, _, header = fault.partition(" ")
-            name, _, value = header.partition(" ")
-            self._send(
-                int(status),
-                json.dumps({"error": {"message": "not now", "code": "injected"}}),
-                {name: value} if name else {},
-            )
-            return
-        told = self._completion(body)
-        if fault == "malformed":
-            told = told[: len(told) // 2]
-        elif fault == "another form":
-            told = json.dumps({"choices": []})
-        elif fault == "html":
-            self._send(200, "<html>Please log in</html>", {"Content-Type": "text/html"})
-            return
-        self._send(200, told, {}, cut=fault == "cut within")
+            server.active += 1
+            server.most_active = max(server.most_active, server.active)
+            fault = server.faults.pop(0) if server.faults else ""
+        time.sleep(server.delay)
+        if fault.isdigit():
+            self._send(int(fault), json.dumps({"error": {"message": "not now", "code": "injected"}}), fault)
+        else:
+            self._send(200, "{}" if fault == "another form" else self._completion(body), fault)
+        with server.lock:
+            server.active -= 1
 
     def _completion(self, body: str) -> str:
-        if self.server.behind:
-            request = urllib.request.Request(
-                f"{self.server.behind}{self.path}", body.encode(), {"Content-Type": "application/json"}
-            )
-            return urllib.request.urlopen(request, timeout=60).read().decode()
-        asked = json.loads(body)
-        text = self.server.write(asked["messages"])
-        usage = {"prompt_tokens": 10, "completion_tokens": 50, "total_tokens": 60}
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        return json.dumps(
-            {
-                "id": "1",
-                "object": "chat.completion",
-                "created": 0,
-                "model": asked["model"],
-                "choices": [choice],
-                "usage": usage,
-            }
-        )
+        request = json.loads(body)
+        message = {"role": "assistant", "content": self.server.write(request["messages"])}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        completion = {"id": "1", "object": "chat.completion", "created": 0, "model": request["model"]}
+        return json.dumps(completion | {"choices": [choice], "usage": self.server.usage})
 
-    def _send(self, status: int, body: str, headers: dict, cut: bool = False) -> None:
+    def _send(self, status: int, text: str, fault: str) -> None:
         self.send_response(status)
-        for name, value in ({"Content-Type": "application/json"} | headers).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body.encode())))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
-        self.wfile.write(body.encode()[: len(body) // 2 if cut else None])
-        if cut:
-            self.close_connection = True
+        cut = len(text) // 2 if fault == "cut" else None
+        self.wfile.write(text.encode()[:cut])
+        self.close_connection = cut is not None
 
     def log_message(self, *_) -> None:
-        pass
+        """Nothing on standard error."""

@@ -1,27 +1,39 @@
-"""Q1 and Q2 answers in a language model's words, from the rules' answers, as Exp-BLIP wrote its captions with GPT-3.5.
+"""Q1 and Q2 answers in a language model's words, as Exp-BLIP wrote captions with GPT-3.5.
 
-The steps are the paper's: a one-shot prompt turns action units into a description of the actions; a zero-shot prompt fuses that with the
-emotion, pointing out how it is inferred; a face without action units gets one fixed description. The wording of the prompts and of the
-worked example is ours. What `caption_checks` finds at fault is asked again, with the reason, and then left to the rules.
+The steps are the paper's: a one-shot prompt turns AUs into a description of the actions; a zero-shot prompt
+fuses it with the emotion and points out how the emotion is inferred; a face without AUs gets a fixed
+description. The prompts' wording and the worked example are ours. A caption with faults is requested again,
+with the reasons, then left to the rules.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import datasets
 import pandas as pd
 
-from ...errors import TableError
-from ...facs import ACTION_UNITS
+from ...facs import ACTION_UNITS, EMOTIONS
 from ...files import fingerprint
-from ...questions import NO, Q1_ACTIONS, answer_q1, ask_q1, read_aus
-from ..pairs import FEATURES, LANGUAGE_MODEL, PSEUDO, RULES, to_dataset
+from ...questions import (
+    NO,
+    Q1_ACTIONS,
+    answer_q1,
+    ask_q1,
+    join_phrases,
+    read_aus,
+    read_emotions,
+    stem,
+    stems,
+)
+from ..pairs import LANGUAGE_MODEL, PSEUDO, RULES, to_dataset
 from .chat import Chat
-from .checks import faults
+
+TRIES = 3
+"""Requests for one caption, before it is left to the rules."""
 
 AT_REST = "The face looks relaxed, and no facial action stands out."
 """The answer for a face of which no labelled action unit is present."""
@@ -29,7 +41,8 @@ AT_REST = "The face looks relaxed, and no facial action stands out."
 _DEFINITIONS = "\n".join(
     f"{unit.name}: {unit.noun} (the person {unit.third_person})" for unit in ACTION_UNITS.values()
 )
-ROLE = f"""You are an expert who describes what the muscles of a face do. These are all facial actions, each with its code and name:
+ROLE = f"""You are an expert who describes what the muscles of a face do.
+These are all facial actions, each with its code and name:
 {_DEFINITIONS}
 
 You are given the codes of the actions that one face shows, and you describe this face.
@@ -40,8 +53,8 @@ You are given the codes of the actions that one face shows, and you describe thi
 - Write 1 to 9 sentences of plain English prose."""
 EXAMPLE = (
     "Which facial actions does a face with AU4, AU15 and AU17 show?",
-    "The person lowers the brow, which brings it closer to the eyes. Below, the person depresses the lip corner on both sides, and the "
-    "raised chin pushes against the mouth.",
+    "The person lowers the brow, which brings it closer to the eyes. Below, the person depresses the lip "
+    "corner on both sides, and the raised chin pushes against the mouth.",
 )
 FUSION = """Here are two statements about one face.
 Facial actions: {actions}
@@ -54,186 +67,113 @@ Combine them into one description, and point out how each emotion is inferred fr
 AGAIN = "That cannot stay as it is. {reasons} Write the whole description again, by all of the rules."
 
 
-@dataclass
-class Report:
-    """What became of the captions that were wanted, and what it took."""
+@dataclass(frozen=True)
+class Caption:
+    """A caption, None where it is left to the rules, and the faults of those rejected before it."""
 
-    wanted: int = 0  # different captions
-    accepted: int = 0  # at once
-    accepted_again: int = 0  # after one or more rejections
-    fallen_back: int = 0  # to the rules
-    rejected: dict[str, int] = field(
-        default_factory=Counter
-    )  # answers, by fault; one answer may have several
-    requests: int = 0  # to the server, failed ones included
-    cached: int = 0  # answers read from disk
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost: float = 0.0
-    rows: dict[str, int] = field(default_factory=Counter)  # of the pairs, by source
-
-    def __str__(self) -> str:
-        lines = [
-            f"{name.replace('_', ' ')}: {value}"
-            for name, value in asdict(self).items()
-            if not isinstance(value, dict)
-        ]
-        for name in ("rejected", "rows"):
-            lines += [f"{name}, {key}: {n}" for key, n in sorted(getattr(self, name).items())]
-        return "\n".join(lines)
+    text: str | None
+    rejected: tuple[frozenset[str], ...] = ()
 
 
-def rewrite(
-    pairs: datasets.DatasetDict, chat: Chat, *, variants: int = 1, tries: int = 3
-) -> tuple[datasets.DatasetDict, Report]:
-    """Put the Q1 and Q2 answers that the rules wrote into a language model's words; Q3 and whatever the rules did not write stay.
+def rewrite(pairs: datasets.DatasetDict, chat: Chat) -> tuple[datasets.DatasetDict, pd.Series]:
+    """Put the Q1 and Q2 answers of the rules into a language model's words; Q3 and answers by others stay.
 
-    Each different answer is asked for once, however many faces share it. A face whose action units were labelled and none found
-    present is described as `AT_REST`, in a Q1 pair of its own where it has none.
+    Each different answer is requested once, however many faces share it. A face without any present AU gets
+    the description `AT_REST`, in a Q1 pair of its own where it has none.
 
     Args:
-        pairs: from `pairs.build`.
+        pairs: from `build_pairs`.
         chat: the language model.
-        variants: ask for so many captions of each kind (the second and later with the seeds 1, 2, ...), and give each face one.
-        tries: ask so often in all, before a caption is left to the rules.
+
+    Returns:
+        The pairs, and counts of captions, faults, requests, tokens, cost and pairs by source.
 
     Raises:
-        TableError: a column of `pairs.FEATURES` is missing.
-        ServerError: see `Chat.ask`; the answers so far are kept, and the same call goes on.
+        ServerError: see `Chat.ask`; the same call goes on.
     """
-    for name, split in pairs.items():
-        if missing := sorted(set(FEATURES) - set(split.column_names)):
-            raise TableError(
-                f"pairs, split {name}: columns {missing} are missing; expected those of pairs.build, {list(FEATURES)}"
-            )
-    writer = _Writer(chat, tries)
-    told = {
-        text: labels
-        for split in pairs.values()
-        for text in split.unique("text_output")
-        if (labels := _labels(text))
-    }
-    chosen = [(*labels, k) for labels in dict.fromkeys(told.values()) for k in range(variants)]
-    sets = list(dict.fromkeys((present, k) for present, _, k in chosen))
-    actions = dict(
-        zip(sets, chat.map(lambda key: writer.describe(*key), sets, "describing actions"), strict=True)
-    )
-    mixed = [key for key in chosen if key[1]]
-    fused = chat.map(lambda key: writer.fuse(actions[key[0], key[2]], *key), mixed, "fusing with emotions")
-    written = {(present, None, k): text for (present, k), text in actions.items()} | dict(
-        zip(mixed, fused, strict=True)
-    )
+    labels = {}
+    for split in pairs.values():
+        frame = split.select_columns(["text_output", "source"]).to_pandas()
+        for text in frame.loc[frame["source"].isin((RULES, PSEUDO)), "text_output"].unique():
+            if parsed := _labels(text):
+                labels[text] = parsed
+    kinds = list(dict.fromkeys(labels.values()))
+    sets = list(dict.fromkeys(present for present, _ in kinds))
+    described = chat.map(lambda present: _describe(chat, present), sets, "describing actions")
+    actions = dict(zip(sets, described, strict=True))
+    mixed = [kind for kind in kinds if kind[1]]
+    fused = chat.map(lambda kind: _fuse(chat, actions[kind[0]].text, *kind), mixed, "fusing with emotions")
+    captions = {(present, None): caption for present, caption in actions.items()}
+    captions |= dict(zip(mixed, fused, strict=True))
+    texts = {text: captions[kind].text for text, kind in labels.items() if captions[kind].text}
     new = datasets.DatasetDict(
-        {
-            name: _apply(split, told, written, variants) if len(split) else split
-            for name, split in pairs.items()
-        }
+        {name: _replace(split, texts) if len(split) else split for name, split in pairs.items()}
     )
-    return new, writer.report(new)
+    return new, _report([*described, *fused], chat, new)
 
 
-class _Writer:
-    """Asks for one caption at a time, from several threads, and keeps count."""
-
-    def __init__(self, chat: Chat, tries: int) -> None:
-        self.chat, self.tries, self._report, self._lock = chat, tries, Report(), threading.Lock()
-
-    def describe(self, present: tuple[int, ...], variant: int) -> str | None:
-        """A description of the actions; None where it is left to the rules."""
-        codes = " and ".join(filter(None, (", ".join(f"AU{n}" for n in present[:-1]), f"AU{present[-1]}")))
-        question = f"Which facial actions does a face with {codes} show?"
-        shot = [_said("system", ROLE), _said("user", EXAMPLE[0]), _said("assistant", EXAMPLE[1])]
-        return self._caption([*shot, _said("user", question)], present, None, variant)
-
-    def fuse(self, actions: str | None, present: tuple[int, ...], emotion: str, variant: int) -> str | None:
-        """The description with the emotion worked in; None where it is left to the rules."""
-        feeling = answer_q1([], emotion)
-        words = feeling.removeprefix("The face shows ").removesuffix(".")
-        prompt = FUSION.format(actions=actions or answer_q1(present, None), emotion=feeling, feeling=words)
-        return self._caption([_said("user", prompt)], present, emotion, variant)
-
-    def _caption(
-        self, messages: list[dict], present: tuple[int, ...], emotion: str | None, variant: int
-    ) -> str | None:
-        for attempt in range(self.tries):
-            answer = self.chat.ask(messages, variant or None)
-            text = answer.text.strip()
-            wrong = faults(text, present, emotion)
-            if answer.finish == "length":
-                wrong["length"] = "It was cut off: write less."
-            self._count(wrong, attempt)
-            if not wrong:
-                return text
-            messages = [
-                *messages,
-                _said("assistant", text or "..."),
-                _said("user", AGAIN.format(reasons=" ".join(wrong.values()))),
-            ]
-        return None
-
-    def _count(self, wrong: dict[str, str], attempt: int) -> None:
-        with self._lock:
-            self._report.rejected.update(wrong.keys())
-            self._report.wanted += not attempt
-            self._report.accepted += not wrong and not attempt
-            self._report.accepted_again += not wrong and attempt > 0
-            self._report.fallen_back += bool(wrong) and attempt + 1 == self.tries
-
-    def report(self, pairs: datasets.DatasetDict) -> Report:
-        """What was counted, here, by the chat, and in the pairs as they are now."""
-        counted = {
-            name: getattr(self.chat, name)
-            for name in ("requests", "cached", "tokens_in", "tokens_out", "cost")
-        }
-        rows = sum(
-            (Counter(split.select_columns("source").to_pandas()["source"]) for split in pairs.values()),
-            Counter(),
-        )
-        return replace(self._report, **counted, rows=rows)
+def _describe(chat: Chat, present: tuple[int, ...]) -> Caption:
+    codes = join_phrases([f"AU{n}" for n in present])
+    question = f"Which facial actions does a face with {codes} show?"
+    prompt = (("system", ROLE), ("user", EXAMPLE[0]), ("assistant", EXAMPLE[1]), ("user", question))
+    return _caption(chat, prompt, present, None)
 
 
-def _said(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+def _fuse(chat: Chat, actions: str | None, present: tuple[int, ...], emotion: str) -> Caption:
+    feeling = answer_q1([], emotion)
+    words = feeling.removeprefix("The face shows ").removesuffix(".")
+    actions = actions or answer_q1(present, None)
+    return _caption(
+        chat, [("user", FUSION.format(actions=actions, emotion=feeling, feeling=words))], present, emotion
+    )
+
+
+def _caption(chat: Chat, prompt: Collection[tuple], present: tuple[int, ...], emotion: str | None) -> Caption:
+    messages, rejected = [{"role": role, "content": content} for role, content in prompt], []
+    for _ in range(TRIES):
+        text, finish = chat.ask(messages)
+        text = text.strip()
+        faults = caption_faults(text, present, emotion)
+        if finish == "length":
+            faults["length"] = "It was cut off: write less."
+        if not faults:
+            return Caption(text, tuple(rejected))
+        rejected.append(frozenset(faults))
+        again = AGAIN.format(reasons=" ".join(faults.values()))
+        messages += [{"role": "assistant", "content": text or "..."}, {"role": "user", "content": again}]
+    return Caption(None, tuple(rejected))
 
 
 def _labels(text: str) -> tuple[tuple[int, ...], str | None] | None:
-    """The present AUs and the emotion from which the rules wrote an answer; None where they did not, or where no AU is in it."""
+    """Read AUs and emotion where the rules wrote an answer with AUs; None elsewhere."""
     actions, _, feeling = text.removesuffix(".").partition(", which suggests ")
     present = tuple(sorted(read_aus(actions)[0]))
     emotion = "neutral" if feeling == "a neutral expression" else re.sub(", | and ", "+", feeling) or None
     return (present, emotion) if present and answer_q1(present, emotion) == text else None
 
 
-def _apply(split: datasets.Dataset, told: dict, written: dict, variants: int) -> datasets.Dataset:
-    """The split with its answers replaced; what stays is not copied, and pairs of faces at rest are added at the end."""
-    frame = split.select_columns(["image", "image_id", "question_type", "text_output", "source"]).to_pandas()
-    by_rules = frame[frame["source"] == RULES]
-    at_rest, with_q1 = _at_rest(by_rules), set(by_rules.loc[by_rules["question_type"] == "Q1", "image"])
-    texts, sources = [], []
-    for image, name, kind, text, source in frame.itertuples(index=False):
-        labels = told.get(text) if source in (RULES, PSEUDO) else None
-        if labels and (new := written[*labels, _chance(name, variants)]):
-            text, source = new, LANGUAGE_MODEL if source == RULES else source
-        elif kind == "Q1" and source == RULES and image in at_rest:
-            text = f"{AT_REST} {text}"
-        texts.append(text)
-        sources.append(source)
-    new = {"text_output": texts, "source": sources}
-    replaced = datasets.Dataset.from_dict(
-        new, features=datasets.Features({name: split.features[name] for name in new})
-    )
-    split = datasets.concatenate_datasets([split.remove_columns(list(new)), replaced], axis=1).select_columns(
-        split.column_names
-    )
-    if not (lacking := at_rest - with_q1):
-        return split
-    first = split.select(frame.index[frame["image"].isin(lacking) & ~frame["image"].duplicated()])
-    rows = [_q1_at_rest(row) for row in first]
-    return datasets.concatenate_datasets([split, to_dataset(rows)])
+def _replace(split: datasets.Dataset, texts: dict[str, str]) -> datasets.Dataset:
+    """Replace the rules' answers of a split, and describe faces at rest; new pairs come at the end."""
+    frame = split.select_columns(["image", "question_type", "text_output", "source"]).to_pandas()
+    rules, text = frame["source"] == RULES, frame["text_output"]
+    at_rest = _at_rest(frame[rules])
+    q1 = rules & (frame["question_type"] == "Q1")
+    new = (rules | (frame["source"] == PSEUDO)) & text.isin(list(texts))
+    text = text.mask(q1 & frame["image"].isin(at_rest), AT_REST + " " + text)
+    text = text.mask(new, text.map(lambda old: texts.get(old, old)))
+    source = frame["source"].mask(new & rules, LANGUAGE_MODEL)
+    changed = pd.DataFrame({"text_output": text, "source": source})
+    features = datasets.Features({name: split.features[name] for name in changed})
+    made = datasets.Dataset.from_pandas(changed, features, preserve_index=False)
+    parts = [split.remove_columns(list(changed)), made]
+    whole = datasets.concatenate_datasets(parts, axis=1).select_columns(split.column_names)
+    lacking = frame["image"].isin(at_rest - set(frame.loc[q1, "image"])) & ~frame["image"].duplicated()
+    rows = [_q1_at_rest(row) for row in split.select(frame.index[lacking])]
+    return datasets.concatenate_datasets([whole, to_dataset(rows)]) if rows else whole
 
 
 def _at_rest(frame: pd.DataFrame) -> set[str]:
-    """Images whose AUs are labelled (they have Q2) and of which nothing but rest, or a neutral expression, is told."""
+    """Return images with labelled AUs (so with a Q2), all absent, and with no emotion but neutral."""
     kind, text = frame["question_type"], frame["text_output"]
     denies = (kind == "Q2") & text.str.startswith("The person does not ")
     quiet = denies | (kind == "Q3") & (text == NO) | (kind == "Q1") & (text == answer_q1([], "neutral"))
@@ -241,17 +181,84 @@ def _at_rest(frame: pd.DataFrame) -> set[str]:
 
 
 def _q1_at_rest(row: dict) -> dict:
-    question = ask_q1(_chance(row["image_id"], len(Q1_ACTIONS)), emotion=False)
-    return row | {
-        "text_input": question,
-        "text_output": AT_REST,
-        "area": None,
-        "question_type": "Q1",
-        "au": None,
-        "source": RULES,
+    """Return the Q1 pair of a face at rest; a face always gets the same wording."""
+    wording = int(fingerprint(row["image_id"]), 16) % len(Q1_ACTIONS)
+    answer = {"text_input": ask_q1(wording, emotion=False), "text_output": AT_REST, "question_type": "Q1"}
+    return row | answer | {"area": None, "au": None, "source": RULES}
+
+
+def _report(captions: list[Caption], chat: Chat, pairs: datasets.DatasetDict) -> pd.Series:
+    counts = Counter(captions=len(captions))
+    for caption in captions:
+        outcome = "left to the rules" if caption.text is None else "accepted"
+        counts[f"{outcome} after rejections" if caption.text and caption.rejected else outcome] += 1
+        for faults in caption.rejected:
+            counts.update(f"rejected: {kind}" for kind in faults)
+    counts.update(requests=chat.requests, cached=chat.cached, cost=round(chat.cost, 4))
+    counts.update({"tokens in": chat.tokens[0], "tokens out": chat.tokens[1]})
+    for split in pairs.values():
+        counts.update(f"pairs by {source}" for source in split["source"])
+    return pd.Series(dict(counts), dtype=object)
+
+
+# ---------------------------------------------------------------------------------------------------- faults
+
+_FEELING = re.compile(
+    r"\b(?:emotion|feel|mood|smil|frown|laugh|cry|cries|grimac|sneer|pout)\w*", re.IGNORECASE
+)
+"""Words that judge the face, or name several actions at once."""
+_CODE = re.compile(r"\bAUs?\b|\baction units?\b|\bAU ?\d|\d", re.IGNORECASE)
+_PLAIN = re.compile(r"[A-Za-z0-9 .,;:'’\"“”()!?–—-]+")
+_PARTS = {
+    stem(part): part
+    for part in ("brow", "lid", "eyes", "cheek", "nose", "lips", "mouth", "chin", "jaw", "tongue", "neck")
+}
+_NEAR = {"brows": "eyes", "lip corners": "mouth", "lips": "mouth", "chin and jaw": "mouth"}
+"""A further part of the face that a caption of an area may name."""
+
+
+def caption_faults(text: str, present: Collection[int], emotion: str | None = None) -> dict[str, str]:
+    """Check a caption of a face: for each kind of fault, a sentence to the writer.
+
+    A rule cannot understand a sentence, but it knows the vocabulary; it refuses what it does not recognise.
+
+    Args:
+        text: the caption.
+        present: numbers of the AUs that it must describe, and no others.
+        emotion: the emotion that it must name, several joined by "+"; None where it must name none.
+    """
+    sentences = [part for part in re.split(r"[.!?]", text) if re.search(r"[A-Za-z]", part)]
+    words = re.findall(r"\w+", text.lower())
+    runs = [tuple(words[k : k + 6]) for k in range(len(words) - 5)]
+    given, denied = read_aus(text)
+    missing = [ACTION_UNITS[n].verb for n in present if n not in given | denied]
+    invented = [ACTION_UNITS[n].noun for n in sorted((given | denied) - set(present))]
+    units = [ACTION_UNITS[n] for n in present]
+    moved = stems(" ".join(f"{u.noun} {u.verb} {u.area} {_NEAR.get(u.area, '')}" for u in units))
+    parts = sorted({_PARTS[word] for word in stems(text) if word in _PARTS and word not in moved})
+    named, wanted = set(read_emotions(text)), set(emotion.split("+")) if emotion else set()
+    lacking = {word for word in wanted - named if word in EMOTIONS or word.lower() not in text.lower()}
+    others = ", ".join(invented) or f"those of the {', '.join(parts)}"
+    faults = {
+        "length": not 1 <= len(sentences) <= 9 or not re.search(r"[.!?][\"”')]*$", text),
+        "form": not _PLAIN.fullmatch(text),
+        "code": _CODE.search(text),
+        "repetition": len(set(runs)) < len(runs),
+        "missing action": missing,
+        "invented action": invented or parts,
+        "denied action": denied,
+        "emotion word": emotion is None and (named or _FEELING.search(text)),
+        "wrong emotion": emotion is not None and (lacking or named - wanted),
     }
-
-
-def _chance(name: str, n: int) -> int:
-    """A number below n that a face always draws."""
-    return int(fingerprint(name), 16) % n
+    messages = {
+        "length": "Write 1 to 9 whole sentences, the last with its full stop.",
+        "form": "Write plain English prose, without lists, marks or line breaks.",
+        "code": "Write no codes, no numbers and not the word AU.",
+        "repetition": "Do not repeat yourself.",
+        "missing action": f"Name these actions in the words of their definitions: {', '.join(missing)}.",
+        "invented action": f"Leave out actions that were not given: {others}.",
+        "denied action": "Do not say what is absent.",
+        "emotion word": "Name no emotion and do not judge the face.",
+        "wrong emotion": f"Name {' and '.join(sorted(wanted))} and no other emotion.",
+    }
+    return {kind: messages[kind] for kind, wrong in faults.items() if wrong}

@@ -1,21 +1,17 @@
-"""Asking a language model behind any server that speaks OpenAI's chat-completions API.
+"""Requests to a language model behind OpenAI's chat-completions API, with a store of answers and a budget.
 
-Every answer is kept in one SQLite file under a key made of the request, in the transaction in which it arrives: a run that was
-stopped anywhere, by Ctrl-C, `kill -9` or a spent budget, goes on with what is missing. Threads, not asyncio, since a notebook runs a loop.
+Each answer is stored as it arrives, under a key made of its request, so a run that was stopped anywhere goes
+on with the missing ones.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import random
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import astuple, dataclass
-from email.utils import parsedate_to_datetime
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,281 +20,108 @@ from tqdm.auto import tqdm
 from ...errors import ServerError, SettingsError
 from ...files import fingerprint
 
+try:
+    import openai
+except ImportError:  # an extra
+    openai = None
+
 Item, Result = TypeVar("Item"), TypeVar("Result")
-LONGEST_WAIT = 300.0
-"""Seconds; a server that asks for more in `Retry-After` ends the run, which can go on later."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """Which model answers, where, how hard to try, and what it may cost.
-
-    The address and key come from the environment (OPENAI_BASE_URL, OPENAI_API_KEY) where `url` is None; the key never from elsewhere.
-    """
-
-    model: str
-    url: str | None = None
-    parallel: int = 8  # requests at a time
-    attempts: int = 7  # a request, with pauses that double
-    timeout: float = 60.0  # seconds a request
-    max_tokens: int = 512  # an answer
-    price: tuple[float, float] = (0.0, 0.0)  # of a million tokens, in and out
-    max_requests: int | None = None  # of this run, failed ones included
-    max_cost: float | None = None  # of this run, in the unit of `price`
-
-    def __post_init__(self) -> None:
-        """Raise SettingsError where a value is out of range."""
-        for name in ("parallel", "attempts", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if self.max_cost is not None and not sum(self.price) > 0:
-            raise SettingsError(
-                f"a budget of {self.max_cost} needs the price of a million tokens, in and out"
-            )
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model wrote, why it stopped ("stop", or "length" where it was cut off), and the tokens in and out."""
-
-    text: str
-    finish: str
-    tokens_in: int
-    tokens_out: int
-
-
-class Answers:
-    """Answers on disk by key. Several threads and processes may use the file at once."""
-
-    def __init__(self, path: str | Path) -> None:
-        """Open or make the file. Raises ServerError where it is no such file or cannot be written to."""
-        self.path, self._lock = Path(path), threading.Lock()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
-            raise ServerError(
-                f"{self.path}: cannot be made or opened ({error}); choose another place for the answers"
-            ) from error
-        columns = "key TEXT PRIMARY KEY, text TEXT, finish TEXT, tokens_in INTEGER, tokens_out INTEGER"
-        self._run(f"CREATE TABLE IF NOT EXISTS answers ({columns})")
-
-    def _run(self, statement: str, values: Sequence = ()) -> list[tuple]:
-        try:
-            with self._lock, self._file:
-                return self._file.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise ServerError(
-                f"{self.path}: answers cannot be kept here ({error}); make room, or move the file away"
-            ) from error
-
-    def get(self, key: str) -> Answer | None:
-        """The answer kept under a key."""
-        rows = self._run("SELECT text, finish, tokens_in, tokens_out FROM answers WHERE key = ?", (key,))
-        return Answer(*rows[0]) if rows else None
-
-    def put(self, key: str, answer: Answer) -> Answer:
-        """Keep an answer and return it; where another process was first, return that one's."""
-        self._run("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", (key, *astuple(answer)))
-        return self.get(key)
-
-    def __len__(self) -> int:
-        return self._run("SELECT COUNT(*) FROM answers")[0][0]
+MAX_TOKENS = 512
+"""Of an answer."""
+RETRIES = 6
+"""Of a request that fails with 408, 409, 429, 5xx or a lost connection; openai waits longer each time."""
 
 
 class Chat:
-    """A conversation partner that remembers what it was asked. Counts requests, answers from disk, tokens and cost of this run."""
+    """A language model with a store of its answers, and counts of requests, tokens and cost."""
 
-    def __init__(self, service: Service, answers: Answers) -> None:
-        """Connect lazily. Raises SettingsError where the extra `rewriting` or both address and key are missing."""
-        try:
-            import openai
-        except ImportError:
-            raise SettingsError(
-                "asking a language model needs the openai client: pip install -e '.[rewriting]'"
-            ) from None
-        key, url = os.environ.get("OPENAI_API_KEY"), service.url or os.environ.get("OPENAI_BASE_URL")
-        if not key and not url:
-            raise SettingsError(
-                "no language model to ask: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own"
-            )
-        # a server of one's own needs no key, but the client insists on one
-        self._client = openai.OpenAI(
-            api_key=key or "none", base_url=url, timeout=service.timeout, max_retries=0
-        )
-        self.service, self.answers = service, answers
-        self.requests = self.cached = self.tokens_in = self.tokens_out = 0
-        self.cost = self._pending = 0.0
-        self._lock, self._stop = threading.Lock(), threading.Event()
+    def __init__(
+        self,
+        model: str,
+        path: str | Path,
+        *,
+        price: tuple[float, float] = (0.0, 0.0),
+        max_cost: float | None = None,
+        parallel: int = 8,
+    ) -> None:
+        """Prepare the client; OPENAI_BASE_URL and OPENAI_API_KEY are its address and key.
 
-    def ask(self, messages: Sequence[dict[str, str]], seed: int | None = None) -> Answer:
-        """Answer a conversation: from disk where it was asked before, else by the server.
+        Args:
+            model: its name at the server.
+            path: SQLite file of answers.
+            price: of a million tokens, in and out.
+            max_cost: no request is sent once the cost of this run has reached it; those under way still end.
+            parallel: requests at a time.
 
         Raises:
-            ServerError: the server cannot be reached, refuses, or answers with nonsense after all attempts; or the budget is spent.
+            SettingsError: the extra `rewriting`, the address and key, or the price for a budget is missing.
+            ServerError: the file cannot be made, or is no store of answers.
         """
-        body = {
-            "model": self.service.model,
-            "messages": list(messages),
-            "max_completion_tokens": self.service.max_tokens,
-        }
-        body |= {} if seed is None else {"seed": seed}
+        if openai is None:
+            raise SettingsError("a language model needs the openai client: pip install -e '.[rewriting]'")
+        key = os.environ.get("OPENAI_API_KEY")
+        if not key and not os.environ.get("OPENAI_BASE_URL"):
+            raise SettingsError(
+                "no language model: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own"
+            )
+        if max_cost is not None and not any(price):
+            raise SettingsError(f"a budget of {max_cost} needs the price of a million tokens, in and out")
+        # a server of one's own needs no key, but the client insists on one
+        self._client = openai.OpenAI(api_key=key or "none", timeout=60.0, max_retries=RETRIES)
+        self.model, self.price, self.max_cost, self.parallel = model, price, max_cost, parallel
+        self.requests, self.cached, self.tokens, self.cost = 0, 0, [0, 0], 0.0
+        self.path, self._lock = Path(path), threading.Lock()
+        self._query("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text TEXT, finish TEXT)")
+
+    def ask(self, messages: Sequence[dict[str, str]]) -> tuple[str, str]:
+        """Return the answer to a conversation, and why it ended: "stop", or "length" where it was cut off.
+
+        Raises:
+            ServerError: the server fails or refuses, or the budget is spent.
+        """
+        body = {"model": self.model, "messages": list(messages), "max_completion_tokens": MAX_TOKENS}
         key = fingerprint(body)
-        if kept := self.answers.get(key):
-            with self._lock:
-                self.cached += 1
-            return kept
-        return self.answers.put(key, self._request(body))
+        if stored := self._query("SELECT text, finish FROM answers WHERE key = ?", key):
+            self.cached += 1
+            return stored[0]
+        answer = self._request(body)
+        self._query("INSERT OR IGNORE INTO answers (key, text, finish) VALUES (?, ?, ?)", key, *answer)
+        return answer
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item], label: str) -> list[Result]:
-        """Apply a function that asks to each item, `parallel` at a time, showing progress, tokens and cost.
+        """Apply a function that asks to each item, `parallel` at a time; the first error ends it."""
+        with ThreadPoolExecutor(self.parallel) as pool:
+            return list(tqdm(pool.map(function, items), label, len(items), disable=not items))
 
-        The first error ends it: what is under way at the server is waited for and kept, the rest is not asked.
-        """
-        self._stop.clear()
-        failed: list[Exception] = []
-
-        def attempt(item: Item) -> Result:
-            try:
-                return function(item)
-            except Exception as error:
-                failed.append(error)
-                self._stop.set()  # at once, before this thread takes up another item
-                raise
-
-        with (
-            ThreadPoolExecutor(self.service.parallel) as pool,
-            tqdm(total=len(items), desc=label, disable=not items) as bar,
-        ):
-            futures = [pool.submit(attempt, item) for item in items]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    bar.set_postfix_str(self.spent(), refresh=False)
-                    bar.update()
-            except BaseException as error:
-                self._stop.set()
-                pool.shutdown(cancel_futures=True)
-                if isinstance(error, Exception):
-                    raise failed[0] from error.__cause__  # the others were only stopped by it
-                raise
-        return [future.result() for future in futures]
-
-    def spent(self) -> str:
-        """Tokens and cost so far, in words."""
-        return f"{self.tokens_in + self.tokens_out} tokens" + (
-            f", cost {self.cost:.4f}" if sum(self.service.price) else ""
-        )
-
-    # -------------------------------------------------------------------------------------------------------- requests
-
-    def _request(self, body: dict) -> Answer:
-        import openai
-
-        for attempt in range(self.service.attempts):
-            dearest = self._reserve(body)
-            paid = dearest  # what was asked may be charged for, whatever becomes of the answer
-            try:
-                answer = _read(self._client.chat.completions.create(**body))
-                if answer.tokens_in + answer.tokens_out:  # some servers do not count
-                    paid = self._price(answer.tokens_in, answer.tokens_out)
-                with self._lock:
-                    self.tokens_in += answer.tokens_in
-                    self.tokens_out += answer.tokens_out
-                return answer
-            except openai.APIStatusError as error:
-                paid = 0.0
-                if (
-                    error.status_code not in (408, 409, 429)
-                    and error.status_code < 500
-                    or error.code == "insufficient_quota"
-                ):
-                    raise ServerError(
-                        f"{self._client.base_url}: refuses ({error}); check the address, key, model and account"
-                    ) from error
-                problem = error
-            except (
-                openai.APIConnectionError,
-                openai.APIResponseValidationError,
-                ValueError,
-            ) as error:  # time-outs too; not JSON
-                problem = error
-            finally:
-                self._settle(dearest, paid)
-            if attempt + 1 < self.service.attempts:
-                self._stop.wait(_pause(problem, attempt))
-        raise ServerError(
-            f"{self._client.base_url}: {self.service.attempts} attempts failed, the last with {problem!r}; {self._resume()}"
-        ) from problem
-
-    def _reserve(self, body: dict) -> float:
-        """Count a request that is about to start, and hold back the most that it can cost: a token has at least one byte."""
-        dearest = self._price(
-            sum(len(m["content"].encode()) + 16 for m in body["messages"]), self.service.max_tokens
-        )
-        limits, spent = self.service, None
-        with self._lock:
-            if self._stop.is_set():
-                raise ServerError(f"stopped; {self._resume()}")
-            if limits.max_requests is not None and self.requests >= limits.max_requests:
-                spent = f"{limits.max_requests} requests"
-            elif limits.max_cost is not None and self.cost + self._pending + dearest > limits.max_cost:
-                spent = f"{limits.max_cost} (cost so far {self.cost:.4f}; the next request could exceed it)"
-            else:
-                self.requests += 1
-                self._pending += dearest
-        if spent:
-            raise ServerError(f"the budget of {spent} is spent; {self._resume()}")
-        return dearest
-
-    def _settle(self, reserved: float, paid: float) -> None:
-        with self._lock:
-            self._pending -= reserved
-            self.cost += paid
-
-    def _price(self, tokens_in: int, tokens_out: int) -> float:
-        return (tokens_in * self.service.price[0] + tokens_out * self.service.price[1]) / 1e6
-
-    def _resume(self) -> str:
-        return (
-            f"no answer is lost, {len(self.answers)} are in {self.answers.path}: start again and it goes on"
-        )
-
-
-def _read(completion) -> Answer:
-    """Take what is needed from a completion. Raises ValueError where the server sent JSON of another form, or no JSON."""
-    try:
-        choice, usage = completion.choices[0], completion.usage
-        text = choice.message.content or ""
-        return Answer(
-            text,
-            choice.finish_reason or "stop",
-            *((usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)),
-        )
-    except (AttributeError, TypeError, IndexError) as error:
-        raise ValueError(f"not a chat completion: {str(completion)[:80]!r}") from error
-
-
-def _pause(problem: Exception, attempt: int) -> float:
-    """Seconds before the next attempt: what the server asks for, else doubled each time, with chance so that requests spread."""
-    headers = getattr(getattr(problem, "response", None), "headers", {})
-    wanted = _seconds(headers.get("retry-after", ""))
-    if wanted is None:
-        return min(30.0, 0.5 * 2**attempt) * random.uniform(0.5, 1.0)
-    if wanted > LONGEST_WAIT:
-        raise ServerError(
-            f"the server asks to wait for {wanted:.0f} s; start again then, and it goes on"
-        ) from problem
-    return wanted
-
-
-def _seconds(retry_after: str) -> float | None:
-    """Read a `Retry-After` header, seconds or an HTTP date; None where there is no valid one."""
-    try:
-        seconds = float(retry_after)
-    except ValueError:
+    def _request(self, body: dict) -> tuple[str, str]:
+        if self.max_cost is not None and self.cost >= self.max_cost:
+            raise ServerError(f"the budget of {self.max_cost} is spent; {self._advice()}")
         try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+            completion = self._client.chat.completions.create(**body)
+            choice, usage = completion.choices[0], completion.usage
+            answer = choice.message.content or "", choice.finish_reason or "stop"
+        except (openai.OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
+            place = self._client.base_url
+            advice = f"check address, key and account, {self._advice()}"
+            raise ServerError(f"{place}: no answer ({error}); {advice}") from error
+        if usage is None and self.max_cost is not None:
+            raise ServerError(f"{self._client.base_url}: reports no usage, so a budget cannot be kept")
+        tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        with self._lock:
+            self.requests += 1
+            self.tokens = [before + new for before, new in zip(self.tokens, tokens, strict=True)]
+            self.cost += sum(n * price for n, price in zip(tokens, self.price, strict=True)) / 1e6
+        return answer
+
+    def _query(self, statement: str, *values: str) -> list[tuple]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=60)) as store, store:
+                return store.execute(statement, values).fetchall()
+        except (OSError, sqlite3.Error) as error:
+            raise ServerError(
+                f"{self.path}: cannot store answers here ({error}); choose another place"
+            ) from error
+
+    def _advice(self) -> str:
+        return f"then start again: answers are stored in {self.path}, and only the missing ones are requested"

@@ -17,8 +17,7 @@ import datasets
 
 from ...data.pairs import build_pairs, save_pairs
 from ...data.pairs_json import read_json, split_by_image
-from ...data.rewriting.captions import rewrite
-from ...data.rewriting.chat import Answers, Chat, Service
+from ...data.rewriting import Chat, rewrite
 from ...data.table import read_table
 from ...errors import SettingsError, TableError
 from ...expvqa import load
@@ -69,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the pairs and print how many there are in each split."""
-    output, report = Path(options.output), ""
+    output, report = Path(options.output), None
     if output.exists():
         raise SettingsError(f"{output}: exists already; remove it, or give another folder with --output")
     chat = (
@@ -89,8 +88,8 @@ def run(options: argparse.Namespace) -> None:
         shutil.rmtree(folder)
     for split, rows in pairs.items():
         print(f"{split}: {len(rows)} pairs")
-    if report:
-        print(report)
+    if report is not None:
+        print(report.to_string())
     print(f"{output}: read it with datasets.load_from_disk")
 
 
@@ -129,5 +128,5 @@ def _chat(options: argparse.Namespace, output: Path) -> Chat:
     model = options.llm_model or os.environ.get("EXPVQA_LLM_MODEL")
     if not model:
         raise SettingsError("--rewrite needs the name of a language model: --llm-model, or EXPVQA_LLM_MODEL")
-    service = Service(model, price=tuple(options.price or (0.0, 0.0)), max_cost=options.budget)
-    return Chat(service, Answers(output.with_name(f"{output.name}-answers.sqlite")))
+    store = output.with_name(f"{output.name}-answers.sqlite")
+    return Chat(model, store, price=tuple(options.price or (0.0, 0.0)), max_cost=options.budget)
