@@ -1,157 +1,107 @@
-"""Run the numbered notebooks in order with papermill, and gather them in one HTML page (report.py).
+"""Run the numbered notebooks in order with papermill, and gather them in one HTML page (`report`)."""
 
-Executed notebooks stay in `<output>/<profile>/notebooks/`, so that a run which stopped can resume from the notebook that failed.
-"""
-
-from __future__ import annotations
-
-import contextlib
-import csv
 import os
+import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+from nbclient.exceptions import DeadKernelError
 
 from ..errors import ExpVQAError, SettingsError
 from ..files import atomic
 from .checkout import repository_root
+from .report import write_figures_page, write_report
+from .run import Run
 
-ABLATIONS = "09_ablations"  # the notebook of profiles with ablations
-PARAMETERS = (
-    "profile",
-    "data_root",
-    "base",
-    "output",
-    "figures_dir",
-)  # of every numbered notebook, all strings
+ABLATIONS = "11_ablations"
+"""The notebook of the profiles with ablations."""
+
+PARAMETERS = ("profile", "data_root", "base", "output", "figures_dir")
+"""Names in the parameters cell of each numbered notebook; all are strings."""
 
 
 def reproduce(
     profile: str = "quick",
     *,
-    data_root: str | None = None,
-    base: str | None = None,
-    start: str | None = None,
-    output: str | Path = "runs",
+    data_root: str = "",
+    base: str = "",
+    output: str | Path = "",
     figures: str | Path = "",
-    notebooks: str | Path | None = None,
-    only: Sequence[str] | None = None,
+    start: str = "",
+    notebooks: str | Path = "",
 ) -> Path:
-    """Run the notebooks `NN_*.ipynb` and return the path of the HTML report.
-
-    Everything that can be checked is checked before the first notebook starts. Paths may be relative to the working folder.
+    """Run the notebooks `NN_*.ipynb` and write the report and the page of figures.
 
     Args:
-        profile: name of a profile (`profiles.py`).
-        data_root: folder with the licensed data sets, for the profiles that need them.
-        base: model folder or hub name to start from; default: the profile's own.
-        start: two-digit number of the notebook to start with; the ones before it are kept as an earlier run left them.
-        output: folder for runs: `<output>/<profile>/` takes the notebooks, report.html, timings.csv and what the notebooks keep.
+        profile: name of a profile (`profiles.PROFILES`).
+        data_root: folder of the data sets, for a profile that reads them.
+        base: model folder or hub name to start from; default: the profile's.
+        output: folder of all runs; default: `runs/` of the checkout. Executed notebooks stay in
+            `<output>/<profile>/notebooks`, so that a run can resume.
         figures: folder for figures and tables; default: that of `Run`.
-        notebooks: folder of the notebooks; default: `notebooks/` of the repository.
-        only: two-digit numbers of the notebooks to run; default: all.
+        start: number of the notebook to start with; the ones before are kept as an earlier run left them.
+        notebooks: folder of the notebooks; default: that of the checkout.
+
+    Returns:
+        The path of the HTML report.
 
     Raises:
-        SettingsError: the profile, the start, a number or a notebook's parameters are not what they must be.
-        ExpVQAError: a folder is missing or cannot be written to, or a notebook failed; the message says how to resume.
+        SettingsError: there is no such profile, or it has no such notebook.
+        ExpVQAError: a folder cannot be written to, or a notebook failed; the message says how to resume.
     """
-    from . import profiles
-    from .report import write_report
-
-    has_ablations = profiles.with_data(profile, data_root).ablations
-    folder = Path(notebooks).resolve() if notebooks else _notebooks_folder()
-    known = [path for path in find_notebooks(folder) if has_ablations or path.stem != ABLATIONS]
-    if not has_ablations and ABLATIONS[:2] in {number.zfill(2) for number in (start or "", *(only or []))}:
-        have = ", ".join(name for name, other in profiles.PROFILES.items() if other.ablations)
-        raise SettingsError(
-            f"notebook {ABLATIONS} is not part of profile {profile!r}, which has no ablations; {have} have them"
-        )
-    chosen = _choose(known, start, only)
-    for path in chosen:
-        _check_parameters(path)
-    run_dir = Path(output).resolve() / profile
-    executed = run_dir / "notebooks"
-    figures = str(Path(figures).resolve()) if figures else ""
-    for place in filter(None, (executed, figures)):
-        _check_writable(Path(place))
-    values = {
-        "profile": profile,
-        "data_root": str(Path(data_root).resolve()) if data_root else "",
-        "base": str(Path(base).resolve()) if base and Path(base).is_dir() else base or "",
-        "output": str(run_dir.parent),
-        "figures_dir": figures,
-    }
-    with _running_interpreter_as_kernel():
-        for position, path in enumerate(chosen, start=1):
-            _execute(path, executed / path.name, values, f"[{position}/{len(chosen)}] {path.stem}")
-
-    done = [executed / path.name for path in known if (executed / path.name).is_file()]
-    _write_timings(run_dir / "timings.csv", done)
-    return write_report(run_dir / "report.html", done, profile=profile, source=folder)
-
-
-def _notebooks_folder() -> Path:
-    """Return `notebooks/` of the checkout.
-
-    Raises:
-        ExpVQAError: the package is installed without its checkout.
-    """
-    if root := repository_root():
-        return root / "notebooks"
-    raise ExpVQAError(
-        f"{Path(__file__).parent}: no folder above holds notebooks/ and pyproject.toml; the notebooks belong to "
-        "the repository, not to the installed package: clone it and install with pip install -e ."
+    data_root, output, figures = (
+        str(Path(folder).resolve()) if folder else "" for folder in (data_root, output, figures)
     )
+    base = str(Path(base).resolve()) if base and Path(base).is_dir() else base
+    values = dict(zip(PARAMETERS, (profile, data_root, base, output, figures), strict=True))
+    run = Run(**values)
+    paths = [path for path in find_notebooks(notebooks) if run.profile.ablations or path.stem != ABLATIONS]
+    chosen = _choose(paths, start, profile)
+    executed = run.folder / "notebooks"
+    for folder in (executed, run.figures_dir):
+        _check_writable(folder)
+    # the kernel `python3` is this interpreter's, whatever the user has installed
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    for position, path in enumerate(chosen, start=1):
+        _execute(path, executed / path.name, values, f"[{position}/{len(chosen)}] {path.stem}")
+        run.record(path.stem)
+
+    ran = [executed / path.name for path in paths if (executed / path.name).is_file()]
+    done = {path.stem: nbformat.read(path, 4) for path in ran}
+    seconds = {name: round(notebook.metadata.papermill.duration, 1) for name, notebook in done.items()}
+    pd.Series(seconds, name="seconds").rename_axis("notebook").to_csv(run.folder / "timings.csv")
+    write_figures_page(run.figures_dir)
+    return write_report(run.folder / "report.html", done, run, paths[0].parent)
 
 
-def find_notebooks(folder: Path) -> list[Path]:
-    """Return the numbered notebooks `NN_*.ipynb` of `folder` in order.
+def find_notebooks(folder: str | Path = "") -> list[Path]:
+    """Return the notebooks `NN_*.ipynb` of a folder (default: `notebooks/` of the checkout) in order.
 
     Raises:
         ExpVQAError: there is none.
     """
-    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    if not found:
+    folder = Path(folder or (repository_root() or Path.cwd()) / "notebooks").resolve()
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
         raise ExpVQAError(
-            f"{folder}: no numbered notebooks (NN_name.ipynb) here; run this in a complete checkout"
+            f"{folder}: no numbered notebooks (NN_name.ipynb); they belong to the repository, not to the "
+            "installed package: clone it and install with pip install -e ."
         )
-    return found
+    return paths
 
 
-def _choose(known: list[Path], start: str | None, only: Sequence[str] | None) -> list[Path]:
-    """Return those of the `known` notebooks that `start` and `only` ask for."""
-    numbers = {path.name[:2] for path in known}
-    for number in (*([start] if start else []), *(only or [])):
-        if number.zfill(2) not in numbers:
-            raise SettingsError(
-                f"notebook {number!r} is unknown; known are {', '.join(path.stem for path in known)}"
-            )
-    wanted = {number.zfill(2) for number in only} if only else numbers
-    chosen = [path for path in known if path.name[:2] in wanted and path.name[:2] >= (start or "00").zfill(2)]
-    if not chosen:
-        raise SettingsError(f"nothing to run: {', '.join(sorted(wanted))} all come before the start {start}")
-    return chosen
-
-
-def _check_parameters(path: Path) -> None:
-    """Hold a notebook's parameters cell to PARAMETERS: papermill itself only warns about names that it does not know."""
-    import papermill
-
-    try:
-        found = set(papermill.inspect_notebook(path))
-    except (
-        Exception
-    ) as error:  # papermill, nbformat and JSON each raise their own for a file that is no good notebook
-        raise ExpVQAError(
-            f"{path}: cannot be read as a notebook ({type(error).__name__}: {error})"
-        ) from error
-    if found != set(PARAMETERS):
-        raise SettingsError(
-            f"{path}: the cell tagged 'parameters' defines {', '.join(sorted(found)) or 'nothing'}; "
-            f"expected exactly {', '.join(PARAMETERS)}"
-        )
+def _choose(paths: list[Path], start: str, profile: str) -> list[Path]:
+    """Return the notebooks from number `start` on."""
+    number = start.zfill(2) if start else ""
+    if number and number not in {path.name[:2] for path in paths}:
+        names = ", ".join(path.stem for path in paths)
+        raise SettingsError(f"profile {profile!r} has no notebook {start!r}; it has {names}")
+    return [path for path in paths if path.name[:2] >= number]
 
 
 def _check_writable(folder: Path) -> None:
@@ -162,43 +112,12 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ExpVQAError(
-            f"{folder}: cannot be written to ({error.strerror}); choose a writable folder"
+            f"{folder}: cannot be written to ({error.strerror}); choose another folder"
         ) from error
 
 
-@contextlib.contextmanager
-def _running_interpreter_as_kernel() -> Iterator[None]:
-    """Make the kernel `python3` this interpreter with this package, whatever kernels the user has; nothing stays registered."""
-    from ipykernel.kernelspec import write_kernel_spec
-
-    package_root = str(Path(__file__).resolve().parents[2])
-    python_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-    before = os.environ.get("JUPYTER_PATH")
-    with tempfile.TemporaryDirectory(prefix="expvqa-kernel-") as folder:
-        (Path(folder) / "kernels").mkdir()
-        write_kernel_spec(
-            Path(folder) / "kernels" / "python3",
-            overrides={"env": {"PYTHONPATH": python_path}},
-            extra_arguments=[
-                "--log-level=CRITICAL"
-            ],  # its own notes (TCP on the loopback, interrupts) would break the progress lines
-        )
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(
-            filter(None, [folder, before])
-        )  # comes before all other places
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = before
-
-
 def _execute(source: Path, target: Path, values: dict[str, str], label: str) -> None:
-    """Run one notebook into `target`, showing progress; a failed one is kept beside it as `NN_name.failed.ipynb`."""
-    import papermill
-
+    """Run one notebook into `target`, showing progress; a failed one becomes `NN_name.failed.ipynb`."""
     terminal = sys.stderr.isatty()
     if not terminal:
         print(label, "...", end=" ", flush=True)
@@ -214,49 +133,34 @@ def _execute(source: Path, target: Path, values: dict[str, str], label: str) -> 
                 kernel_name="python3",
                 cwd=source.parent,
                 progress_bar={"desc": label, "leave": False} if terminal else False,
+                extra_arguments=[
+                    "--log-level=CRITICAL"
+                ],  # the kernel's own notes would break the lines of progress
             )
         except Exception as error:  # a failing cell, a kernel that died or would not start
-            if not terminal:
-                print("failed", flush=True)
+            print("failed", flush=True)
             if temporary.is_file():
                 os.replace(temporary, failed)
-            raise _failure(source, failed, values["profile"], error) from error
+            raise _failure(source, failed, values, error) from error
     seconds = f"{time.monotonic() - began:.0f} s"
     print(f"{label} ... {seconds}" if terminal else seconds, flush=True)
 
 
-def _failure(source: Path, failed: Path, profile: str, error: Exception) -> ExpVQAError:
+def _failure(source: Path, failed: Path, values: dict[str, str], error: Exception) -> ExpVQAError:
     """Return the error that names the notebook, the cell, what happened and how to resume."""
-    import nbformat
-
-    cell = "before its first cell"
-    if failed.is_file():
-        code = [
-            c
-            for c in nbformat.read(failed, as_version=4).cells
-            if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])
-        ]
-        begun = [i for i, c in enumerate(code) if c.metadata.get("papermill", {}).get("start_time")]
-        if begun:
-            first_line = next((line for line in code[begun[-1]].source.splitlines() if line.strip()), "")
-            cell = f"in code cell {begun[-1] + 1} (`{first_line}`)"
-    name = getattr(error, "ename", type(error).__name__)
-    value = str(getattr(error, "evalue", error)).strip()
-    hint = "; the kernel died, most often because memory ran out" if name == "DeadKernelError" else ""
-    kept = f"The notebook as far as it came: {failed}. " if failed.is_file() else ""
+    reason = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}".strip()
+    if isinstance(error, DeadKernelError):
+        reason += "; most often memory ran out"
+    cells = nbformat.read(failed, 4).cells if failed.is_file() else []
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    begun = [cell.source.strip() for cell in code if cell.metadata.get("papermill", {}).get("start_time")]
+    cell = f"In [{len(begun)}] (`{begun[-1].splitlines()[0]}`)" if begun else "its start"
+    options = [
+        f"--{name.removesuffix('_dir').replace('_', '-')} {shlex.quote(value)}"
+        for name, value in values.items()
+        if value
+    ]
     return ExpVQAError(
-        f"{source.name} failed {cell}: {name}: {value}{hint}. {kept}Resume with ./run_all.sh --profile {profile} --from {source.name[:2]}"
+        f"{source.name} failed at {cell}: {reason}. The notebook as far as it came: {failed}. "
+        f"Resume with ./run_all.sh {' '.join(options)} --from {source.name[:2]}"
     )
-
-
-def _write_timings(path: Path, notebooks: list[Path]) -> None:
-    """Write one row an executed notebook: its name and how many seconds it ran."""
-    import nbformat
-
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["notebook", "seconds"])
-        for notebook in notebooks:
-            rows.writerow(
-                [notebook.stem, round(nbformat.read(notebook, as_version=4).metadata.papermill.duration, 1)]
-            )

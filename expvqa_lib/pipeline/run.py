@@ -66,7 +66,7 @@ class Run:
         root = repository_root() or Path.cwd()
         runs = Path(output).resolve() if output else root / "runs"
         figures = root / "figures" if profile in COMMITTED else runs / profile / "figures"
-        self.store = runs / "store"
+        self.folder, self.store = runs / profile, runs / "store"
         self.figures_dir = Path(figures_dir).resolve() if figures_dir else figures
         self.data_root, self.base = data_root, base or self.profile.base
 
@@ -282,16 +282,21 @@ class Run:
 
     def save_table(self, table: pd.DataFrame, name: str) -> Path:
         """Write a table to `figures_dir/<name>.csv`, and what made it to its row of `figures_dir/runs.csv`."""
-        path, record = self.figures_dir / f"{name}.csv", self.figures_dir / "runs.csv"
+        path = self.figures_dir / f"{name}.csv"
         with atomic(path) as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")
+        self.record(name)
+        return path
+
+    def record(self, name: str) -> None:
+        """Write what makes a table, or the pictures of a notebook, to its row of `figures_dir/runs.csv`."""
+        record = self.figures_dir / "runs.csv"
         rows = pd.DataFrame([{"table": name, **self.identity()}])
         if record.exists():
             others = pd.read_csv(record, dtype=str, keep_default_na=False)
             rows = pd.concat([others[others["table"] != name], rows]).sort_values("table")
         with atomic(record) as temporary:
             rows.to_csv(temporary, index=False)
-        return path
 
     def identity(self) -> dict[str, object]:
         """What makes the results: profile, seed, code, versions, machine, data and base."""

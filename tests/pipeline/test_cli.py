@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from expvqa_lib.errors import SettingsError
 from expvqa_lib.expvqa import ExpVQA, load
 from expvqa_lib.pipeline.cli import COMMANDS, main
 from expvqa_lib.pipeline.run import Run
@@ -142,7 +143,7 @@ def test_the_output_of_a_run_is_relative_to_the_working_folder(tmp_path, monkeyp
     )  # below the checkout, to which a notebook's default folder is relative
     monkeypatch.chdir(folder)
     assert main(["train", "--output", "mine"]) == 0
-    assert opened[0].run_dir == folder / "mine"
+    assert opened[0].store.parent == folder / "mine"
 
 
 def test_a_model_folder_given_as_a_dot_has_the_name_of_the_folder(start, monkeypatch):
@@ -155,15 +156,14 @@ def test_a_model_folder_given_as_a_dot_has_the_name_of_the_folder(start, monkeyp
 
 def test_evaluating_one_model_of_a_run_asks_no_other(monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(Run, "model", lambda run, name: asked.append(name))
-    monkeypatch.setattr(Run, "au_detection", lambda run, model, name: asked.append(name) or Table())
-    assert main(["evaluate", "--model", "exp_vqa_fz"]) == 0
-    assert asked == ["exp_vqa_fz", "exp_vqa_fz"]
 
+    def scores(run, name, *_):
+        asked.append(name)
+        raise SettingsError("far enough")
 
-class Table:
-    def to_string(self, index: bool) -> str:
-        return "a table"
+    monkeypatch.setattr(Run, "scores", scores)
+    assert main(["evaluate", "--model", "exp_vqa_fz"]) == 1
+    assert asked == ["exp_vqa_fz"]
 
 
 def test_ask_answers_on_standard_output_and_keeps_the_notice_off_it(tmp_path):

@@ -1,29 +1,33 @@
-"""The papermill runner, on tiny real notebooks with a real kernel."""
+"""The papermill runner and the report, on tiny real notebooks with a real kernel."""
 
-import csv
+import json
+import shutil
 import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
+from nbformat import v4
 
 from expvqa_lib.errors import ExpVQAError, SettingsError
-from expvqa_lib.pipeline.reproduce import find_notebooks, repository_root, reproduce
+from expvqa_lib.pipeline.report import ASSETS, write_figures_page
+from expvqa_lib.pipeline.reproduce import PARAMETERS, find_notebooks, reproduce
 
-DEFAULTS = (
-    "profile = 'quick'\ndata_root = ''\nbase = ''\nrun_dir = '../runs/quick'\nfigures_dir = '../figures'"
-)
+FIGURES = Path(__file__).resolve().parents[2] / "figures"
+DEFAULTS = "\n".join(f"{name} = ''" for name in PARAMETERS)
+BADGE = "[![Open in Colab](https://colab.research.google.com/badge.svg)](https://colab.research.google.com/x)"
 
 
-def write_notebook(folder: Path, name: str, *sources: str, parameters: str = DEFAULTS) -> None:
-    v4 = nbformat.v4
+def write_notebook(folder: Path, name: str, *sources: str) -> None:
     cells = [
-        v4.new_markdown_cell(f"# Story of {name}"),
-        v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        v4.new_markdown_cell(f"{BADGE}\n\n# Story of {name}\n\n![a face](face.png)"),
+        v4.new_code_cell(DEFAULTS, metadata={"tags": ["parameters"]}),
+        *map(v4.new_code_cell, sources),
     ]
-    cells += [v4.new_code_cell(source) for source in sources]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     folder.mkdir(exist_ok=True)
+    (folder / "face.png").write_bytes((FIGURES / "calibration.png").read_bytes())
     nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
 
 
@@ -38,83 +42,68 @@ def test_a_failed_run_names_the_cell_and_resumes_into_one_report(places, tmp_pat
     write_notebook(
         folder,
         "01_first",
-        "import sys, pathlib, expvqa_lib\nprint(sys.executable, 'in', pathlib.Path.cwd().name)",
-        "(pathlib.Path(figures_dir) / 'count.txt').open('a').write('x'); print('FIRST', profile, repr(data_root), run_dir)",
+        "# Where it runs\nimport sys, pathlib\nprint(sys.executable, 'in', pathlib.Path.cwd().name)",
+        "(pathlib.Path(figures_dir) / 'count.txt').open('a').write('x')\nprint('FIRST', profile, output)",
         "import ipywidgets\nipywidgets.IntSlider()",
+        "import pandas\npandas.DataFrame({'a': [1]})",
     )
     write_notebook(folder, "02_second", "value = 1", "\nraise ValueError('no such face')")
     write_notebook(folder, "walkthrough", "raise SystemError('must not run')")
-
     with pytest.raises(ExpVQAError) as caught:
         reproduce(**places)
-    message = str(caught.value)
     failed = run / "notebooks" / "02_second.failed.ipynb"
-    for part in (
-        "02_second.ipynb",
-        "code cell 3",
-        "raise ValueError",
-        "ValueError: no such face",
-        str(failed),
-        "--from 02",
-    ):
-        assert part in message
+    for part in ("02_second.ipynb", "In [4] (`raise ValueError", "ValueError: no such face", str(failed)):
+        assert part in str(caught.value)
     assert "no such face" in failed.read_text()
     assert not (run / "report.html").exists()
 
     write_notebook(folder, "02_second", "print('SECOND')")
     capsys.readouterr()
-    report = reproduce(**places, start="02")
+    report = reproduce(**places, start="2")
     assert "[1/1] 02_second ..." in capsys.readouterr().out
     assert report == run / "report.html"
     page = report.read_text()
-    for part in (
-        f"FIRST quick '' {run}",
-        "SECOND",
-        'href="#01_first"',
-        'id="02_second"',
-        "Story of 01_first",
-    ):
+    for part in (f"FIRST quick {tmp_path / 'runs'}", "SECOND", 'href="#01_first"', 'id="02_second"'):
         assert part in page
     assert f"{sys.executable} in notebooks" in page
-    assert "<script" not in page and 'src="http' not in page
-    assert page.count("<html") == 1
+    assert "<summary>Where it runs</summary>" in page and "<summary>print" in page
+    assert "<script" not in page and 'src="http' not in page and "badge" not in page
+    assert "IntSlider(value=" not in page
+    assert page.count("<html") == 1 and page.count('src="data:image/png') == 2
     assert (tmp_path / "figures" / "count.txt").read_text() == "x", "the first notebook ran twice"
-    assert sorted(path.name for path in (run / "notebooks").iterdir()) == [
-        "01_first.ipynb",
-        "02_second.ipynb",
-    ]
-    rows = list(csv.DictReader((run / "timings.csv").open()))
-    assert [row["notebook"] for row in rows] == ["01_first", "02_second"]
-    assert all(float(row["seconds"]) > 0 for row in rows)
+    assert {path.name for path in (run / "notebooks").iterdir()} == {"01_first.ipynb", "02_second.ipynb"}
+    timings = pd.read_csv(run / "timings.csv", index_col="notebook")["seconds"]
+    assert list(timings.index) == ["01_first", "02_second"] and (timings > 0).all()
+    made = pd.read_csv(tmp_path / "figures" / "runs.csv")
+    assert list(made["table"]) == ["01_first", "02_second"] and set(made["profile"]) == {"quick"}
+
+
+def test_the_hint_to_resume_keeps_every_option(places, tmp_path):
+    (tmp_path / "my data").mkdir()
+    write_notebook(places["notebooks"], "01_first", "1 / 0")
+    options = {"data_root": str(tmp_path / "my data"), "base": "Salesforce/some-model"}
+    with pytest.raises(ExpVQAError) as caught:
+        reproduce("paper", **places, **options)
+    command = str(caught.value).partition("./run_all.sh ")[2]
+    assert command == (
+        f"--profile paper --data-root '{tmp_path / 'my data'}' --base Salesforce/some-model "
+        f"--output {places['output']} --figures {places['figures']} --from 01"
+    )
 
 
 def test_a_kernel_that_dies_is_reported_with_its_cell(places):
     write_notebook(places["notebooks"], "01_first", "import os", "os._exit(9)")
-    with pytest.raises(ExpVQAError, match=r"code cell 3 \(`os\._exit\(9\)`\).*DeadKernelError.*memory"):
+    with pytest.raises(ExpVQAError, match=r"In \[4\] \(`os\._exit\(9\)`\).*DeadKernelError.*memory"):
         reproduce(**places)
 
 
-def test_only_the_chosen_notebooks_run(places, tmp_path):
-    for name in ("01_first", "02_second"):
-        write_notebook(places["notebooks"], name, "print('ran')")
-    reproduce(**places, only=["2"])
-    assert [path.name for path in (tmp_path / "runs/quick/notebooks").iterdir()] == ["02_second.ipynb"]
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [DEFAULTS.replace("run_dir", "run_folder"), DEFAULTS + "\nextra = 1"],
-    ids=["misspelt", "one too many"],
-)
-def test_parameter_names_are_checked_before_anything_runs(places, parameters):
-    write_notebook(places["notebooks"], "01_first", "open('ran', 'w')")
-    write_notebook(places["notebooks"], "02_second", parameters=parameters)
-    with pytest.raises(
-        SettingsError,
-        match=r"02_second\.ipynb.*parameters.*expected exactly profile, data_root, base, run_dir",
-    ):
-        reproduce(**places)
-    assert not (places["notebooks"] / "ran").exists()
+def test_a_kernel_that_the_user_installed_under_the_same_name_is_not_taken(places, tmp_path, monkeypatch):
+    spec = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": ["false"], "display_name": "Another", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    write_notebook(places["notebooks"], "01_first", "print('ran')")
+    assert reproduce(**places).is_file()
 
 
 @pytest.mark.parametrize("place", ["output", "figures"])
@@ -126,38 +115,47 @@ def test_an_unwritable_folder_is_reported_before_anything_runs(places, tmp_path,
     assert not (places["notebooks"] / "ran").exists()
 
 
-def test_wrong_settings_name_what_is_known(places, tmp_path):
+def test_wrong_settings_name_what_there_is(places, tmp_path):
     write_notebook(places["notebooks"], "01_first")
-    with pytest.raises(SettingsError, match=r"'07' is unknown; known are 01_first"):
+    with pytest.raises(SettingsError, match=r"'07'.*01_first"):
         reproduce(**places, start="07")
     with pytest.raises(SettingsError, match="quick"):
         reproduce("quack", **places)
     with pytest.raises(SettingsError, match="nowhere.*no such folder"):
         reproduce("paper", **places, data_root=str(tmp_path / "nowhere"))
-    (places["notebooks"] / "02_broken.ipynb").write_text("{")
-    with pytest.raises(ExpVQAError, match=r"02_broken\.ipynb.*cannot be read"):
-        reproduce(**places)
-
-
-def test_the_ablations_belong_to_the_profiles_that_have_them(places):
-    for name in ("08_last", "09_ablations"):
-        write_notebook(places["notebooks"], name, "print('ran')")
-    reproduce(**places)
-    assert [path.name for path in (places["output"] / "quick/notebooks").iterdir()] == ["08_last.ipynb"]
-    reproduce("full", **places, start="9")
-    assert [path.name for path in (places["output"] / "full/notebooks").iterdir()] == ["09_ablations.ipynb"]
-    for asked in ({"only": ["9"]}, {"start": "09"}):
-        with pytest.raises(
-            SettingsError,
-            match="09_ablations is not part of profile 'quick', .*; smoke, full, paper-full have them",
-        ):
-            reproduce(**places, **asked)
-
-
-def test_a_folder_without_notebooks_is_an_error(tmp_path):
     with pytest.raises(ExpVQAError, match="no numbered notebooks"):
         find_notebooks(tmp_path)
 
 
-def test_repository_root_holds_the_notebooks():
-    assert (repository_root() / "run_all.sh").is_file()
+def test_the_ablations_belong_to_the_profiles_that_have_them(places):
+    for name in ("10_last", "11_ablations"):
+        write_notebook(places["notebooks"], name, "print('ran')")
+    reproduce(**places)
+    assert [path.name for path in (places["output"] / "quick/notebooks").iterdir()] == ["10_last.ipynb"]
+    reproduce("full", **places, start="11")
+    assert [path.name for path in (places["output"] / "full/notebooks").iterdir()] == ["11_ablations.ipynb"]
+    with pytest.raises(SettingsError, match="'quick' has no notebook '11'; it has 10_last"):
+        reproduce(**places, start="11")
+
+
+def test_every_committed_figure_has_a_caption():
+    captions = pd.read_csv(ASSETS / "captions.csv")
+    assert captions["name"].is_unique and captions.notna().all(axis=None)
+    figures = {path.name for path in FIGURES.iterdir() if path.suffix in (".png", ".csv")} - {"runs.csv"}
+    assert figures <= set(captions["name"])
+
+
+def test_the_page_of_figures_shows_each_with_its_caption_and_what_made_it(tmp_path):
+    for name in ("au_detection.png", "au_detection_table.csv", "au_detection_table.md", "au_detection.csv"):
+        shutil.copy(FIGURES / name, tmp_path)
+    rows = [("au_detection", "full", "abc1234"), ("04_au_detection", "quick", "def5678")]
+    pd.DataFrame(rows, columns=["table", "profile", "commit"]).to_csv(tmp_path / "runs.csv", index=False)
+    page = write_figures_page(tmp_path).read_text()
+    captions = pd.read_csv(ASSETS / "captions.csv").set_index("name")["caption"]
+    assert page.count("\n## ") == 1 and "## 04_au_detection" in page
+    for name in ("au_detection.png", "au_detection_table.csv", "au_detection.csv"):
+        assert page.count(f"]({name})") == 1 and captions[name] in page
+    assert (tmp_path / "au_detection_table.md").read_text().strip() in page
+    assert (
+        page.count("profile full, commit abc1234") == 2 and page.count("profile quick, commit def5678") == 1
+    )

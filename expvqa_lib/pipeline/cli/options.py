@@ -61,7 +61,7 @@ def model_name(model: str) -> str:
 
 
 def open_run(options: argparse.Namespace, output: str | None = None):
-    """Open the run that the options describe; `output`, the folder of runs, is relative to the working folder."""
+    """Open the run that the options describe, in the folder of runs `output`."""
     from ..run import Run
 
     return Run(options.profile, output or "", data_root=options.data_root, base=options.base)

@@ -12,10 +12,11 @@ from .options import add_profile_options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `expvqa reproduce`."""
     add_profile_options(parser)
-    parser.add_argument("--from", dest="start", metavar="NN", help="resume with notebook NN")
-    parser.add_argument("--output", default="runs", metavar="DIR", help="folder for runs (default: runs)")
+    parser.add_argument("--from", dest="start", default="", metavar="NN", help="resume with notebook NN")
+    parser.add_argument("--output", default="", metavar="DIR", help="folder for runs (default: runs)")
     parser.add_argument(
         "--figures",
+        default="",
         metavar="DIR",
         help="folder for figures and tables (default: figures for quick and full, else in the run)",
     )
@@ -31,6 +32,6 @@ def run(options: argparse.Namespace) -> None:
         base=options.base,
         start=options.start,
         output=options.output,
-        figures=options.figures or "",
+        figures=options.figures,
     )
     print(f"report: {report}")
