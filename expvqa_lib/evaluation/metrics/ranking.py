@@ -1,6 +1,7 @@
-"""Area under the ROC curve and average precision of many weighted resamples at once; the scores are sorted once.
+"""Area under the ROC curve and average precision of many weighted resamples; scores are sorted once.
 
-Labels y (0, 1, NaN) and scores p are [N]; where a row has `each` of them, one after the other, they are [N * each] and share its weight.
+Labels y (0, 1, NaN) and scores p are [N]; where a row has `each` of them, one after the other, they are [N *
+each] and share its weight.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def auc(y: np.ndarray, p: np.ndarray, each: int = 1) -> Weighted:
 
 
 def average_precision(y: np.ndarray, p: np.ndarray, each: int = 1) -> Weighted:
-    """Return the measure of the mean precision at each positive's score, as scikit-learn defines it; NaN without positives."""
+    """Return the measure of the average precision, as scikit-learn defines it; NaN without positives."""
     positives, negatives, below, _, first = _sorted(y, p, each)
 
     def measure(weights: np.ndarray) -> np.ndarray:
@@ -47,8 +48,8 @@ def average_precision(y: np.ndarray, p: np.ndarray, each: int = 1) -> Weighted:
 
 
 def _sorted(y: np.ndarray, p: np.ndarray, each: int) -> tuple[np.ndarray, ...]:
-    """Rows of the positives and negatives by rising score; of each positive, how many negatives are below it and up to it, and the
-    first positive of the same score."""
+    """Rows of the positives and of the negatives by rising score; of each positive, how many negatives are below it and
+    up to it, and the first positive of the same score."""
     positives, negatives = (
         rows[np.argsort(p[rows], kind="stable")] for rows in (np.flatnonzero(y == 1), np.flatnonzero(y == 0))
     )
