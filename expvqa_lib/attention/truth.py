@@ -16,8 +16,7 @@ from torch.nn.functional import max_pool2d
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from ..data.table import labelled_aus
-from ..evaluation.metrics.au import COLUMNS
-from ..evaluation.metrics.bootstrap import bootstrap, group_codes, mean_of_defined
+from ..evaluation.metrics import COLUMNS, bootstrap, group_codes, mean_of_defined
 from ..evaluation.tables import MAIN, NAMES, with_intervals
 from ..facs import ACTION_UNITS
 from ..questions import YES, ask_q3

@@ -22,7 +22,7 @@ from .detection import (
     detection_table,
     emotion_answer_table,
 )
-from .metrics.au import COLUMNS, paired_difference
+from .metrics import COLUMNS, paired_difference
 from .studies import probes
 from .tables import interval_texts
 

@@ -10,7 +10,7 @@ from ..data import au_labels
 from ..questions import answer_q1, answer_q2
 from . import published
 from .detection import bootstrap_settings, exchange_subjects
-from .metrics.captions import caption_scores, caption_table
+from .metrics import caption_scores, caption_table
 from .tables import MAIN, MODELS, NAMES, with_intervals
 
 REFERENCE_METRICS = {

@@ -10,10 +10,16 @@ import pandas as pd
 from ..errors import TableError
 from ..questions import read_emotion
 from ..training.recipe import VARIANTS
-from .metrics.au import ALL_METRICS, au_table, best_thresholds, paired_difference, prior_scores
-from .metrics.calibration import reliability_table
-from .metrics.captions import caption_aus
-from .metrics.emotion import emotion_table
+from .metrics import (
+    ALL_METRICS,
+    au_table,
+    best_thresholds,
+    caption_aus,
+    emotion_table,
+    paired_difference,
+    prior_scores,
+    reliability_table,
+)
 from .tables import MAIN, MODELS, au_columns
 
 TUNED_METRICS = ("f1", "balanced_accuracy", "precision", "recall")

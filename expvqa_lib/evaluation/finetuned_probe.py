@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from ..errors import TableError, TrainingError
-from .metrics.labels import label_array
+from .metrics import label_array
 from .probes import QUESTION, modules, pixels_of, pool
 
 Labels = pd.DataFrame | pd.Series

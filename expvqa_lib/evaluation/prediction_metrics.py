@@ -12,7 +12,7 @@ from ..errors import TableError
 from ..facs import EMOTIONS
 from ..questions import QUESTION_TYPES, read_emotion
 from .detection import au_answer_table, detection_table, emotion_answer_table, table_settings
-from .metrics.answers import answer_table, share_table, wide
+from .metrics import answer_table, share_table, wide
 from .predictions import mean_scores, questions_about, test_faces
 from .tables import au_columns
 

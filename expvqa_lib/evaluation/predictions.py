@@ -25,7 +25,7 @@ from ..model.answer import embed_images, generate, score_questions
 from ..model.processes import state
 from ..questions import QUESTION_TYPES, ask_q1, ask_q2, ask_q3
 from ..training.feature_cache import encoder_key
-from .metrics.answers import wide
+from .metrics import wide
 
 CHUNK = 256
 """Faces a part: a run that is killed loses at most the answers about so many."""

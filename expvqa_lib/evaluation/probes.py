@@ -23,7 +23,7 @@ from ..model.forward import encode_images, query_image
 from ..model.tokenize import encode
 from ..questions import ask_q1
 from ..training.feature_cache import FeatureCache, encoder_key
-from .metrics.labels import label_array
+from .metrics import label_array
 
 PARTS = ("encoder", "qformer")
 QUESTION = ask_q1()

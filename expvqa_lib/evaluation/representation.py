@@ -11,8 +11,7 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 from ..data.table import SPLITS
 from ..errors import SettingsError, TableError
 from .finetuned_probe import ProbeRecipe, finetuned_probe
-from .metrics.au import COLUMNS, au_table, paired_difference
-from .metrics.emotion import emotion_difference, emotion_table
+from .metrics import COLUMNS, au_table, emotion_difference, emotion_table, paired_difference
 from .probes import QUESTION, linear_probe, represent
 from .tables import NAMES, au_columns
 

@@ -11,7 +11,7 @@ from ..data import labelled_aus
 from ..errors import TableError
 from ..facs import ACTION_UNITS
 from ..training.recipe import VARIANTS
-from .metrics.au import ALL_METRICS
+from .metrics import ALL_METRICS
 
 MAIN = "exp_vqa"
 MODELS = ("base", *VARIANTS)

@@ -13,7 +13,7 @@ import pandas as pd
 from ..data import labelled_aus
 from ..facs import au_column
 from .detection import answered_aus, bootstrap_settings, table_settings, with_controls
-from .metrics.au import COLUMNS, au_table, paired_difference, prior_scores
+from .metrics import COLUMNS, au_table, paired_difference, prior_scores
 from .tables import MODELS, metric_name, with_intervals
 
 MODEL, SHUFFLED, NAMED = "exp_vqa_fz", "exp_vqa_fz_shuffled_images", "exp_vqa_fz_named"

@@ -28,7 +28,7 @@ from expvqa_lib.attention.truth import (
     widen,
 )
 from expvqa_lib.data.table import labelled_aus
-from expvqa_lib.evaluation.metrics.au import COLUMNS
+from expvqa_lib.evaluation.metrics import COLUMNS
 from expvqa_lib.evaluation.tables import MAIN
 from expvqa_lib.facs import ACTION_UNITS, BP4D_AUS
 from expvqa_lib.questions import ask_q3

@@ -10,7 +10,7 @@ import pytest
 
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.evaluation import zero_shot
-from expvqa_lib.evaluation.metrics.au import au_table
+from expvqa_lib.evaluation.metrics import au_table
 from expvqa_lib.pipeline import profiles
 from expvqa_lib.pipeline.profiles import Profile
 from expvqa_lib.pipeline.run import Run

@@ -2,7 +2,7 @@
 
 from .answers import answer_table, share_table, wide
 from .au import ALL_METRICS, au_table, best_thresholds, paired_difference, prior_scores, reliability_table
-from .bootstrap import COLUMNS, bootstrap_table
+from .bootstrap import COLUMNS, bootstrap, bootstrap_table, group_codes, mean_of_defined
 from .captions import caption_aus, caption_scores, caption_table
 from .emotion import emotion_difference, emotion_table
 from .hub import load
@@ -14,14 +14,17 @@ __all__ = [
     "answer_table",
     "au_table",
     "best_thresholds",
+    "bootstrap",
     "bootstrap_table",
     "caption_aus",
     "caption_scores",
     "caption_table",
     "emotion_difference",
     "emotion_table",
+    "group_codes",
     "label_array",
     "load",
+    "mean_of_defined",
     "paired_difference",
     "prior_scores",
     "reliability_table",

@@ -162,8 +162,8 @@ def _bin_of(p: np.ndarray) -> np.ndarray:
 
 
 def _gaps(y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Label minus score in the row's bin, 0 elsewhere [N, A, BINS]; summed over rows, made positive, summed over
-    bins and divided by the labelled rows it is the expected calibration error."""
+    """Label minus score in the row's bin, 0 elsewhere [N, A, BINS]: its absolute sums over rows, summed over
+    bins and divided by the labelled rows are the expected calibration error."""
     return np.where(_bin_of(p)[..., None] == np.arange(BINS), np.nan_to_num(y - p)[..., None], 0.0)
 
 

@@ -161,7 +161,7 @@ def caption_table(
 
 
 def caption_aus(captions: Iterable[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Read which AUs captions say are present: one row a caption, 1.0 or 0.0 in each of `columns` (`AU1` ...).
+    """Read which AUs captions say are present: a row a caption, 1.0 or 0.0 in each of `columns` (`AU1` ...).
 
     As scores for `au_table` they give the captions' precision and recall; there is nothing to rank by.
     """

@@ -47,7 +47,8 @@ def bleu_counts(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens
 def bleu(counts: np.ndarray, smooth: bool = False) -> np.ndarray:
     """Return BLEU-4 [...] in percent of summed `bleu_counts` [..., 2 ORDER + 2].
 
-    Papineni et al. 2002; `smooth` adds 1 to the counts of two words and more (Lin and Och 2004), without which most captions have 0.
+    Papineni et al. 2002; `smooth` adds 1 to the counts of two words and more (Lin and Och 2004), without
+    which most captions have 0.
     """
     more = (np.arange(ORDER) > 0) * float(smooth)
     hits, total = counts[..., :ORDER] + more, counts[..., ORDER : 2 * ORDER] + more
