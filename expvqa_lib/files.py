@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -77,26 +78,15 @@ def cached(path: str | Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
 
 
 def inside(root: str | Path, paths: Iterable[str]) -> list[str | None]:
-    """Resolve paths below `root`, links followed; None for each that leads out of it or is no path.
-
-    Hundreds of thousands in a second or so: a folder is resolved once, a file only where it is a link.
-    """
+    """Join paths to `root`; None for one that leads out of it. Links of folders are followed."""
     root = os.path.realpath(root)
-    prefix, folders = os.path.join(root, ""), {}
-    found: list[str | None] = []
+    resolve = functools.cache(os.path.realpath)
+    places = []
     for path in paths:
-        try:
-            name = path.rpartition("/")[2]
-            folder = path[: len(path) - len(name)]
-            if folder not in folders:
-                folders[folder] = os.path.join(os.path.realpath(os.path.join(root, folder)), "")
-            real = folders[folder] + name
-            if name in ("", ".", "..") or os.path.islink(real):
-                real = os.path.realpath(real)
-            found.append(real if (real.startswith(prefix) or real == root) and "\0" not in real else None)
-        except (AttributeError, ValueError):  # a number, or a character that no path has
-            found.append(None)
-    return found
+        folder, name = os.path.split(os.path.normpath(os.path.join(root, path)))
+        place = os.path.join(resolve(folder), name)
+        places.append(place if place.startswith(os.path.join(root, "")) else None)
+    return places
 
 
 def write_json(path: str | Path, value: object) -> None:

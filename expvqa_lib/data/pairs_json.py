@@ -1,15 +1,15 @@
-"""The authors' pair files as they are released: JSON lists of questions and answers about images below one folder."""
+"""The authors' pair files: JSON lists of questions and answers about images below one folder."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
+from types import NoneType
 
 import datasets
 import numpy as np
@@ -18,150 +18,110 @@ import pyarrow.compute as pc
 
 from ..errors import SettingsError, TableError
 from ..files import inside
-from ..questions import read_aus
-from .jsonlist import objects
+from ..questions import NO, YES, read_aus
 from .pairs import to_dataset
 
-LISTED = 10
-"""How many missing images are named."""
-
-_PART = 10_000  # rows whose images are looked for together
+_KEYS = {
+    "image": str,
+    "text_input": str,
+    "text_output": str,
+    "area": str | NoneType,
+    "image_id": str | int | NoneType,
+}
 _TYPE = re.compile(r"(?<![a-z0-9])(?:q|type[-_]?)([123])(?![0-9])", re.IGNORECASE)
-_AU = re.compile(r"\bAU[ _-]?0*(\d+)", re.IGNORECASE)
-_YES_NO = re.compile(r"\s*(?:yes|no)\s*(?:[.,;:!]|$)", re.IGNORECASE)
-_MISSING, _EMPTY = "image missing", "empty question or answer"
-
-
-@dataclass(frozen=True)
-class Released:
-    """Pair files as read: `read` rows, which are those of `pairs` and the `dropped` ones (reason to count).
-
-    `missing` names the first `LISTED` images that are not there.
-    """
-
-    pairs: datasets.Dataset
-    read: int
-    dropped: Mapping[str, int]
-    missing: tuple[str, ...]
+_YES_NO = re.compile(rf"\s*(?:{YES}|{NO})\s*(?:[.,;:!]|$)", re.IGNORECASE)
 
 
 def read_json(
     files: Sequence[str | Path],
     root: str | Path,
     *,
-    question_types: Sequence[str] | None = None,
     drop_missing: bool = False,
     folder: str | Path | None = None,
-) -> Released:
-    """Read lists of objects with `image`, `text_input`, `text_output` and, where known, `image_id` and `area`; other keys are passed over.
+) -> tuple[datasets.Dataset, dict[str, int]]:
+    """Read lists of objects with `image`, `text_input`, `text_output`, and sometimes `image_id` and `area`.
 
-    The type of a question is what `question_types` says, else what the file's name does where it holds Q1, Q2, Q3, type1, type2 or type3,
-    else what the row does: Q3 where the answer is yes or no (or goes on behind a comma), Q2 where there is an area, else Q1. The AU of a
-    Q3 is the one that its question names, if it names one. Rows with an empty question or answer are dropped.
+    The type of a question is in the file's name (Q1 or type1, say); else it is Q3 where the answer is yes or
+    no, Q2 where there is an area, else Q1. The AU of a Q3 is the one that its question names. Rows with an
+    empty question or answer are dropped.
 
     Args:
-        root: the images' paths are relative to it.
-        question_types: Q1, Q2 or Q3 of each file.
-        drop_missing: drop the rows whose image is not there, rather than to refuse all.
-        folder: where to write an Arrow file that the pairs are then read from as needed; without it they are held in memory.
+        files: JSON files.
+        root: the folder that the images' paths are relative to.
+        drop_missing: drop rows whose image is missing; by default they are an error.
+        folder: for an Arrow file, for more pairs than memory holds; by default pairs are in memory.
+
+    Returns:
+        The pairs, and counts of the dropped rows by reason.
 
     Raises:
-        TableError: a file is damaged, a value has the wrong type, an image's path leads out of the root, images are missing, or nothing is
-            left; the message names file, row (from 0) and key.
-        SettingsError: the question types are not one of the three for each file.
+        TableError: a file is damaged, a value has the wrong type, an image is missing or outside of the root,
+            or no pair is left; the message names file, row (from 0) and key.
     """
-    if question_types is not None and (
-        len(question_types) != len(files) or not set(question_types) <= {"Q1", "Q2", "Q3"}
-    ):
-        raise SettingsError(
-            f"question_types={list(question_types)}: expected Q1, Q2 or Q3 for each of the {len(files)} files"
-        )
     if not os.path.isdir(root):
-        raise TableError(f"{root}: no such folder; give the one that the images' paths are relative to")
-    named = [_TYPE.search(Path(path).stem) for path in files]
-    types = question_types or [found and f"Q{found[1]}" for found in named]
-    counts: Counter[str] = Counter()
-    missing: dict[str, None] = {}
-
-    def rows() -> Iterator[dict]:
-        for path, kind in zip(files, types, strict=True):
-            values = ((f"{path}: row {row}", value) for row, value in enumerate(objects(path)))
-            while part := [(row, _pair(value, kind, row)) for row, value in islice(values, _PART)]:
-                counts["read"] += len(part)
-                places = _places(part, root)
-                for _, pair in part:
-                    if not (pair["text_input"].strip() and pair["text_output"].strip()):
-                        counts[_EMPTY] += 1
-                    elif place := places[pair["image"]]:
-                        yield pair | {"image": place}
-                    else:
-                        counts[_MISSING] += 1
-                        if len(missing) < LISTED:
-                            missing[pair["image"]] = None
-
-    pairs = to_dataset(rows(), None if folder is None else Path(folder) / "released.arrow")
-    read = counts.pop("read", 0)
-    if counts[_MISSING] and not drop_missing:
-        raise TableError(
-            f"{root}: the images of {counts[_MISSING]} of {read} rows are not there, among them {', '.join(missing)}; "
-            "check the folder, or drop these rows (drop_missing, --drop-missing)"
-        )
+        raise TableError(f"{root}: no such folder; expected the one that the images' paths are relative to")
+    dropped: Counter[str] = Counter()
+    rows = (row for path in files for row in _rows(Path(path), root, drop_missing, dropped))
+    pairs = to_dataset(rows, None if folder is None else Path(folder) / "released.arrow")
     if not len(pairs):
-        raise TableError(f"{', '.join(map(str, files))}: no pairs: {read} rows read, {dict(+counts)} dropped")
-    return Released(pairs, read, dict(+counts), tuple(missing))
+        raise TableError(f"{', '.join(map(str, files))}: no pairs, dropped: {dict(dropped)}")
+    return pairs, dict(dropped)
 
 
-def _pair(value: dict, kind: str | None, row: str) -> dict:
-    """Return one row with its values checked; `row` says file and row."""
-    for key, needed in (("image", True), ("text_input", True), ("text_output", True), ("area", False)):
-        text = value.get(key)
-        if not isinstance(text, str) and (needed or text is not None):
+def _rows(path: Path, root: str | Path, drop_missing: bool, dropped: Counter[str]) -> Iterator[dict]:
+    """Yield the rows of a file as pairs, and count the dropped ones."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(values, list):
+        raise TableError(f"{path}: found {values!r:.60}, expected a list of objects")
+    for number, value in enumerate(values):
+        _check(value, f"{path}: row {number}")
+    named = _TYPE.search(path.stem)
+    places = inside(root, [value["image"] for value in values])
+    for number, (value, place) in enumerate(zip(values, places, strict=True)):
+        question, answer, area = value["text_input"], value["text_output"], value.get("area") or None
+        identity = value["image"] if value.get("image_id") is None else value["image_id"]
+        if not (question.strip() and answer.strip()):
+            dropped["empty question or answer"] += 1
+        elif place is not None and os.path.isfile(place):
+            kind = f"Q{named[1]}" if named else "Q3" if _YES_NO.match(answer) else "Q2" if area else "Q1"
+            yield {
+                "image": place,
+                "image_id": str(identity),
+                "text_input": question,
+                "text_output": answer,
+                "area": area,
+                "question_type": kind,
+                "au": _named_au(question) if kind == "Q3" else None,
+                "dataset": "released",
+            }
+        elif place is not None and drop_missing:
+            dropped["image missing"] += 1
+        else:
             raise TableError(
-                f"{row}, key {key}: found {text!r:.60}, expected text"
-                if key in value
-                else f"{row}, key {key}: missing"
+                f"{path}: row {number}, key image: {value['image']!r:.120} is not a file below {root}; "
+                "check the folder, or drop rows with missing images (drop_missing, --drop-missing)"
             )
-        if text and not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise TableError(f"{row}, key {key}: found {text!r:.60}, which holds half a character")
-    identity = value.get("image_id", value["image"])
-    if isinstance(identity, bool) or not isinstance(identity, (str, int)):
-        raise TableError(f"{row}, key image_id: found {identity!r:.60}, expected text or a whole number")
-    question, answer, area = value["text_input"], value["text_output"], value.get("area") or None
-    kind = kind or ("Q3" if _YES_NO.match(answer) else "Q2" if area else "Q1")
-    return {
-        "image": value["image"],
-        "image_id": str(identity),
-        "text_input": question,
-        "text_output": answer,
-        "area": area,
-        "question_type": kind,
-        "au": _asked_au(question) if kind == "Q3" else None,
-        "dataset": "released",
-    }
 
 
-def _places(part: list[tuple[str, dict]], root: str | Path) -> dict[str, str | None]:
-    """Where the images are, None for one that is not there. Raises TableError for one whose path leads out of the root."""
-    first = {}  # where an image is asked for first
-    for row, pair in part:
-        first.setdefault(pair["image"], row)
-    places = dict(zip(first, inside(root, first), strict=True))
-    for image, place in places.items():
-        if place is None or os.path.isabs(image) or ".." in image.split("/"):
-            raise TableError(
-                f"{first[image]}, key image: found {image!r:.120}, expected a path below {root} that does not lead out of it"
-            )
-    return {image: place if os.path.isfile(place) else None for image, place in places.items()}
+def _check(value: object, place: str) -> None:
+    if not isinstance(value, dict):
+        raise TableError(f"{place}: found {value!r:.60}, expected an object")
+    for key, kind in _KEYS.items():
+        if not isinstance(value.get(key), kind):
+            raise TableError(f"{place}, key {key}: found {value.get(key)!r:.60}, expected text")
 
 
 @lru_cache(maxsize=4096)
-def _asked_au(question: str) -> int | None:
-    told, denied = read_aus(_AU.sub(r"AU\1", question))
-    return next(iter(told | denied)) if len(told | denied) == 1 else None
+def _named_au(question: str) -> int | None:
+    aus = set().union(*read_aus(question))
+    return aus.pop() if len(aus) == 1 else None
 
 
 def split_by_image(pairs: datasets.Dataset, validation: float, seed: int = 42) -> datasets.DatasetDict:
-    """Draw a share of the images for validation: splits `train` and `validation`. The files tell no subjects, so people may be in both.
+    """Draw a share of the images for validation. The files name no subjects, so people may be in both splits.
 
     Raises:
         SettingsError: the share leaves no image to one of the splits.
@@ -173,7 +133,6 @@ def split_by_image(pairs: datasets.Dataset, validation: float, seed: int = 42) -
             f"validation={validation}: {len(drawn)} of {len(images)} images; both splits need some"
         )
     column = pairs.with_format("arrow")[:]["image"]
-    held = pc.is_in(column, pa.array(images, column.type).take(pa.array(drawn))).to_numpy()
-    return datasets.DatasetDict(
-        {"train": pairs.select(np.flatnonzero(~held)), "validation": pairs.select(np.flatnonzero(held))}
-    )
+    chosen = pc.is_in(column, pa.array(images, column.type).take(pa.array(drawn))).to_numpy()
+    splits = {"train": ~chosen, "validation": chosen}
+    return datasets.DatasetDict({name: pairs.select(np.flatnonzero(rows)) for name, rows in splits.items()})

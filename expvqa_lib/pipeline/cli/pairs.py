@@ -108,19 +108,17 @@ def _build(options: argparse.Namespace, output: Path, folder: Path) -> datasets.
 
 
 def _read_json(options: argparse.Namespace, folder: Path) -> datasets.DatasetDict:
-    """Return the pairs of released files; counts and missing images go to standard error."""
+    """Return the pairs of released files; counts of dropped rows go to standard error."""
     if not options.image_root:
         raise SettingsError("--from-json needs --image-root, the folder that the images are relative to")
-    released = read_json(
+    pairs, dropped = read_json(
         options.from_json, options.image_root, drop_missing=options.drop_missing, folder=folder
     )
-    dropped = "".join(f", {count} dropped ({reason})" for reason, count in released.dropped.items())
-    print(f"expvqa: {released.read} rows read, {len(released.pairs)} kept{dropped}", file=sys.stderr)
-    if released.missing:
-        print(f"expvqa: missing images, for instance: {', '.join(released.missing)}", file=sys.stderr)
+    for reason, count in dropped.items():
+        print(f"expvqa: {count} rows dropped: {reason}", file=sys.stderr)
     if options.validation:
-        return split_by_image(released.pairs, options.validation)
-    return datasets.DatasetDict({"train": released.pairs})
+        return split_by_image(pairs, options.validation)
+    return datasets.DatasetDict({"train": pairs})
 
 
 def _chat(options: argparse.Namespace, output: Path) -> Chat:

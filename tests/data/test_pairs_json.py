@@ -1,0 +1,172 @@
+"""The authors' pair files: types and AUs of questions, missing images, damage named by file, row and key."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import datasets
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from expvqa_lib.data.pairs import FEATURES
+from expvqa_lib.data.pairs_json import read_json, split_by_image
+from expvqa_lib.errors import ExpVQAError, SettingsError, TableError
+from expvqa_lib.pipeline.cli import main
+
+ROWS = [
+    {
+        "image": "a/1.png",
+        "image_id": 7,
+        "text_input": "How can this person's emotion be inferred from their facial actions?",
+        "text_output": "The person pulls lip corner, which suggests happiness.",
+    },
+    {
+        "image": "a/1.png",
+        "image_id": "7",
+        "text_input": "What of the lips?",
+        "text_output": "The person separates lips.",
+        "area": "lips",
+    },
+    {
+        "image": "2.png",
+        "text_input": "Does AU 06, cheek raiser, occur?",
+        "text_output": "No, it does not.",
+        "area": "cheeks",
+        "x": {"y": []},
+    },
+    {"image": "2.png", "text_input": "Does this person pull lip corner?", "text_output": "Yes", "area": None},
+]
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("a/1.png", "2.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (48, 48), "tan").save(tmp_path / "images" / name)
+    return tmp_path / "images"
+
+
+def write(folder, rows, name="pairs.json"):
+    (folder / name).write_bytes(rows if isinstance(rows, bytes) else json.dumps(rows).encode())
+    return folder / name
+
+
+def test_rows_keep_their_words_and_get_a_type_an_au_and_an_absolute_path(tmp_path, root):
+    pairs, dropped = read_json([write(tmp_path, ROWS)], root)
+    table = pairs.to_pandas()
+    assert dropped == {}
+    for key in ("text_input", "text_output"):
+        assert table[key].tolist() == [row[key] for row in ROWS]
+    assert table["question_type"].tolist() == ["Q1", "Q2", "Q3", "Q3"]
+    assert table["au"].fillna(0).tolist() == [0, 0, 6, 12]
+    assert table["image"].tolist() == [str(root / row["image"]) for row in ROWS]
+    assert table["image_id"].tolist() == ["7", "7", "2.png", "2.png"]
+    assert table["area"].fillna("-").tolist() == ["-", "lips", "cheeks", "-"]
+
+
+def test_a_type_in_the_files_name_goes_before_the_rows(tmp_path, root):
+    files = [write(tmp_path, ROWS, name) for name in ("train_Q2.json", "type3.json")]
+    assert read_json(files, root)[0]["question_type"][:] == ["Q2"] * 4 + ["Q3"] * 4
+
+
+def test_a_byte_order_mark_windows_lines_and_a_folder_for_the_pairs_change_nothing(tmp_path, root):
+    plain = read_json([write(tmp_path, ROWS)], root)[0].to_list()
+    windows = b"\xef\xbb\xbf" + json.dumps(ROWS, indent=2).replace("\n", "\r\n").encode()
+    assert read_json([write(tmp_path, windows)], root, folder=tmp_path)[0].to_list() == plain
+
+
+def test_rows_with_missing_images_are_an_error_or_dropped_and_counted(tmp_path, root):
+    missing = [{"image": f"missing/{k}.png", "text_input": "?", "text_output": "!"} for k in range(30)]
+    path = write(tmp_path, [*ROWS, *missing, {"image": "2.png", "text_input": "?", "text_output": " "}])
+    with pytest.raises(TableError, match=r"row 4, key image: 'missing/0.png'.*--drop-missing"):
+        read_json([path], root)
+    pairs, dropped = read_json([path], root, drop_missing=True)
+    assert len(pairs) == 4 and dropped == {"image missing": 30, "empty question or answer": 1}
+    with pytest.raises(TableError, match="30"):
+        read_json([write(tmp_path, missing)], root, drop_missing=True)
+
+
+@pytest.mark.parametrize("image", ["../secret.png", "a/../../secret.png", "/etc/passwd", "link/secret.png"])
+def test_an_image_outside_of_the_root_is_refused_by_file_row_and_key(tmp_path, root, image):
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    os.symlink(tmp_path, root / "link")
+    path = write(tmp_path, [*ROWS, ROWS[0] | {"image": image}])
+    with pytest.raises(TableError, match=f"{path}: row 4, key image: '{image}'.*{root}"):
+        read_json([path], root, drop_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "char 0"),
+        (json.dumps(ROWS).encode()[:-20], "line 1"),
+        (json.dumps(ROWS).encode("utf-16"), "utf-8"),
+        (json.dumps(ROWS[0]).encode(), "expected a list"),
+        ([*ROWS, 3], "row 4: found 3, expected an object"),
+        ([*ROWS, ROWS[0] | {"text_output": ["!"]}], r"row 4, key text_output: found \['!'\]"),
+        ([ROWS[0] | {"area": 5}], "row 0, key area: found 5"),
+        ([ROWS[0] | {"image_id": 1.5}], "row 0, key image_id: found 1.5"),
+        ([{"image": "2.png", "text_input": "?"}], "row 0, key text_output: found None"),
+    ],
+)
+def test_damage_is_named_by_file_row_and_key(tmp_path, root, content, message):
+    path = write(tmp_path, content)
+    with pytest.raises(TableError, match=f"{path}.*{message}"):
+        read_json([path], root)
+
+
+def test_files_and_folders_that_are_missing_are_named(tmp_path, root):
+    with pytest.raises(TableError, match=r"none\.json"):
+        read_json([tmp_path / "none.json"], root)
+    with pytest.raises(TableError, match="nowhere"):
+        read_json([write(tmp_path, ROWS)], tmp_path / "nowhere")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_random_damage_ends_in_our_error_or_in_rows_below_the_root(tmp_path, root, data):
+    content = bytearray(json.dumps(ROWS, indent=1).encode())
+    start = data.draw(st.integers(0, len(content)))
+    damage = data.draw(st.one_of(st.binary(max_size=6), st.just(b'"../../etc/passwd"')))
+    content[start : start + data.draw(st.sampled_from([0, 1, 40]))] = damage
+    try:
+        pairs, _ = read_json([write(tmp_path, bytes(content))], root, drop_missing=True)
+    except ExpVQAError as error:
+        assert "pairs.json" in str(error)
+    else:
+        assert set(pairs["image"]) <= {str(root / "a/1.png"), str(root / "2.png")}
+
+
+def test_validation_takes_its_share_of_the_images_in_any_order_of_rows(tmp_path, root):
+    for k in range(20):
+        Image.new("RGB", (8, 8)).save(root / f"{k}.png")
+    rows = [{"image": f"{k // 3}.png", "text_input": f"{k}?", "text_output": "!"} for k in range(60)]
+    splits = []
+    for order in (rows, rows[::-1]):
+        pairs, _ = read_json([write(tmp_path, order)], root)
+        splits.append(split_by_image(pairs, 0.2))
+    assert {split: len(rows) for split, rows in splits[0].items()} == {"train": 48, "validation": 12}
+    images = [set(split["validation"]["image"]) for split in splits]
+    assert images[0] == images[1] and len(images[0]) == 4
+    with pytest.raises(SettingsError, match=r"validation=0\.01: 0 of 20"):
+        split_by_image(pairs, 0.01)
+
+
+def test_the_command_writes_pairs_of_both_splits(tmp_path, root, capsys):
+    for k in range(6):
+        Image.new("RGB", (8, 8)).save(root / f"{k}.png")
+    rows = [row | {"image": f"{k}.png"} for k in range(6) for row in ROWS]
+    path = str(write(tmp_path, [*rows, ROWS[0] | {"image": "missing.png"}]))
+    arguments = ["pairs", "--from-json", path, "--output", str(tmp_path / "pairs"), "--validation", "0.34"]
+    assert main(arguments) == 1 and "--image-root" in capsys.readouterr().err
+    arguments += ["--image-root", str(root)]
+    assert main(arguments) == 1 and "row 24" in capsys.readouterr().err
+    assert not (tmp_path / "pairs").exists()
+    assert main([*arguments, "--drop-missing"]) == 0
+    assert "image missing" in capsys.readouterr().err
+    pairs = datasets.load_from_disk(str(tmp_path / "pairs"))
+    assert {split: len(rows) for split, rows in pairs.items()} == {"train": 16, "validation": 8}
+    assert pairs["train"].features == FEATURES
