@@ -36,10 +36,10 @@ DRAWN_FACES = "drawn faces"
 """`config.trained_on` of the tiny models."""
 
 NOTICES = {
-    DRAWN_FACES: "This is the quick profile's tiny model: it was trained on drawn faces, so its answer about a "
-    "photograph is an experiment, not a finding.",
-    INSTRUCTBLIP: "InstructBLIP was trained on photographs, but never on action units: its answers are guesses. "
-    "`expvqa.load` also takes the folder of a converted or fine-tuned Exp-VQA.",
+    DRAWN_FACES: "This is the quick profile's tiny model: it was trained on drawn faces, so its "
+    "answer about a photograph is an experiment, not a finding.",
+    INSTRUCTBLIP: "InstructBLIP was trained on photographs, but never on action units: its answers are "
+    "guesses. `expvqa.load` also takes the folder of a converted or fine-tuned Exp-VQA.",
 }
 """What a user must know before trusting an answer, by `config.trained_on` or by hub name."""
 
@@ -165,7 +165,7 @@ class ExpVQA:
             return load_image(image)
         found = crop_face(image)
         if found.notice:
-            warnings.warn(f"{_name(image)}: {found.notice}", stacklevel=4)
+            warnings.warn(f"{_name(image)}: {found.notice}", stacklevel=3)
         return found.image
 
 
@@ -223,8 +223,8 @@ def hardware_note() -> str:
         )
     precision = f"with its language model in {bits} bits" if bits else "in half precision"
     return (
-        f"The {torch.cuda.get_device_name()} can hold InstructBLIP-Vicuna-7B {precision}. Set `big = True` below to ask "
-        "it instead of the tiny model; about 32 GB of files are downloaded first."
+        f"The {torch.cuda.get_device_name()} can hold InstructBLIP-Vicuna-7B {precision}. Set `big = True` below to "
+        "ask it instead of the tiny model; about 32 GB of files are downloaded first."
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,6 +23,17 @@ from transformers.utils import logging
 from ..errors import ModelError, SettingsError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LARGE = 10**9  # parameters from which on a model goes to an accelerator by itself
+
+
+class _HalfLanguageModel(InstructBlipForConditionalGeneration):
+    """Reads the language model in half precision and everything that trains in float32."""
+
+    _keep_in_fp32_modules_strict = ["query_tokens", "vision_model", "qformer", "language_projection"]
+
+
+# `save_pretrained` writes the name of the class into config.json
+_HalfLanguageModel.__name__ = InstructBlipForConditionalGeneration.__name__
 
 
 def load_model(
@@ -32,191 +45,177 @@ def load_model(
     language_dtype: str | None = None,
     quiet: bool = False,
 ) -> tuple[InstructBlipForConditionalGeneration, InstructBlipProcessor]:
-    """Load any InstructBLIP that transformers knows, and its processor; first say on stderr how much memory it takes.
+    """Load any InstructBLIP and its processor, after a line on stderr about the memory that it takes.
 
     Args:
         source: a folder of `save_pretrained` or `expvqa convert`, or a name on the Hugging Face hub.
-        device: `cpu`, `cuda`, `mps`, ...; where None, an accelerator for models of a billion parameters and more, if any, else the CPU.
-        dtype: `float32`, `bfloat16`, `float16`; where None, float32 on the CPU and for small models, else bfloat16 (float16 on MPS).
-        bits: 8 or 4 hold the language model's linear layers in so many bits (bitsandbytes, the extra `quantization`).
-        language_dtype: of the language model, which in training is half of the rest's float32; `dtype` is left out then.
+        device: `cpu`, `cuda`, `mps`, ...; by default an accelerator, if there is one, for models of a billion
+            parameters or more, else the CPU.
+        dtype: `float32`, `bfloat16`, `float16`; by default float32 on the CPU and for small models, else
+            bfloat16 (float16 on MPS).
+        bits: 8 or 4 hold the language model's linear layers in that many bits (needs bitsandbytes).
+        language_dtype: of the language model alone, for training: everything else is float32 then.
         quiet: no line on stderr.
 
     Raises:
-        ModelError: there is no InstructBLIP model, it cannot be read or is incomplete, it does not fit in memory, the extra is missing.
+        ModelError: there is no InstructBLIP model, it cannot be read or is incomplete, it does not fit in
+            memory, or bitsandbytes is missing.
         SettingsError: the device, dtype or bits are unknown.
     """
     config = read_config(source)
     with torch.device("meta"):
         skeleton = InstructBlipForConditionalGeneration(config)
-    place, kind = _choose(device, dtype, skeleton.num_parameters())
-    half = DTYPES[language_dtype] if language_dtype else kind
-    options = {"dtype": half}
-    if place.type != "cpu":
-        options["device_map"] = {"": place}  # straight there, not by way of a whole copy in main memory
+    is_large = skeleton.num_parameters() >= LARGE
+    place = _device(device, is_large)
+    main_dtype = _dtype(dtype, place, is_large)
+    model_class, read_dtype = InstructBlipForConditionalGeneration, main_dtype
+    if language_dtype:
+        model_class, main_dtype, read_dtype = _HalfLanguageModel, torch.float32, DTYPES[language_dtype]
+    options = {} if place.type == "cpu" and bits is None else {"device_map": {"": place}}
     if bits is not None:
-        options |= {"quantization_config": _quantization(source, bits, kind), "device_map": {"": place}}
-    _check_memory(source, skeleton, place, kind, half, bits, quiet)
-    bars = logging.is_progress_bar_enabled()
-    if skeleton.num_parameters() < LARGE:
-        logging.disable_progress_bar()
+        options["quantization_config"] = _quantization(source, bits, main_dtype)
+    _check_memory(source, skeleton, place, main_dtype, read_dtype, bits, quiet)
     try:
-        model, found = (
-            _HalfLanguage if language_dtype else InstructBlipForConditionalGeneration
-        ).from_pretrained(
-            source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
-        processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
+        with contextlib.nullcontext() if is_large else no_progress_bars():
+            model, report = model_class.from_pretrained(
+                source,
+                config=config,
+                dtype=read_dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+            processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
     except Exception as error:
         raise ModelError(
-            f"{source}: no InstructBLIP model could be loaded ({error}); expected a folder of save_pretrained or a hub name"
+            f"{source}: the model cannot be read ({error}); copy or download it again"
         ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    for name in ("tokenizer", "qformer_tokenizer"):  # transformers would make one that knows nothing
-        tokenizer = getattr(processor, name)
-        if len(tokenizer) <= len(tokenizer.all_special_tokens) or tokenizer.pad_token_id is None:
-            raise ModelError(
-                f"{source}: no {name} is there that knows words and padding; copy its files there, or save the model again"
-            )
-    wrong = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
-    if wrong:  # transformers would fill them with random numbers and answer anyway
-        raise ModelError(
-            f"{source}: {len(wrong)} weights are missing or of another shape: {', '.join(wrong)}; copy, convert or save the model again"
-        )
-    # transformers has one epsilon for all norms of the vision encoder; the reference's final norm has its own
-    model.vision_model.post_layernorm.eps = getattr(
-        config.vision_config, "post_layernorm_eps", config.vision_config.layer_norm_eps
-    )
-    model.__class__ = InstructBlipForConditionalGeneration
+    _check_complete(source, processor, report)
+    # the reference's final norm of the vision encoder has an epsilon of its own; transformers has one for all
+    vision = config.vision_config
+    model.vision_model.post_layernorm.eps = getattr(vision, "post_layernorm_eps", vision.layer_norm_eps)
     if not bits:
-        model.query_tokens.data = model.query_tokens.data.to(kind)  # transformers holds them in float32
+        model.query_tokens.data = model.query_tokens.data.to(main_dtype)  # transformers holds them in float32
     return model.eval(), processor
 
 
-class _HalfLanguage(InstructBlipForConditionalGeneration):
-    """Read with the language model in half precision and all that trains in float32, without a whole copy in float32 between."""
-
-    _keep_in_fp32_modules_strict = ["query_tokens", "vision_model", "qformer", "language_projection"]
-
-
-LARGE = 10**9  # parameters from which on a model goes to an accelerator by itself
-
-
 def read_config(source: str | Path) -> InstructBlipConfig:
-    """Read the configuration of a folder or hub name. Raises ModelError where it is no InstructBLIP's."""
+    """Configuration of a folder or hub name; raises ModelError where it is not InstructBLIP's."""
     try:
         config = AutoConfig.from_pretrained(source)
     except Exception as error:
         raise ModelError(
-            f"{source}: no InstructBLIP model could be loaded ({error}); expected a folder of save_pretrained or a hub name"
+            f"{source}: no InstructBLIP model here ({error}); expected a folder of its files or a hub name"
         ) from error
     if not isinstance(config, InstructBlipConfig):
-        raise ModelError(
-            f"{source}: no InstructBLIP model could be loaded: found model type {config.model_type!r}, expected 'instructblip'"
-        )
+        raise ModelError(f"{source}: a model of type {config.model_type!r}; expected 'instructblip'")
     return config
 
 
-def _choose(
-    device: str | torch.device | None, dtype: str | torch.dtype | None, parameters: int
-) -> tuple[torch.device, torch.dtype]:
-    """The device and dtype asked for, or those that suit a model of so many parameters."""
-    if device is None:
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        place = found if found is not None and parameters >= LARGE else torch.device("cpu")
-    else:
-        try:
-            place = torch.device(device)
-            torch.empty(0, device=place)
-        except (
-            RuntimeError,
-            AssertionError,
-            ValueError,
-        ) as error:  # torch built without it, no driver, a word that is no device
-            reason = str(error).splitlines()[0]
-            raise SettingsError(
-                f"device {str(device)!r} cannot be used here ({reason}); try 'cpu', 'cuda' or 'mps'"
-            ) from error
-    if dtype is None:
-        half = torch.float16 if place.type == "mps" else torch.bfloat16
-        return place, torch.float32 if place.type == "cpu" or parameters < LARGE else half
-    kind = DTYPES.get(str(dtype).removeprefix("torch."))
-    if kind is None:
-        raise SettingsError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
-    return place, kind
-
-
-def _quantization(source: str | Path, bits: int, kind: torch.dtype) -> BitsAndBytesConfig:
-    if bits not in (8, 4):
-        raise SettingsError(f"bits={bits!r}: expected 8 or 4 (or None for full precision)")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(
-            f"{source}: {bits} bits need bitsandbytes, which is not installed: pip install 'expvqa[quantization]'"
-        )
-    whole = ["vision_model", "qformer", "language_projection", "lm_head"]  # stay in full precision
-    return BitsAndBytesConfig(
-        load_in_8bit=bits == 8,
-        load_in_4bit=bits == 4,
-        llm_int8_skip_modules=whole,
-        bnb_4bit_compute_dtype=kind,
-        bnb_4bit_quant_type="nf4",
-    )
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Switch transformers' progress bars off inside."""
+    is_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if is_on:
+            logging.enable_progress_bar()
 
 
 def memory_needed(
     model: InstructBlipForConditionalGeneration,
     dtype: torch.dtype,
-    language: torch.dtype | None = None,
+    language_dtype: torch.dtype | None = None,
     bits: int | None = None,
 ) -> int:
-    """Bytes of a model's weights (it may be on the meta device) in `dtype`, the language model's in `language` or, if linear, in `bits`."""
-    words = sum(p.numel() for p in model.language_model.parameters())
-    total = (sum(p.numel() for p in model.parameters()) - words) * dtype.itemsize + words * (
-        language or dtype
-    ).itemsize
+    """Bytes of a model's weights in `dtype`; the language model's in its own dtype, its linear layers in
+    `bits`.
+
+    The model may be on the meta device.
+    """
+    language_dtype = language_dtype or dtype
+    language = sum(p.numel() for p in model.language_model.parameters())
+    linear = 0
     if bits:
-        layers = [
-            m
-            for name, m in model.language_model.named_modules()
-            if isinstance(m, nn.Linear) and "lm_head" not in name
-        ]
-        total -= sum(m.weight.numel() for m in layers) * (8 * dtype.itemsize - bits) // 8
-    return total
+        layers = model.language_model.base_model.modules()  # without the head
+        linear = sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear))
+    rest = sum(p.numel() for p in model.parameters()) - language
+    return rest * dtype.itemsize + (language - linear) * language_dtype.itemsize + linear * (bits or 0) // 8
 
 
-def _check_memory(
-    source,
-    model: InstructBlipForConditionalGeneration,
-    place: torch.device,
-    kind: torch.dtype,
-    half,
-    bits,
-    quiet: bool,
-) -> None:
-    """Say how much memory the weights take, and stop where it is not there."""
-    needed = memory_needed(model, kind, half, bits)
+def _check_memory(source, model, place: torch.device, dtype, language_dtype, bits, quiet: bool) -> None:
+    """Print how much memory the weights take; raise ModelError where it is not free."""
+    needed = memory_needed(model, dtype, language_dtype, bits)
     if place.type == "cuda":
         free = torch.cuda.mem_get_info(place)[0]
     elif place.type == "mps":
         free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     else:
         free = psutil.virtual_memory().available
-    how = str(kind).removeprefix("torch.")
-    if bits or half != kind:
-        how += f", the language model in {f'{bits} bits' if bits else str(half).removeprefix('torch.')},"
-    size = f"{model.num_parameters() / 1e6:,.1f} million parameters"
-    line = f"{size} take {needed / 1e9:.3f} GB in {how} on {place} ({free / 1e9:.1f} GB free)"
+    precision = str(dtype).removeprefix("torch.")
+    if bits or language_dtype != dtype:
+        language = f"{bits} bits" if bits else str(language_dtype).removeprefix("torch.")
+        precision += f", its language model in {language},"
+    line = (
+        f"{source}: {model.num_parameters() / 1e6:,.1f} million parameters take {needed / 1e9:.3f} GB in "
+        f"{precision} on {place} ({free / 1e9:.1f} GB free)"
+    )
     if needed > free:
-        smaller = [
-            f"dtype={name!r}"
-            for name, other in DTYPES.items()
-            if memory_needed(model, other, bits=bits) < needed
-        ]
-        smaller += [f"bits={n}" for n in (8, 4) if n < (bits or 16)]
-        raise ModelError(
-            f"{source}: does not fit: {line}; try {' or '.join(smaller[:3] or ['another device'])}, or free some memory"
-        )
+        raise ModelError(f"{line}: they do not fit; free some memory, or try dtype='float16' or bits=4")
     if not quiet:
-        print(f"expvqa: {source}: {line}", file=sys.stderr)
+        print(f"expvqa: {line}", file=sys.stderr)
+
+
+def _check_complete(source, processor: InstructBlipProcessor, report: dict) -> None:
+    """Raise ModelError where transformers filled in something that it did not find in the files."""
+    for name in ("tokenizer", "qformer_tokenizer"):
+        tokenizer = getattr(processor, name)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens) or tokenizer.pad_token_id is None:
+            raise ModelError(f"{source}: the {name} has no words or no padding; copy its files there again")
+    if wrong := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
+        raise ModelError(
+            f"{source}: {len(wrong)} weights are missing or of another shape: {', '.join(wrong)}; copy, convert "
+            "or save the model again"
+        )
+
+
+def _device(device: str | torch.device | None, is_large: bool) -> torch.device:
+    if device is None:
+        place = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return place if place is not None and is_large else torch.device("cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, ValueError) as error:  # unknown, no driver, torch built without it
+        raise SettingsError(
+            f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]}); try 'cpu' or 'cuda'"
+        ) from error
+    return place
+
+
+def _dtype(dtype: str | torch.dtype | None, place: torch.device, is_large: bool) -> torch.dtype:
+    if dtype is None:
+        half = torch.float16 if place.type == "mps" else torch.bfloat16
+        return half if is_large and place.type != "cpu" else torch.float32
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise SettingsError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _quantization(source, bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if bits not in (8, 4):
+        raise SettingsError(f"bits={bits!r}: expected 8 or 4 (or None for full precision)")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"{source}: {bits} bits need bitsandbytes; in the checkout: pip install -e '.[quantization]'"
+        )
+    return BitsAndBytesConfig(
+        load_in_8bit=bits == 8,
+        load_in_4bit=bits == 4,
+        llm_int8_skip_modules=["vision_model", "qformer", "language_projection", "lm_head"],
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_type="nf4",
+    )

@@ -1,4 +1,5 @@
-"""Yes and no as a tokenizer spells them, and the probability of yes that a language model's own words would follow."""
+"""How a tokenizer spells yes and no, and the probability of yes that follows from a language model's own
+words."""
 
 from __future__ import annotations
 
@@ -14,88 +15,90 @@ from .forward import next_logits
 
 Tokens = tuple[int, ...]
 Beginnings = tuple[list[Tokens], list[Tokens]]
-"""How answers of yes and of no begin, each up to the first token that tells it from all of the other."""
+"""How answers of yes and of no begin, each up to the first token that tells it from all of the other
+class."""
 
 
 def beginnings(tokenizer: PreTrainedTokenizerBase) -> Beginnings:
-    """How a yes and a no may begin: in small letters, with a capital or in capitals, with a space before or without.
+    """How a yes and a no may begin: in small letters, capitalised or in capitals, with a space before or
+    without.
 
-    As `questions.read_yes_no` reads it, "not" is a no. Usually each beginning is one token; it is more where a word is spelled in tokens
-    that the other class has, too, as a space of its own.
+    As for `questions.read_yes_no`, "not" is a no. A beginning is usually one token; it has more where the
+    other class shares the first one, such as a space of its own.
 
     Raises:
-        ModelError: the tokenizer has no token that tells one of them from the other.
+        ModelError: the tokenizer has no token that tells one class from the other.
     """
-    both = [_spelled(tokenizer, words) for words in ((YES,), (NO, "not"))]
-    found = []
-    for word, mine, other in ((YES, *both), (NO, *both[::-1])):
-        shared = {spelling[:k] for spelling in other for k in range(len(spelling) + 1)}
-        own = [spelling for spelling in mine if spelling not in shared]
+    spellings = {YES: _spellings(tokenizer, (YES,)), NO: _spellings(tokenizer, (NO, "not"))}
+    result = []
+    for word, other in ((YES, NO), (NO, YES)):
+        shared = {tokens[:k] for tokens in spellings[other] for k in range(len(tokens) + 1)}
+        own = [tokens for tokens in spellings[word] if tokens not in shared]
         if not own:
             raise ModelError(
-                f"the tokenizer cannot tell {YES!r} from {NO!r}: it has no tokens of its own for {word!r}; use the model's"
+                f"the tokenizer cannot tell {YES!r} from {NO!r}: no token is of {word!r} alone; use the model's own"
             )
-        found.append(sorted({next(s[:k] for k in range(1, len(s) + 1) if s[:k] not in shared) for s in own}))
-    return found[0], found[1]
+        lengths = [next(k for k in range(1, len(tokens) + 1) if tokens[:k] not in shared) for tokens in own]
+        result.append(sorted({tokens[:k] for tokens, k in zip(own, lengths, strict=True)}))
+    return result[0], result[1]
 
 
-def _spelled(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> set[Tokens]:
-    found = set()
-    for spelling in (form for word in words for form in (word, word.capitalize(), word.upper())):
-        texts = [spelling, f" {spelling}", f"?{spelling}", "?"]
-        plain, spaced, after, mark = (
-            tuple(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]
-        )
-        found.add(plain)
+def _spellings(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> set[Tokens]:
+    """Token ids of the words in all ways of writing, without those that hold a special token (such as
+    unknown)."""
+    result = set()
+    for text in (form for word in words for form in (word, word.capitalize(), word.upper())):
+        texts = [text, f" {text}", f"?{text}", "?"]
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        plain, spaced, after, mark = (tuple(tokens) for tokens in ids)
+        result.add(plain)
         if after[: len(mark)] == mark:
-            found.add(after[len(mark) :])  # without the space that some tokenizers write before every text
-        if not (
-            plain and tokenizer.convert_ids_to_tokens(plain[0])[0] in "▁Ġ" and spaced[-len(plain) :] == plain
-        ):  # not before that
-            found.add(spaced)
-    unusable = set(tokenizer.all_special_ids)  # such as the token for what is unknown
-    return {spelling for spelling in found if spelling and not unusable & set(spelling)}
+            result.add(after[len(mark) :])  # without the space that some tokenizers write before every text
+        begins_with_space = plain and tokenizer.convert_ids_to_tokens(plain[0])[0] in "▁Ġ"
+        if not (begins_with_space and spaced[-len(plain) :] == plain):  # else it is that with a second space
+            result.add(spaced)
+    special = set(tokenizer.all_special_ids)
+    return {tokens for tokens in result if tokens and not special & set(tokens)}
 
 
 def first_p_yes(logits: Tensor, begin: Beginnings) -> Tensor:
-    """Probability of yes rather than no [N] by the logits [N, V] of an answer's first token: that of each one's likeliest beginning."""
-    return torch.stack(
-        [logits[:, [spelling[0] for spelling in spellings]].amax(1) for spellings in begin], 1
-    ).softmax(1)[:, 0]
+    """Probability of yes [N] by the logits [N, V] of an answer's first token: of each class its likeliest
+    beginning."""
+    best = [logits[:, [tokens[0] for tokens in spellings]].amax(1) for spellings in begin]
+    return torch.stack(best, 1).softmax(1)[:, 0]
 
 
-def p_yes(model: InstructBlipForConditionalGeneration, inputs: dict, begin: Beginnings) -> Tensor:
-    """Probability of yes rather than no [N] after prompts of `forward.language_inputs`, read from the last position's logits.
+def p_yes(
+    model: InstructBlipForConditionalGeneration, inputs: dict[str, Tensor], begin: Beginnings
+) -> Tensor:
+    """Probability of yes rather than no [N] after prompts of `forward.language_inputs`.
 
-    A class has the probability of its likeliest beginning, so that yes is at least as probable as no wherever greedy generation begins
-    with a yes of `begin`, and the reverse. Where it would begin with a token that both classes share, what counts is what it would say
-    after that: each different shared beginning takes one more pass.
+    A class has the probability of its likeliest beginning, so yes is at least as probable as no wherever
+    greedy generation would begin with a yes of `begin`, and the reverse. Where it would begin with tokens
+    that both classes
+    share, what counts is the token after those: each different shared beginning takes one more pass.
     """
-    nodes = sorted(
-        {spelling[:k] for spellings in begin for spelling in spellings for k in range(len(spelling))}, key=len
-    )
-    logits = {node: next_logits(model, inputs, node) for node in nodes}
-    if len(nodes) == 1:
+    shared = {tokens[:k] for spellings in begin for tokens in spellings for k in range(len(tokens))}
+    logits = {node: next_logits(model, inputs, node) for node in sorted(shared, key=len)}
+    if len(logits) == 1:
         return first_p_yes(logits[()], begin)
-    logits = {
-        node: values.log_softmax(1) for node, values in logits.items()
-    }  # tokens of several positions are compared
-
-    def at(node: Tokens) -> Tensor:
-        below = [[s for s in spellings if s[: len(node)] == node] for spellings in begin]
-        best = [torch.stack([_sum(logits, s, len(node)) for s in spellings]).amax(0) for spellings in below]
-        value = torch.stack(best, 1).softmax(1)[:, 0]
-        tokens = {s[len(node)] for spellings in below for s in spellings}
-        likeliest = logits[node][:, sorted(tokens)].amax(1)
-        for token in tokens:
-            if (*node, token) in logits:
-                value = torch.where(logits[node][:, token] == likeliest, at((*node, token)), value)
-        return value
-
-    return at(())
+    # tokens of several positions are compared
+    return _p_yes_after((), {node: values.log_softmax(1) for node, values in logits.items()}, begin)
 
 
-def _sum(logits: dict[Tokens, Tensor], spelling: Tokens, start: int) -> Tensor:
-    """Log probability [N] of a spelling's tokens from `start` on."""
-    first, *later = (logits[spelling[:k]][:, spelling[k]] for k in range(start, len(spelling)))
-    return sum(later, first)
+def _p_yes_after(node: Tokens, log_p: dict[Tokens, Tensor], begin: Beginnings) -> Tensor:
+    """Probability of yes [N] after the tokens `node`, by the log probabilities [N, V] after each shared
+    beginning."""
+    below = [[tokens for tokens in spellings if tokens[: len(node)] == node] for spellings in begin]
+    best = []
+    for spellings in below:
+        sums = [sum(log_p[s[:k]][:, s[k]] for k in range(len(node), len(s))) for s in spellings]
+        best.append(torch.stack(sums).amax(0))
+    value = torch.stack(best, 1).softmax(1)[:, 0]
+    following = sorted({tokens[len(node)] for spellings in below for tokens in spellings})
+    likeliest = log_p[node][:, following].amax(1)
+    for token in following:
+        if (*node, token) in log_p:
+            is_likeliest = log_p[node][:, token] == likeliest
+            value = torch.where(is_likeliest, _p_yes_after((*node, token), log_p, begin), value)
+    return value
