@@ -218,13 +218,13 @@ def hardware_note() -> str:
         bits = options_for_gpu()["bits"]
     except ModelError as error:
         return (
-            f"The tiny model answers here: {error}. In Colab choose *Runtime*, *Change runtime type*, *T4 GPU* "
-            "and start again."
+            f"The tiny model answers here: {error}. In Colab choose *Runtime*, *Change runtime type*, *T4 "
+            "GPU* and start again."
         )
     precision = f"with its language model in {bits} bits" if bits else "in half precision"
     return (
-        f"The {torch.cuda.get_device_name()} can hold InstructBLIP-Vicuna-7B {precision}. Set `big = True` below to "
-        "ask it instead of the tiny model; about 32 GB of files are downloaded first."
+        f"The {torch.cuda.get_device_name()} can hold InstructBLIP-Vicuna-7B {precision}. Set `big = True` "
+        "below to ask it instead of the tiny model; about 32 GB of files are downloaded first."
     )
 
 

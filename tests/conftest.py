@@ -1,4 +1,4 @@
-"""What the tests share: a tiny model and its processor, and three miniature SynthFACS corpora with their pairs."""
+"""What tests share: a tiny model, its processor, and miniature SynthFACS corpora with their pairs."""
 
 from __future__ import annotations
 

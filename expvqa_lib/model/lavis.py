@@ -195,7 +195,7 @@ def configure(
     width, patch, qformer_width = patches[0], patches[-1], queries[2]
     if width % vision_heads or qformer_width % qformer_heads:
         raise ModelError(
-            f"{where}: {vision_heads} and {qformer_heads} heads of the vision encoder and the Q-Former do not divide "
+            f"{where}: {vision_heads} and {qformer_heads} heads of vision encoder and Q-Former do not divide "
             f"their widths, {width} and {qformer_width}"
         )
     vision_layers = _numbers(state, r"visual_encoder\.blocks\.(\d+)\.")

@@ -176,8 +176,8 @@ def _check_complete(source, processor: InstructBlipProcessor, report: dict) -> N
             raise ModelError(f"{source}: the {name} has no words or no padding; copy its files there again")
     if wrong := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
         raise ModelError(
-            f"{source}: {len(wrong)} weights are missing or of another shape: {', '.join(wrong)}; copy, convert "
-            "or save the model again"
+            f"{source}: {len(wrong)} weights are missing or of another shape: {', '.join(wrong)}; copy "
+            "or convert the model again"
         )
 
 

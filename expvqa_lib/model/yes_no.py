@@ -35,9 +35,7 @@ def beginnings(tokenizer: PreTrainedTokenizerBase) -> Beginnings:
         shared = {tokens[:k] for tokens in spellings[other] for k in range(len(tokens) + 1)}
         own = [tokens for tokens in spellings[word] if tokens not in shared]
         if not own:
-            raise ModelError(
-                f"the tokenizer cannot tell {YES!r} from {NO!r}: no token is of {word!r} alone; use the model's own"
-            )
+            raise ModelError(f"the tokenizer cannot tell {YES!r} from {NO!r}: no token is of {word!r} alone")
         lengths = [next(k for k in range(1, len(tokens) + 1) if tokens[:k] not in shared) for tokens in own]
         result.append(sorted({tokens[:k] for tokens, k in zip(own, lengths, strict=True)}))
     return result[0], result[1]

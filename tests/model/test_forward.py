@@ -1,0 +1,164 @@
+"""Our passes of InstructBLIP against transformers' own forward pass."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from expvqa_lib.model import (
+    answer_loss,
+    cross_attention_weights,
+    encode,
+    encode_images,
+    language_inputs,
+    next_logits,
+    query_image,
+)
+
+QUESTIONS = ["Does this person pull lip corner?", "What is this person's face doing?", "Why?"]
+ANSWERS = ["yes", "The person raises cheek, which suggests happiness.", "The face shows fear."]
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    return torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+
+
+def qformer_text(text: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    return text["qformer_input_ids"], text["qformer_attention_mask"]
+
+
+def our_inputs(model, pixels, text) -> dict:
+    """Inputs of the language model by our passes."""
+    output = query_image(model, encode_images(model, pixels), *qformer_text(text))
+    return language_inputs(model, output, text["input_ids"], text["attention_mask"])
+
+
+def full_logits(model, pixels, text) -> torch.Tensor:
+    """Logits [N, Q + T, V] by transformers' own forward pass, with a placeholder token a query before the
+    text."""
+    image = torch.full((len(pixels), model.config.num_query_tokens), model.config.image_token_index)
+    return model(
+        pixel_values=pixels,
+        qformer_input_ids=text["qformer_input_ids"],
+        qformer_attention_mask=text["qformer_attention_mask"],
+        input_ids=torch.cat([image, text["input_ids"]], 1),
+        attention_mask=torch.cat([torch.ones_like(image), text["attention_mask"]], 1),
+    ).logits
+
+
+def full_qformer(model, embeds, text, **options):
+    """transformers' own Q-Former."""
+    ids, mask = qformer_text(text)
+    queries = model.query_tokens.expand(len(ids), -1, -1)
+    return model.qformer(
+        input_ids=ids,
+        attention_mask=torch.cat([torch.ones(queries.shape[:2], dtype=torch.long), mask], 1),
+        query_embeds=queries,
+        encoder_hidden_states=embeds,
+        **options,
+    )
+
+
+def test_loss_and_gradients_are_transformers_own_without_the_placeholder(model, processor, pixels):
+    other = copy.deepcopy(model)
+    text = encode(processor, QUESTIONS, ANSWERS)
+    loss = answer_loss(model, our_inputs(model, pixels, text), text["labels"])
+    logits = full_logits(other, pixels, text)[:, other.config.num_query_tokens - 1 : -1]
+    logits = logits.index_fill(2, torch.tensor(other.config.image_token_index), -torch.inf)
+    expected = F.cross_entropy(logits.flatten(0, 1), text["labels"].flatten())
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    loss.backward()
+    expected.backward()
+    for (name, ours), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
+        if ours.grad is None:  # the last layer's words, which transformers computes and nothing reads
+            assert theirs.grad is None or theirs.grad.abs().max() == 0, name
+        else:
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=name)
+    assert model.query_tokens.grad.abs().max() > 0
+    assert model.vision_model.embeddings.patch_embedding.weight.grad.abs().max() > 0
+
+
+@torch.no_grad()
+def test_questions_that_share_an_image_are_answered_as_by_transformers_own_qformer(model, processor, pixels):
+    index = torch.tensor([1, 0, 1, 2, 1, 0])  # in any order, of unequal number
+    text = encode(processor, [*QUESTIONS, *QUESTIONS[::-1]])
+    embeds = encode_images(model, pixels)
+    theirs = full_qformer(model, embeds[index], text).last_hidden_state[:, : model.query_tokens.shape[1]]
+    ours = query_image(model, embeds, *qformer_text(text), index)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_cross_attention_weights_are_transformers_own_and_leave_no_trace(model, processor, pixels):
+    text = encode(processor, QUESTIONS)
+    embeds = encode_images(model, pixels)
+    before = query_image(model, embeds, *qformer_text(text))
+    with cross_attention_weights(model.qformer) as weights:
+        query_image(model, embeds, *qformer_text(text))
+        count = len(weights)
+        theirs = full_qformer(model, embeds, text, output_attentions=True).cross_attentions
+    assert len(theirs) == count == len(model.qformer.encoder.layer)
+    for ours, other in zip(weights[:count], theirs, strict=True):
+        torch.testing.assert_close(ours, other)
+    count = len(weights)
+    torch.testing.assert_close(query_image(model, embeds, *qformer_text(text)), before)
+    assert len(weights) == count and model.qformer.config._attn_implementation == "sdpa"
+
+
+@torch.no_grad()
+def test_padding_on_either_side_gives_the_next_token_of_the_full_forward_pass(model, processor, pixels):
+    left = encode(processor, QUESTIONS)
+    shift = (left["attention_mask"] == 0).sum(1).tolist()
+    assert max(shift) > 0
+    right = left | {
+        name: torch.stack([row.roll(-s) for row, s in zip(left[name], shift, strict=True)])
+        for name in ("input_ids", "attention_mask")
+    }
+    from_left = next_logits(model, our_inputs(model, pixels, left))
+    logits = model.language_model(**our_inputs(model, pixels, right)).logits
+    from_right = torch.stack([logits[k, -1 - shift[k]] for k in range(len(QUESTIONS))])
+    torch.testing.assert_close(from_left, from_right, rtol=1e-4, atol=1e-4)
+    for k, question in enumerate(QUESTIONS):  # nothing is padded
+        alone = full_logits(model, pixels[[k]], encode(processor, [question]))[0, -1]
+        torch.testing.assert_close(from_left[k], alone, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_beginning_of_an_answer_is_read_as_if_it_stood_in_the_prompt(model, processor, pixels):
+    text = encode(processor, QUESTIONS)
+    begin = [7, 9]
+    ours = next_logits(model, our_inputs(model, pixels, text), begin)
+    tokens = torch.tensor([begin] * len(QUESTIONS))
+    text["input_ids"] = torch.cat([text["input_ids"], tokens], 1)
+    text["attention_mask"] = torch.cat([text["attention_mask"], torch.ones_like(tokens)], 1)
+    torch.testing.assert_close(
+        ours, next_logits(model, our_inputs(model, pixels, text)), rtol=1e-4, atol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_the_loss_of_a_batch_is_the_mean_over_its_rows_tokens(model, processor, pixels):
+    text = encode(processor, QUESTIONS, ANSWERS)
+    together = answer_loss(model, our_inputs(model, pixels, text), text["labels"])
+    losses = []
+    for k in range(3):
+        alone = encode(processor, QUESTIONS[k : k + 1], ANSWERS[k : k + 1])
+        losses.append(answer_loss(model, our_inputs(model, pixels[[k]], alone), alone["labels"], "sum"))
+    mean = sum(losses) / (text["labels"] != -100).sum()
+    torch.testing.assert_close(together, mean, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_language_inputs_are_the_projected_queries_then_the_text(model, processor, pixels):
+    text = encode(processor, QUESTIONS)
+    output = query_image(model, encode_images(model, pixels), *qformer_text(text))
+    inputs = language_inputs(model, output, text["input_ids"], text["attention_mask"])
+    torch.testing.assert_close(inputs["inputs_embeds"][:, :4], model.language_projection(output))
+    table = model.language_model.get_input_embeddings().weight
+    torch.testing.assert_close(inputs["inputs_embeds"][:, 4:], table[text["input_ids"]])
+    for row, mask in zip(inputs["position_ids"], inputs["attention_mask"], strict=True):
+        assert row[mask.bool()].tolist() == list(range(int(mask.sum())))

@@ -1,0 +1,202 @@
+"""P(yes) against what generation itself would say, with tokenizers that spell yes and no in many ways."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, T5Config
+
+from expvqa_lib.errors import ModelError
+from expvqa_lib.model import beginnings, embed_images, generate, make_processor, score_yes_no
+from expvqa_lib.model.answer import prompt
+from expvqa_lib.questions import ask_q3, read_yes_no
+from tools.base_model.build import Size, build
+
+AUS = (1, 4, 12, 25)
+SPECIAL = ["[PAD]", "<s>", "</s>", "<image>"]
+
+
+def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    names = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "[PAD]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, additional_special_tokens=["<image>"])
+
+
+def spelling(words: list[str], pre_tokenizer) -> PreTrainedTokenizerFast:
+    """A tokenizer with these tokens, its letters and a space (▁), longest first; any text of letters
+    encodes."""
+    letters = [chr(c) for c in (*range(65, 91), *range(97, 123))] + [*"▁?,'-0123456789"]
+    names = [*SPECIAL, *dict.fromkeys([*words, *letters])]
+    merges, tokens = [], set(letters)
+    for word in words:  # merge letter by letter, each half on its way a token
+        for k in range(2, len(word) + 1):
+            if word[:k] not in tokens and word[:k] in names:
+                merges.append((word[: k - 1], word[k - 1]))
+                tokens.add(word[:k])
+    bpe = Tokenizer(models.BPE({name: k for k, name in enumerate(names)}, merges, unk_token="</s>"))
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizer, decoders.Metaspace()
+    bpe.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
+    return wrap(bpe)
+
+
+JOINED, NEVER = pre_tokenizers.Metaspace(), pre_tokenizers.Metaspace(prepend_scheme="never")
+APART = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Split("▁", "isolated")])
+YES_NO = ["▁y", "▁ye", "▁yes", "▁n", "▁no"]
+TOKENIZERS = {
+    "one token": spelling([*YES_NO, "▁Y", "▁Ye", "▁Yes", "▁N", "▁No"], JOINED),
+    "several tokens": spelling(["▁y", "▁n"], JOINED),
+    "a space of its own": spelling(["ye", "yes", "no", "Ye", "Yes", "No"], APART),
+    "letters alone": spelling([], JOINED),
+    "with a space and without": spelling([*YES_NO, "ye", "yes", "no", "not"], NEVER),
+}
+
+
+def tiny(tokenizer, qformer, seed: int = 0, t5: bool = False):
+    """An untrained model of this tokenizer whose words lie far apart, so that it answers with confidence."""
+    size = Size(48, 12, 32, 2, 32, 2, 4, 32, 2, 2, vocabulary=len(tokenizer), qformer_vocabulary=len(qformer))
+    model = build(size, seed)
+    if t5:
+        sizes = {"vocab_size": len(tokenizer), "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2}
+        ids = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 2}
+        config = copy.deepcopy(model.config)
+        config.text_config = T5Config(**sizes, **ids, num_heads=2, tie_word_embeddings=False)
+        config.use_decoder_only_language_model, config.is_encoder_decoder = False, True
+        torch.manual_seed(seed)
+        model = type(model)(config).eval()
+        model.query_tokens.data.normal_()
+    torch.manual_seed(seed)
+    head = model.language_model.lm_head
+    head.weight = torch.nn.Parameter(torch.randn_like(head.weight) * (0.2 if t5 else 0.4))
+    return model, make_processor(tokenizer, qformer, size.image, size.queries)
+
+
+@torch.no_grad()
+def teach_to_spell(model, processor) -> None:
+    """Make first tokens of yes and no likelier, and after each token of a spelling the next one, then the
+    end."""
+    tokenizer, head = processor.tokenizer, model.language_model.lm_head
+    words = model.language_model.get_input_embeddings().weight
+    texts = [f"{space}{word}" for word in ("yes", "no", "Yes", "No") for space in ("", " ")]
+    spellings = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    bias = torch.zeros(head.out_features)
+    bias[[ids[0] for ids in spellings]] = 6.0
+    for name, weight in model.language_model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight", ".o.weight", ".wo.weight")):
+            weight *= 0.4  # the last token tells more of the next one
+    head.bias = torch.nn.Parameter(bias)
+    steps = [zip(ids, [*ids[1:], tokenizer.eos_token_id], strict=True) for ids in spellings]
+    for before, after in {pair for step in steps for pair in step}:
+        head.weight[after] += 20 * words[before] / words[before].norm()
+
+
+@pytest.fixture(scope="module")
+def images(faces) -> list[str]:
+    return faces["image"].iloc[[0, 20, 70, 100]].tolist()
+
+
+@pytest.fixture
+def qformer(processor):
+    return processor.qformer_tokenizer
+
+
+def test_beginnings_end_where_yes_and_no_part():
+    def texts(name: str) -> list[set[str]]:
+        tokenizer = TOKENIZERS[name]
+        yes_no = beginnings(tokenizer)
+        return [
+            {"|".join(tokenizer.convert_ids_to_tokens(list(s))) for s in spellings} for spellings in yes_no
+        ]
+
+    assert texts("one token") == [{"▁yes", "▁Yes", "▁Y", "y", "Y"}, {"▁no", "▁No", "▁N", "n", "N"}]
+    assert texts("a space of its own") == [
+        {"▁|yes", "▁|Yes", "▁|Y", "yes", "Yes", "Y"},
+        {"▁|no", "▁|No", "▁|N", "no", "No", "N"},
+    ]
+    assert texts("letters alone") == [{"▁|y", "▁|Y", "y", "Y"}, {"▁|n", "▁|N", "n", "N"}]
+    assert texts("with a space and without")[0] == {"▁yes", "yes", "Y", "▁|Y"}
+
+
+def test_the_tiny_models_yes_and_no_are_one_token_each(processor):
+    (yes_token,), (no_token,) = processor.tokenizer(["yes", "no"], add_special_tokens=False)["input_ids"]
+    yes, no = beginnings(processor.tokenizer)
+    assert (yes_token,) in yes and (no_token,) in no and all(len(tokens) == 1 for tokens in yes + no)
+
+
+def test_a_tokenizer_that_cannot_tell_yes_from_no_is_refused(images, qformer):
+    names = [*SPECIAL, "yes", "does"]
+    words = Tokenizer(models.WordLevel({name: k for k, name in enumerate(names)}, unk_token="</s>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    model, processor = tiny(wrap(words), qformer)
+    with pytest.raises(ModelError, match="cannot tell 'yes' from 'no'"):
+        score_yes_no(model, processor, images, AUS)
+
+
+@torch.inference_mode()
+def next_word(model, processor, images, question: str, begin: tuple[int, ...] = ()) -> torch.Tensor:
+    """Distribution [N, V] of the answer's next token by `generate`, after the tokens `begin`."""
+    inputs = prompt(model, processor, embed_images(model, processor, images), [question] * len(images))
+    inputs.pop("position_ids", None)
+    if begin:
+        words = torch.tensor([begin] * len(images))
+        if model.config.use_decoder_only_language_model:
+            embeds = model.language_model.get_input_embeddings()(words)
+            inputs["inputs_embeds"] = torch.cat([inputs["inputs_embeds"], embeds], 1)
+            inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(words)], 1)
+        else:
+            inputs["decoder_input_ids"] = torch.cat([torch.zeros_like(words[:, :1]), words], 1)
+    options = {"max_new_tokens": 1, "do_sample": False, "eos_token_id": 2, "pad_token_id": 0}
+    output = model.language_model.generate(
+        **inputs, **options, output_scores=True, return_dict_in_generate=True
+    )
+    return output.scores[0].float().softmax(1)
+
+
+@pytest.mark.parametrize("t5", [False, True], ids=["decoder", "T5"])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_p_yes_is_what_generation_would_assign(images, qformer, name, t5):
+    model, processor = tiny(TOKENIZERS[name], qformer, t5=t5)
+    scores = score_yes_no(model, processor, images, AUS)
+    yes_no = beginnings(processor.tokenizer)
+    shared = {tokens[:-1] for spellings in yes_no for tokens in spellings if len(tokens) == 2}
+    assert len(shared) <= 1 and all(len(tokens) <= 2 for spellings in yes_no for tokens in spellings)
+    heads = sorted({tokens[0] for spellings in yes_no for tokens in spellings})
+    for au in AUS:
+        first = next_word(model, processor, images, ask_q3(au))
+        second = next_word(model, processor, images, ask_q3(au), *shared)
+        for row in range(len(images)):
+            best = []
+            for spellings in yes_no:
+                if shared and heads[int(first[row, heads].argmax())] == min(shared)[0]:
+                    spellings = [tokens for tokens in spellings if tokens[0] == min(shared)[0]]
+                p = [first[row, s[0]] * (second[row, s[1]] if len(s) == 2 else 1) for s in spellings]
+                best.append(float(max(p)))
+            assert scores.at[row, f"AU{au}"] == pytest.approx(best[0] / sum(best), abs=1e-5)
+    assert scores.to_numpy().std() > 1e-3
+
+
+@pytest.mark.parametrize("t5", [False, True], ids=["decoder", "T5"])
+def test_the_decision_is_greedy_generations_wherever_that_says_yes_or_no(images, qformer, t5):
+    decisions: list[bool] = []
+    questions, pictures = [ask_q3(au) for au in AUS] * len(images), [image for image in images for _ in AUS]
+    for name, tokenizer in TOKENIZERS.items():
+        for seed in range(3):
+            model, processor = tiny(tokenizer, qformer, seed, t5)
+            teach_to_spell(model, processor)
+            scores = score_yes_no(model, processor, images, AUS).to_numpy().ravel()
+            answers = generate(model, processor, pictures, questions, num_beams=1, max_new_tokens=5)
+            for (answer,), score in zip(answers, scores, strict=True):
+                decision = read_yes_no(answer)
+                if decision is not None and answer[0].isalpha():  # no spelling begins with a comma
+                    assert (score >= 0.5) == decision, (name, seed, answer, score)
+                    decisions.append(decision)
+    assert len(decisions) > 40 and 10 < sum(decisions) < len(decisions) - 10
+
+
+def test_scores_with_shared_beginnings_do_not_depend_on_the_batch(images, qformer):
+    model, processor = tiny(TOKENIZERS["a space of its own"], qformer)
+    whole = score_yes_no(model, processor, images, AUS)
+    for batch in (1, 5):
+        np.testing.assert_allclose(score_yes_no(model, processor, images, AUS, batch=batch), whole, atol=1e-6)

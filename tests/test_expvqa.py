@@ -1,0 +1,232 @@
+"""The model as a person uses it, on the shipped models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from skimage import data
+
+import expvqa_lib as expvqa
+from expvqa_lib.attention import relevance
+from expvqa_lib.data.face_crop import crop_face
+from expvqa_lib.errors import ImageError, ModelError, SettingsError
+from expvqa_lib.expvqa import INSTRUCTBLIP, hardware_note, options_for_gpu
+from expvqa_lib.facs import ACTION_UNITS
+from expvqa_lib.model import score_yes_no
+from expvqa_lib.pipeline.profiles import BASE, PROFILES
+from expvqa_lib.questions import ask_q1, ask_q3
+from expvqa_lib.synthfacs.face import AUS, Face, Scene, random_identity
+from expvqa_lib.synthfacs.render import render
+
+QUESTION = ask_q1()
+
+
+@pytest.fixture(scope="module")
+def base() -> expvqa.ExpVQA:
+    return expvqa.load(BASE, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[str]:
+    """Three drawn faces as files."""
+    folder, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(0)
+    paths = [folder / f"{k}.png" for k in range(3)]
+    for path, au in zip(paths, (12, 1, 27), strict=True):
+        Image.fromarray(render(Face(random_identity(rng), Scene(), {au: 1.0})).image).save(path)
+    return [str(path) for path in paths]
+
+
+# ---- ask ----
+
+
+def test_one_image_in_any_form_gives_one_answer(base, files):
+    answer, picture = base.ask(files[0], QUESTION), Image.open(files[0])
+    assert isinstance(answer, str) and answer
+    for image in (Path(files[0]), picture, np.asarray(picture), Path(files[0]).read_bytes()):
+        assert base.ask(image, QUESTION) == answer
+
+
+def test_a_list_gives_a_table_with_the_answer_that_each_image_gets_alone(base, files):
+    table = base.ask(files, QUESTION)
+    assert list(table.columns) == ["image", "question", "answer"]
+    assert table["image"].tolist() == files and set(table["question"]) == {QUESTION}
+    assert table["answer"].tolist() == [base.ask(file, QUESTION) for file in files]
+    for images in (tuple(files), pd.Series(files, index=[9, 8, 7])):
+        pd.testing.assert_frame_equal(base.ask(images, QUESTION), table)
+    assert base.ask(files[:1], QUESTION).shape == (1, 3) and base.ask([], QUESTION).shape == (0, 3)
+
+
+def test_samples_are_several_answers_and_seeded(base, files):
+    answers = base.ask(files[0], QUESTION, samples=3, seed=1)
+    assert isinstance(answers, list) and len(answers) == 3
+    assert base.ask(files[0], QUESTION, samples=3, seed=1) == answers
+    table = base.ask(files, QUESTION, samples=2)
+    assert table["image"].tolist() == [file for file in files for _ in range(2)]
+
+
+@pytest.mark.parametrize("question", ["Why? 😀", "x" * 3000, "</s><image>"])
+def test_any_question_gets_an_answer(base, files, question):
+    assert isinstance(base.ask(files[0], question), str)
+
+
+def test_empty_questions_and_impossible_numbers_are_refused(base, files):
+    for question in ("", "  \n"):
+        with pytest.raises(SettingsError, match="the question is empty"):
+            base.ask(files[0], question)
+    for options in ({}, {"question": " "}):
+        with pytest.raises(SettingsError, match="AU number or a question"):
+            base.explain(files[0], **options)
+    for samples in (0, -1):
+        with pytest.raises(SettingsError, match=f"samples is {samples}"):
+            base.ask(files[0], QUESTION, samples=samples)
+    for ask in (base.aus, base.explain):
+        with pytest.raises(SettingsError, match="AU 99 is unknown"):
+            ask(files[0], **({"aus": [99]} if ask == base.aus else {"au": 99}))
+
+
+def test_unreadable_images_are_refused_by_every_method(base, files, tmp_path):
+    (tmp_path / "notes.png").write_text("no picture")
+    for image in (tmp_path / "nobody.png", tmp_path / "notes.png", Image.new("RGB", (0, 9)), None):
+        for ask in (base.ask, lambda i, _: base.aus(i), lambda i, q: base.explain(i, question=q)):
+            with pytest.raises(ImageError):
+                ask(image, QUESTION)
+        with pytest.raises(ImageError):
+            base.aus([files[0], image])
+
+
+# ---- aus and explain ----
+
+
+def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(base, files):
+    row, table = base.aus(files[0]), base.aus(files)
+    assert isinstance(row, pd.Series) and row.between(0, 1).all()
+    assert list(table.columns) == list(row.index) and list(table.index) == files
+    np.testing.assert_allclose(table.iloc[0], row, atol=1e-4)
+    np.testing.assert_allclose(base.aus(files[0], aus=[25, 12]), row[["AU25", "AU12"]], atol=1e-4)
+    scores = score_yes_no(base.model, base.processor, files, AUS, wordings=range(3))
+    np.testing.assert_allclose(base.aus(files, crop=False), scores, atol=1e-5)
+    assert base.aus([]).shape == (0, len(AUS))
+
+
+def test_a_model_is_asked_about_all_aus_that_it_can_answer(model, processor, base, files):
+    """The tiny models saw the AUs that the renderer draws; any other one answers all of facs, AU8 and AU21
+    included."""
+    assert base.model.config.aus == expvqa.load().model.config.aus == list(AUS)
+    assert list(base.aus(files[0]).index) == [f"AU{au}" for au in AUS]
+    row = expvqa.ExpVQA(model, processor).aus(files[0], crop=False)
+    assert list(row.index) == [f"AU{au}" for au in ACTION_UNITS] and {"AU8", "AU21"} <= set(row.index)
+
+
+def test_explain_maps_a_yes_to_an_au_or_the_first_word_of_an_answer(base, files):
+    found = base.explain(files[0], au=12, crop=False)
+    maps, _, _ = relevance(base.model, base.processor, files[:1], [ask_q3(12)], targets=["yes"])
+    np.testing.assert_allclose(found.heat, maps[0], atol=1e-4)
+    assert found.p_yes == pytest.approx(base.aus(files[0], crop=False)["AU12"], abs=1e-4)
+    assert found.question == ask_q3(12) and found.answer == ("yes" if found.p_yes >= 0.5 else "no")
+    assert isinstance(found.plot(), Figure)
+    found = base.explain(files[0], question=QUESTION, method="rollout", crop=False)
+    maps, p_yes, words = relevance(base.model, base.processor, files[:1], [QUESTION], method="rollout")
+    np.testing.assert_allclose(found.heat, maps[0], atol=1e-6)
+    assert found.question == QUESTION and found.answer == words[0]
+    assert found.p_yes == pytest.approx(float(p_yes[0])) and found.heat.shape == (8, 8)
+
+
+def test_the_face_is_cut_out_of_a_photograph_first(base):
+    photo = data.astronaut()
+    cropped = base.aus(photo)
+    assert np.abs(cropped - base.aus(photo, crop=False)).max() > 1e-3
+    np.testing.assert_allclose(base.aus(crop_face(photo).image, crop=False), cropped, atol=1e-5)
+    with pytest.warns(UserWarning):  # there is no face
+        base.aus(np.zeros((200, 400, 3), np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        base.aus(np.zeros((200, 400, 3), np.uint8), crop=False)
+
+
+# ---- loading, saving ----
+
+
+def test_a_saved_model_answers_the_same(base, files, tmp_path):
+    base.save(tmp_path / "mine")
+    again = expvqa.load(tmp_path / "mine")
+    pd.testing.assert_frame_equal(again.aus(files), base.aus(files))
+    assert again.ask(files[1], QUESTION) == base.ask(files[1], QUESTION)
+    assert again.notice == base.notice and "drawn faces" in base.notice
+
+
+def test_the_base_is_small_and_its_card_says_how_to_rebuild_it():
+    assert sum(path.stat().st_size for path in BASE.rglob("*")) < 12_000_000
+    card = (BASE / "README.md").read_text()
+    assert "python -m tools.base_model.pretrain" in card and "{" not in card
+
+
+def test_the_package_imports_without_torch_and_completes_its_public_names():
+    code = (
+        "import sys, expvqa_lib; print('torch' in sys.modules, {*expvqa_lib.__all__} <= {*dir(expvqa_lib)})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False True"
+    assert sorted(expvqa.__all__) == ["ExpVQA", "Run", "explore", "load"]
+    assert all(callable(getattr(expvqa, name)) for name in expvqa.__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        expvqa.nothing  # noqa: B018
+
+
+def test_the_default_model_sees_a_smile_and_raised_brows():
+    model, rng = expvqa.load(), np.random.default_rng(1)
+    people = [random_identity(rng) for _ in range(20)]
+
+    def scores(aus: dict[int, float]) -> pd.DataFrame:
+        return model.aus([render(Face(who, Scene(), aus)).image for who in people], aus=[1, 12])
+
+    rest = scores({})
+    assert (scores({12: 1.0, 6: 0.8})["AU12"] > rest["AU12"]).sum() >= 16  # by chance: 0.6%
+    assert (scores({1: 1.0, 2: 0.8})["AU1"] > rest["AU1"]).sum() >= 16
+
+
+# ---- the large model ----
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Puts a CUDA GPU into the machine: its name, compute capability and free memory in GB."""
+
+    def plug_in(name: str, capability: tuple[int, int], free: float) -> None:
+        memory = (int(free * 1e9), int(free * 1e9))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: memory)
+
+    return plug_in
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "free", "dtype", "bits"),
+    [("Tesla T4", (7, 5), 15.6, "float16", 4), ("NVIDIA A100", (8, 0), 39, "bfloat16", None)],
+)
+def test_a_gpu_with_room_is_offered_the_large_model(gpu, name, capability, free, dtype, bits):
+    gpu(name, capability, free)
+    assert options_for_gpu() == {"source": INSTRUCTBLIP, "device": "cuda", "dtype": dtype, "bits": bits}
+    assert name in hardware_note() and ("4 bits" in hardware_note()) == (bits == 4)
+
+
+def test_where_the_large_model_does_not_fit_the_note_tells_why(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "tiny model" in hardware_note() and "CUDA GPU" in hardware_note()
+    gpu("GeForce GTX 1650", (7, 5), 3.9)
+    with pytest.raises(ModelError, match=r"8 GB.*GeForce GTX 1650.*4 GB"):
+        options_for_gpu()
+
+
+def test_the_large_model_is_the_one_that_the_paper_profile_starts_from():
+    assert PROFILES["paper"].base == INSTRUCTBLIP
