@@ -89,7 +89,7 @@ def test_empty_questions_and_impossible_numbers_are_refused(base, files):
         with pytest.raises(SettingsError, match=f"samples is {samples}"):
             base.ask(files[0], QUESTION, samples=samples)
     for ask in (base.aus, base.explain):
-        with pytest.raises(SettingsError, match="AU 99 is unknown"):
+        with pytest.raises(SettingsError, match="99"):
             ask(files[0], **({"aus": [99]} if ask == base.aus else {"au": 99}))
 
 
