@@ -39,14 +39,14 @@ def test_answers_come_in_order_and_only_so_many_requests_are_under_way(connect, 
     chat = connect(parallel=3)
     assert ask_all(chat, WORDS) == ANSWERS
     assert 1 < server.most_active <= 3
-    assert (chat.requests, chat.cached, chat.tokens) == (12, 0, [120, 600])
+    assert chat.counts == {"requests": 12, "cached": 0, "tokens_in": 120, "tokens_out": 600, "cost": 0}
 
 
 def test_no_request_is_sent_twice_even_by_another_run(connect, server):
     ask_all(connect(), WORDS[:6])
     second = connect()
     assert ask_all(second, WORDS) == ANSWERS
-    assert len(server.bodies) == 12 and (second.requests, second.cached) == (6, 6)
+    assert len(server.bodies) == 12 and (second.counts["requests"], second.counts["cached"]) == (6, 6)
     connect().ask([{"role": "system", "content": WORDS[0]}])
     assert len(server.bodies) == 13  # another conversation
 
@@ -89,7 +89,7 @@ def test_a_budget_ends_the_run_by_the_usage_that_the_server_reports(connect, ser
     chat = connect(parallel=1, price=(1000.0, 2000.0), max_cost=0.5)  # an answer: 10 and 50 tokens, 0.11
     with pytest.raises(ServerError, match=r"0\.5 is spent.*answers\.sqlite"):
         ask_all(chat, WORDS)
-    assert len(server.bodies) == 5 and chat.cost == pytest.approx(0.55)
+    assert len(server.bodies) == 5 and chat.counts["cost"] == pytest.approx(0.55)
     assert ask_all(connect(), WORDS) == ANSWERS and len(server.bodies) == 12
 
 

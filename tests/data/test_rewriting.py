@@ -102,7 +102,7 @@ def test_faces_with_the_same_labels_share_one_request_and_the_fusion_gets_the_ca
     q1 = [row["text_output"] for row in new["train"] if row["question_type"] == "Q1"]
     assert q1[0] == q1[3] and q1[0].endswith("one infers happiness.")
     assert q1[2] == "In this face, the person lowers brow and depresses lip corner."
-    assert (report["captions"], report["pairs by llm"], report["tokens in"]) == (8, 12, 80)
+    assert (report["captions"], report["pairs by llm"], report["tokens_in"]) == (8, 12, 80)
 
 
 def test_several_emotions_and_further_words_are_named_as_they_are(connect):
@@ -172,7 +172,7 @@ def test_a_caption_with_faults_is_requested_again_with_the_reasons(connect):
     first, second = (json.loads(body)["messages"] for body in server.bodies)
     assert second[:5] == [*first, {"role": "assistant", "content": bad}]
     assert "chin raiser" in second[5]["content"] and "no codes" in second[5]["content"]
-    counts = {"captions": 1, "accepted after rejections": 1, "rejected: code": 1, "rejected: emotion word": 1}
+    counts = {"captions": 1, "accepted again": 1, "rejected: code": 1, "rejected: emotion word": 1}
     assert {name: report[name] for name in counts} == counts and "accepted" not in report
     assert {row["text_output"] for row in new["train"]} == {"In this face, the person pulls lip corner."}
 
@@ -220,8 +220,7 @@ GOOD = "The person raises the cheek and pulls the lip corner."
         ("The person smiles. " + GOOD, {"emotion word"}),
         ("The happy " + GOOD, {"emotion word"}),
         (f"- raises the cheek\n- {GOOD}", {"form"}),
-        (f"{GOOD} {GOOD}", {"repetition"}),
-        (f"{GOOD} It is so." + " It is so indeed, really." * 9, {"length", "repetition"}),
+        (f"{GOOD} It is so." + " It is so indeed, really." * 9, {"length"}),
         (GOOD[:-1], {"length"}),
         ("面部", {"length", "form", "missing action"}),
     ],

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import datasets
 import pandas as pd
@@ -29,7 +28,7 @@ from ...questions import (
     stem,
     stems,
 )
-from ..pairs import LANGUAGE_MODEL, PSEUDO, RULES, to_dataset
+from ..pairs import LANGUAGE_MODEL, PSEUDO, RULES
 from .chat import Chat
 
 TRIES = 3
@@ -67,14 +66,6 @@ Combine them into one description, and point out how each emotion is inferred fr
 AGAIN = "That cannot stay as it is. {reasons} Write the whole description again, by all of the rules."
 
 
-@dataclass(frozen=True)
-class Caption:
-    """A caption, None where it is left to the rules, and the faults of those rejected before it."""
-
-    text: str | None
-    rejected: tuple[frozenset[str], ...] = ()
-
-
 def rewrite(pairs: datasets.DatasetDict, chat: Chat) -> tuple[datasets.DatasetDict, pd.Series]:
     """Put the Q1 and Q2 answers of the rules into a language model's words; Q3 and answers by others stay.
 
@@ -99,36 +90,37 @@ def rewrite(pairs: datasets.DatasetDict, chat: Chat) -> tuple[datasets.DatasetDi
                 labels[text] = parsed
     kinds = list(dict.fromkeys(labels.values()))
     sets = list(dict.fromkeys(present for present, _ in kinds))
+    captions = {}
     described = chat.map(lambda present: _describe(chat, present), sets, "describing actions")
-    actions = dict(zip(sets, described, strict=True))
+    captions.update(zip(((present, None) for present in sets), described, strict=True))
     mixed = [kind for kind in kinds if kind[1]]
-    fused = chat.map(lambda kind: _fuse(chat, actions[kind[0]].text, *kind), mixed, "fusing with emotions")
-    captions = {(present, None): caption for present, caption in actions.items()}
-    captions |= dict(zip(mixed, fused, strict=True))
-    texts = {text: captions[kind].text for text, kind in labels.items() if captions[kind].text}
-    new = datasets.DatasetDict(
-        {name: _replace(split, texts) if len(split) else split for name, split in pairs.items()}
-    )
-    return new, _report([*described, *fused], chat, new)
+    actions = {present: text for (present, _), (text, _) in captions.items()}
+    fused = chat.map(lambda kind: _fuse(chat, actions[kind[0]], *kind), mixed, "fusing with emotions")
+    captions.update(zip(mixed, fused, strict=True))
+    texts = {text: captions[kind][0] for text, kind in labels.items() if captions[kind][0]}
+    new = {name: _replace(split, texts) if len(split) else split for name, split in pairs.items()}
+    return datasets.DatasetDict(new), _report(captions.values(), chat, new)
 
 
-def _describe(chat: Chat, present: tuple[int, ...]) -> Caption:
-    codes = join_phrases([f"AU{n}" for n in present])
-    question = f"Which facial actions does a face with {codes} show?"
+def _describe(chat: Chat, present: tuple[int, ...]) -> tuple[str | None, list[str]]:
+    question = f"Which facial actions does a face with {join_phrases([f'AU{n}' for n in present])} show?"
     prompt = (("system", ROLE), ("user", EXAMPLE[0]), ("assistant", EXAMPLE[1]), ("user", question))
     return _caption(chat, prompt, present, None)
 
 
-def _fuse(chat: Chat, actions: str | None, present: tuple[int, ...], emotion: str) -> Caption:
-    feeling = answer_q1([], emotion)
+def _fuse(
+    chat: Chat, actions: str | None, present: tuple[int, ...], emotion: str
+) -> tuple[str | None, list[str]]:
+    feeling, actions = answer_q1([], emotion), actions or answer_q1(present, None)
     words = feeling.removeprefix("The face shows ").removesuffix(".")
-    actions = actions or answer_q1(present, None)
-    return _caption(
-        chat, [("user", FUSION.format(actions=actions, emotion=feeling, feeling=words))], present, emotion
-    )
+    prompt = FUSION.format(actions=actions, emotion=feeling, feeling=words)
+    return _caption(chat, [("user", prompt)], present, emotion)
 
 
-def _caption(chat: Chat, prompt: Collection[tuple], present: tuple[int, ...], emotion: str | None) -> Caption:
+def _caption(
+    chat: Chat, prompt: Collection[tuple[str, str]], present: tuple[int, ...], emotion: str | None
+) -> tuple[str | None, list[str]]:
+    """Return a caption, None where it is left to the rules, and faults of rejected ones before it."""
     messages, rejected = [{"role": role, "content": content} for role, content in prompt], []
     for _ in range(TRIES):
         text, finish = chat.ask(messages)
@@ -137,11 +129,11 @@ def _caption(chat: Chat, prompt: Collection[tuple], present: tuple[int, ...], em
         if finish == "length":
             faults["length"] = "It was cut off: write less."
         if not faults:
-            return Caption(text, tuple(rejected))
-        rejected.append(frozenset(faults))
+            return text, rejected
+        rejected += faults
         again = AGAIN.format(reasons=" ".join(faults.values()))
         messages += [{"role": "assistant", "content": text or "..."}, {"role": "user", "content": again}]
-    return Caption(None, tuple(rejected))
+    return None, rejected
 
 
 def _labels(text: str) -> tuple[tuple[int, ...], str | None] | None:
@@ -154,51 +146,31 @@ def _labels(text: str) -> tuple[tuple[int, ...], str | None] | None:
 
 def _replace(split: datasets.Dataset, texts: dict[str, str]) -> datasets.Dataset:
     """Replace the rules' answers of a split, and describe faces at rest; new pairs come at the end."""
-    frame = split.select_columns(["image", "question_type", "text_output", "source"]).to_pandas()
-    rules, text = frame["source"] == RULES, frame["text_output"]
-    at_rest = _at_rest(frame[rules])
-    q1 = rules & (frame["question_type"] == "Q1")
-    new = (rules | (frame["source"] == PSEUDO)) & text.isin(list(texts))
-    text = text.mask(q1 & frame["image"].isin(at_rest), AT_REST + " " + text)
-    text = text.mask(new, text.map(lambda old: texts.get(old, old)))
-    source = frame["source"].mask(new & rules, LANGUAGE_MODEL)
-    changed = pd.DataFrame({"text_output": text, "source": source})
-    features = datasets.Features({name: split.features[name] for name in changed})
-    made = datasets.Dataset.from_pandas(changed, features, preserve_index=False)
-    parts = [split.remove_columns(list(changed)), made]
-    whole = datasets.concatenate_datasets(parts, axis=1).select_columns(split.column_names)
-    lacking = frame["image"].isin(at_rest - set(frame.loc[q1, "image"])) & ~frame["image"].duplicated()
-    rows = [_q1_at_rest(row) for row in split.select(frame.index[lacking])]
-    return datasets.concatenate_datasets([whole, to_dataset(rows)]) if rows else whole
-
-
-def _at_rest(frame: pd.DataFrame) -> set[str]:
-    """Return images with labelled AUs (so with a Q2), all absent, and with no emotion but neutral."""
-    kind, text = frame["question_type"], frame["text_output"]
+    frame = split.to_pandas()
+    rules, kind, text = frame["source"] == RULES, frame["question_type"], frame["text_output"]
     denies = (kind == "Q2") & text.str.startswith("The person does not ")
     quiet = denies | (kind == "Q3") & (text == NO) | (kind == "Q1") & (text == answer_q1([], "neutral"))
-    return set(frame.loc[denies, "image"]) - set(frame.loc[~quiet, "image"])
+    at_rest = set(frame.loc[rules & denies, "image"]) - set(frame.loc[rules & ~quiet, "image"])
+    q1 = rules & (kind == "Q1")
+    new = (rules | (frame["source"] == PSEUDO)) & text.isin(list(texts))
+    text = text.mask(q1 & frame["image"].isin(at_rest), AT_REST + " " + text)
+    frame["text_output"] = text.mask(new, text.map(lambda old: texts.get(old, old)))
+    frame["source"] = frame["source"].mask(new & rules, LANGUAGE_MODEL)
+    lacking = frame[frame["image"].isin(at_rest - set(frame.loc[q1, "image"]))].drop_duplicates("image")
+    wordings = [int(fingerprint(name), 16) % len(Q1_ACTIONS) for name in lacking["image_id"]]
+    lacking = lacking.assign(text_input=[ask_q1(wording, emotion=False) for wording in wordings])
+    lacking = lacking.assign(text_output=AT_REST, question_type="Q1", area=None, au=None, source=RULES)
+    return datasets.Dataset.from_pandas(pd.concat([frame, lacking]), split.features, preserve_index=False)
 
 
-def _q1_at_rest(row: dict) -> dict:
-    """Return the Q1 pair of a face at rest; a face always gets the same wording."""
-    wording = int(fingerprint(row["image_id"]), 16) % len(Q1_ACTIONS)
-    answer = {"text_input": ask_q1(wording, emotion=False), "text_output": AT_REST, "question_type": "Q1"}
-    return row | answer | {"area": None, "au": None, "source": RULES}
-
-
-def _report(captions: list[Caption], chat: Chat, pairs: datasets.DatasetDict) -> pd.Series:
+def _report(captions: Collection[tuple], chat: Chat, pairs: dict) -> pd.Series:
     counts = Counter(captions=len(captions))
-    for caption in captions:
-        outcome = "left to the rules" if caption.text is None else "accepted"
-        counts[f"{outcome} after rejections" if caption.text and caption.rejected else outcome] += 1
-        for faults in caption.rejected:
-            counts.update(f"rejected: {kind}" for kind in faults)
-    counts.update(requests=chat.requests, cached=chat.cached, cost=round(chat.cost, 4))
-    counts.update({"tokens in": chat.tokens[0], "tokens out": chat.tokens[1]})
+    for text, rejected in captions:
+        counts["left to the rules" if text is None else "accepted again" if rejected else "accepted"] += 1
+        counts.update(f"rejected: {kind}" for kind in rejected)
     for split in pairs.values():
         counts.update(f"pairs by {source}" for source in split["source"])
-    return pd.Series(dict(counts), dtype=object)
+    return pd.Series(dict(counts) | dict(chat.counts), dtype=object)
 
 
 # ---------------------------------------------------------------------------------------------------- faults
@@ -228,8 +200,6 @@ def caption_faults(text: str, present: Collection[int], emotion: str | None = No
         emotion: the emotion that it must name, several joined by "+"; None where it must name none.
     """
     sentences = [part for part in re.split(r"[.!?]", text) if re.search(r"[A-Za-z]", part)]
-    words = re.findall(r"\w+", text.lower())
-    runs = [tuple(words[k : k + 6]) for k in range(len(words) - 5)]
     given, denied = read_aus(text)
     missing = [ACTION_UNITS[n].verb for n in present if n not in given | denied]
     invented = [ACTION_UNITS[n].noun for n in sorted((given | denied) - set(present))]
@@ -243,7 +213,6 @@ def caption_faults(text: str, present: Collection[int], emotion: str | None = No
         "length": not 1 <= len(sentences) <= 9 or not re.search(r"[.!?][\"”')]*$", text),
         "form": not _PLAIN.fullmatch(text),
         "code": _CODE.search(text),
-        "repetition": len(set(runs)) < len(runs),
         "missing action": missing,
         "invented action": invented or parts,
         "denied action": denied,
@@ -254,7 +223,6 @@ def caption_faults(text: str, present: Collection[int], emotion: str | None = No
         "length": "Write 1 to 9 whole sentences, the last with its full stop.",
         "form": "Write plain English prose, without lists, marks or line breaks.",
         "code": "Write no codes, no numbers and not the word AU.",
-        "repetition": "Do not repeat yourself.",
         "missing action": f"Name these actions in the words of their definitions: {', '.join(missing)}.",
         "invented action": f"Leave out actions that were not given: {others}.",
         "denied action": "Do not say what is absent.",

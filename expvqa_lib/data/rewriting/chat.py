@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
 
 from tqdm.auto import tqdm
 
@@ -25,7 +25,6 @@ try:
 except ImportError:  # an extra
     openai = None
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
 MAX_TOKENS = 512
 """Of an answer."""
 RETRIES = 6
@@ -33,7 +32,7 @@ RETRIES = 6
 
 
 class Chat:
-    """A language model with a store of its answers, and counts of requests, tokens and cost."""
+    """A language model with a store of its answers; `counts` of requests, cached answers, tokens and cost."""
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class Chat:
         # a server of one's own needs no key, but the client insists on one
         self._client = openai.OpenAI(api_key=key or "none", timeout=60.0, max_retries=RETRIES)
         self.model, self.price, self.max_cost, self.parallel = model, price, max_cost, parallel
-        self.requests, self.cached, self.tokens, self.cost = 0, 0, [0, 0], 0.0
+        self.counts = Counter(requests=0, cached=0)
         self.path, self._lock = Path(path), threading.Lock()
         self._query("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text TEXT, finish TEXT)")
 
@@ -82,36 +81,39 @@ class Chat:
         body = {"model": self.model, "messages": list(messages), "max_completion_tokens": MAX_TOKENS}
         key = fingerprint(body)
         if stored := self._query("SELECT text, finish FROM answers WHERE key = ?", key):
-            self.cached += 1
+            self._count(cached=1)
             return stored[0]
         answer = self._request(body)
         self._query("INSERT OR IGNORE INTO answers (key, text, finish) VALUES (?, ?, ?)", key, *answer)
         return answer
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item], label: str) -> list[Result]:
+    def map(self, function: Callable, items: Sequence, label: str) -> list:
         """Apply a function that asks to each item, `parallel` at a time; the first error ends it."""
         with ThreadPoolExecutor(self.parallel) as pool:
             return list(tqdm(pool.map(function, items), label, len(items), disable=not items))
 
     def _request(self, body: dict) -> tuple[str, str]:
-        if self.max_cost is not None and self.cost >= self.max_cost:
-            raise ServerError(f"the budget of {self.max_cost} is spent; {self._advice()}")
+        if self.max_cost is not None and self.counts["cost"] >= self.max_cost:
+            raise ServerError(
+                f"the budget of {self.max_cost} is spent; answers are in {self.path}, start again"
+            )
         try:
             completion = self._client.chat.completions.create(**body)
             choice, usage = completion.choices[0], completion.usage
             answer = choice.message.content or "", choice.finish_reason or "stop"
         except (openai.OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
-            place = self._client.base_url
-            advice = f"check address, key and account, {self._advice()}"
-            raise ServerError(f"{place}: no answer ({error}); {advice}") from error
+            place = f"{self._client.base_url}: no answer ({error})"
+            raise ServerError(f"{place}; answers so far are in {self.path}, start again") from error
         if usage is None and self.max_cost is not None:
             raise ServerError(f"{self._client.base_url}: reports no usage, so a budget cannot be kept")
         tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-        with self._lock:
-            self.requests += 1
-            self.tokens = [before + new for before, new in zip(self.tokens, tokens, strict=True)]
-            self.cost += sum(n * price for n, price in zip(tokens, self.price, strict=True)) / 1e6
+        cost = sum(n * price for n, price in zip(tokens, self.price, strict=True)) / 1e6
+        self._count(requests=1, tokens_in=tokens[0], tokens_out=tokens[1], cost=cost)
         return answer
+
+    def _count(self, **more: float) -> None:
+        with self._lock:
+            self.counts.update(more)
 
     def _query(self, statement: str, *values: str) -> list[tuple]:
         try:
@@ -122,6 +124,3 @@ class Chat:
             raise ServerError(
                 f"{self.path}: cannot store answers here ({error}); choose another place"
             ) from error
-
-    def _advice(self) -> str:
-        return f"then start again: answers are stored in {self.path}, and only the missing ones are requested"
