@@ -257,7 +257,7 @@ def _table(values: pd.DataFrame, cases: pd.DataFrame, resamples: int, seed: int)
         return np.concatenate([total, mean_of_defined(total.swapaxes(1, 2))[:, None]], 1)
 
     subjects = group_codes(cases["subject"].to_numpy(), len(cases))
-    value, low, high = bootstrap(measure, subjects, resamples, seed)
+    value, low, high, _ = bootstrap(measure, subjects, resamples, seed)
     support = member.T @ defined
     support = np.concatenate([support, support.sum(0, keepdims=True)]).astype(int)
     rows = [

@@ -238,5 +238,4 @@ def tuned_thresholds(run) -> tuple[pd.DataFrame, pd.DataFrame]:
 def reliability(run) -> pd.DataFrame:
     """How often yes is right against how probable Exp-VQA says it is, of all AUs together; see `reliability_table`."""
     faces = run.faces_of(run.au_corpus)
-    bins = reliability_table(faces[au_columns(faces)], run.scores(MAIN))
-    return bins[bins["target"] == "all"]
+    return reliability_table(faces[au_columns(faces)], run.scores(MAIN))

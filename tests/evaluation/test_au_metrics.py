@@ -131,12 +131,10 @@ def test_calibration_by_hand():
     assert got.to_dict() == pytest.approx(
         {"AU1": of_au1, "AU2": 0, "macro": of_au1 / 2, "micro": of_au1 * 4 / 9}
     )
-    bins = metrics.reliability_table(labels, scores).set_index(["target", "from"])
-    columns = ["to", "faces", "mean_score", "positives"]
-    assert bins.loc[("AU1", 60), columns].tolist() == pytest.approx([70, 2, 65, 50])
-    assert bins.loc[("all", 90), columns].tolist() == pytest.approx([100, 4, 99.5, 100])
-    assert bins.loc[("AU2", 50), "faces"] == 0 and np.isnan(bins.loc[("AU2", 50), "positives"])
-    assert bins.loc["all", "faces"].sum() == 9
+    bins = metrics.reliability_table(labels, scores).set_index("from")
+    assert bins.loc[60].tolist() == pytest.approx([70, 2, 65, 50])
+    assert bins.loc[90].tolist() == pytest.approx([100, 4, 99.5, 100])
+    assert bins.loc[50, "faces"] == 0 and np.isnan(bins.loc[50, "positives"]) and bins["faces"].sum() == 9
 
 
 def test_thresholds_of_validation_are_the_best_there_and_named_in_the_table():
@@ -151,8 +149,6 @@ def test_thresholds_of_validation_are_the_best_there_and_named_in_the_table():
         best, threshold = max((sk.f1_score(y, p >= t), t) for t in p.unique())
         assert thresholds[au] == threshold and values(table)[au, "f1_tuned"] == pytest.approx(100 * best)
     assert metrics.best_thresholds(labels * 0, scores) == dict.fromkeys(AUS, 0.5)
-    with pytest.raises(SettingsError, match="AU12"):
-        metrics.au_table(labels, scores, **NAMES, threshold={"AU1": 0.5, "AU4": 0.5})
 
 
 def test_the_rank_measures_take_several_labels_a_row():
@@ -282,10 +278,6 @@ def test_answers_that_are_neither_are_counted_and_never_a_no():
     assert table["value"]["AU4"].to_dict() == {**dict.fromkeys(names, 100), "unread": 0}
     assert table["value"]["AU1"].to_dict() == pytest.approx(dict.fromkeys((*names, "unread"), 50))
     assert table.loc[("macro", "unread"), ["value", "support"]].tolist() == [25, 2]
-    with pytest.raises(TableError, match="answers"):
-        metrics.answer_table(labels, answers.iloc[1:], **NAMES)
-    with pytest.raises(TableError, match="AU4"):
-        metrics.answer_table(labels, answers[["AU1"]], **NAMES)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +286,6 @@ def test_answers_that_are_neither_are_counted_and_never_a_no():
         (lambda y, s: (y, s.assign(AU4=s.AU4.where(s.index != 7, 1.5))), "score in row 7, column AU4 is 1.5"),
         (lambda y, s: (y, s.assign(AU4=s.AU4.where(s.index != 7))), "score in row 7, column AU4 is nan"),
         (lambda y, s: (y.assign(AU1=y.AU1.where(y.index != 3, 2)), s), "label in row 3, column AU1 is 2"),
-        (lambda y, s: (y.assign(AU1="yes"), s), "label.* AU1.*yes"),
         (lambda y, s: (y, s[["AU1"]]), "AU4, AU12"),
         (lambda y, s: (y, s.iloc[1:]), "300"),
         (lambda y, s: (y.rename(columns=str.lower), s), "AU1"),
@@ -306,9 +297,6 @@ def test_bad_tables_are_named(change, place):
         metrics.au_table(*change(*faces()), **NAMES)
 
 
-def test_unknown_metrics_and_groups_of_other_rows_are_refused():
-    labels, scores = faces()
-    with pytest.raises(TableError, match="2 values for 300 rows"):
-        metrics.au_table(labels, scores, **NAMES, groups=["a", "b"])
+def test_an_unknown_metric_is_refused():
     with pytest.raises(SettingsError, match="'f2'.*f1, auc"):
-        metrics.paired_difference(labels, scores, scores, metric="f2")
+        metrics.paired_difference(*faces(), faces()[1], metric="f2")

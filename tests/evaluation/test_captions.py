@@ -18,7 +18,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from expvqa_lib.errors import ModelError, SettingsError, TableError
 from expvqa_lib.evaluation import metrics
 from expvqa_lib.evaluation.metrics import captions as module
-from expvqa_lib.evaluation.metrics import ngrams
+from expvqa_lib.evaluation.metrics import similarity
 from expvqa_lib.evaluation.metrics.captions import meteor_exact_stem
 
 NAMES = {"model": "m", "dataset": "d", "split": "test"}
@@ -95,7 +95,7 @@ def test_cider_d_is_the_authors():
 
 def test_cider_d_by_hand():
     """Two images; "a" is in both and weighs nothing. All words agree, half of the pairs, no triple."""
-    got = ngrams.cider_d([["b", "a", "c"], ["d"]], [[["a", "c", "b"]], [["a"]]])
+    got = similarity.cider_d([["b", "a", "c"], ["d"]], [[["a", "c", "b"]], [["a"]]])
     assert got == pytest.approx([1000 * (1 + 1 / 2) / 4, 0.0])
 
 
@@ -311,9 +311,9 @@ def test_captions_that_stand_several_times_score_as_if_each_were_compared_by_its
     references = [[texts[k], texts[j]] for k, j in rng.integers(0, 3, (60, 2))]
     scores = metrics.caption_scores(said, references)
     words, other_words = (
-        [ngrams.tokens(text) for text in said],
-        [[ngrams.tokens(text) for text in those] for those in references],
+        [similarity.tokens(text) for text in said],
+        [[similarity.tokens(text) for text in those] for those in references],
     )
-    np.testing.assert_allclose(scores["cider_d"], ngrams.cider_d(words, other_words))
+    np.testing.assert_allclose(scores["cider_d"], similarity.cider_d(words, other_words))
     np.testing.assert_allclose(scores["meteor_exact_stem"], meteor_exact_stem(words, other_words))
     assert scores["cider_d"].nunique() > 4

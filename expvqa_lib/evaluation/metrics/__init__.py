@@ -1,12 +1,19 @@
 """Metrics with intervals as tidy tables; `load` gives them as metrics of Hugging Face's `evaluate`."""
 
 from .answers import answer_table, share_table, wide
-from .au import ALL_METRICS, au_table, best_thresholds, paired_difference, prior_scores, reliability_table
+from .au import (
+    ALL_METRICS,
+    au_table,
+    best_thresholds,
+    label_array,
+    paired_difference,
+    prior_scores,
+    reliability_table,
+)
 from .bootstrap import COLUMNS, bootstrap, bootstrap_table, group_codes, mean_of_defined
 from .captions import caption_aus, caption_scores, caption_table
 from .emotion import emotion_difference, emotion_table
 from .hub import load
-from .labels import label_array
 
 __all__ = [
     "ALL_METRICS",

@@ -10,9 +10,8 @@ import pandas as pd
 
 from ...errors import TableError
 from ...questions import read_yes_no
-from .au import au_table
+from .au import au_table, label_array
 from .bootstrap import bootstrap_table, group_codes, mean_of_defined, ratio
-from .labels import check_rows, label_array
 
 ANSWER_METRICS = ("f1", "balanced_accuracy", "precision", "recall", "accuracy")
 
@@ -70,7 +69,6 @@ def answer_table(
         TableError: as for `au_table`.
     """
     y, columns = label_array(labels, answers.columns)
-    check_rows(answers, labels.index, columns, "answers")
     read = answers[columns].map(lambda text: read_yes_no(text) if isinstance(text, str) else None)
     read = read.to_numpy(dtype=float)  # 1, 0, NaN
     scores = pd.DataFrame(np.where(np.isnan(read), 1 - np.nan_to_num(y), read), answers.index, columns)

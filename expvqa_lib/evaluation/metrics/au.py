@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ...errors import SettingsError
+from ...errors import SettingsError, TableError
 from .bootstrap import Measure, bootstrap_table, difference, group_codes, mean_of_defined, ratio
-from .labels import au_columns, label_array, score_array
 from .ranking import auc, average_precision
 
 METRICS = ("f1", "auc", "balanced_accuracy", "precision", "recall")
@@ -21,6 +22,55 @@ TUNED = "_tuned"
 BINS = 10  # of equal width, of the expected calibration error (Guo et al. 2017, arXiv 1706.04599)
 _RANKED = {"auc": auc, "average_precision": average_precision}
 _NO_THRESHOLD = (*_RANKED, "calibration_error")
+
+
+def au_columns(columns: Iterable[str]) -> list[str]:
+    """Return the columns that name an AU (`AU1` ...), by number."""
+    return sorted((c for c in columns if re.fullmatch(r"AU\d+", str(c))), key=lambda name: int(name[2:]))
+
+
+def label_array(labels: pd.DataFrame, scored: Iterable[str] = ()) -> tuple[np.ndarray, list[str]]:
+    """Return labels [N, A] as 0, 1 or NaN, and the columns of the AUs with a label; warn of the others.
+
+    Raises:
+        TableError: a label is none of 0, 1 and missing, or no AU has one.
+    """
+    columns = au_columns(labels.columns)
+    y = _numbers(labels[columns], "label", (0, 1, np.nan))
+    labelled = (~np.isnan(y)).any(axis=0)
+    names = [column for column, kept in zip(columns, labelled, strict=True) if kept]
+    if not names:
+        raise TableError(
+            "labels: no AU column has a label; expected columns AU1, AU2 ... with 0, 1 or missing"
+        )
+    if without := au_columns({*columns, *scored} - set(names)):
+        warnings.warn(f"never labelled here and left out: {', '.join(without)}", stacklevel=3)
+    return y[:, labelled], names
+
+
+def _scores_of(scores: pd.DataFrame, index: pd.Index, columns: list[str]) -> np.ndarray:
+    """Scores [N, A] of the labels' rows and columns."""
+    if not scores.index.equals(index) or not set(columns) <= set(scores):
+        wanted = (
+            f"expected a score of each of {', '.join(columns)} for each of the {len(index)} rows of labels"
+        )
+        raise TableError(f"scores: {wanted}; found {len(scores)} rows, columns {', '.join(map(str, scores))}")
+    return _numbers(scores[columns], "score")
+
+
+def _numbers(table: pd.DataFrame, kind: str, allowed: tuple | None = None) -> np.ndarray:
+    """A table as floats [N, A]: the `allowed` ones, or those in [0, 1]."""
+    values = table.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    fine = np.isin(values, allowed) | (np.isnan(values)) if allowed else (values >= 0) & (values <= 1)
+    if not fine.all():
+        row, column = np.argwhere(~fine)[0]
+        found = (
+            f"{kind} in row {table.index[row]!r}, column {table.columns[column]} is {values[row, column]:g}"
+        )
+        raise TableError(
+            f"{found}; expected {allowed or 'a probability'} ({(~fine).sum()} such values in all)"
+        )
+    return values
 
 
 def au_table(
@@ -43,7 +93,8 @@ def au_table(
         threshold: yes from this probability on. One an AU, from `best_thresholds` on validation labels, gives
             the metrics that depend on it names ending in `_tuned`.
         metrics: of `ALL_METRICS`, in this order.
-        averages: `macro`, the mean over the AUs; `micro`, all labels of all AUs taken together.
+        averages: `macro`, the mean over the AUs, and `micro`, all labels of all AUs taken together, or macro
+            alone.
         settings: model, dataset, split, resamples and seed, see `bootstrap_table`.
 
     Returns:
@@ -56,16 +107,16 @@ def au_table(
 
     Raises:
         TableError: the indices differ, a column is missing, or a label or score is out of range.
-        SettingsError: a metric or average is unknown, or an AU has no threshold.
+        SettingsError: a metric is unknown.
     """
     check_names(metrics, ALL_METRICS, "metric")
-    check_names(averages, ("macro", "micro"), "average")
     y, columns = label_array(labels, scores.columns)
-    p = score_array(scores, labels.index, columns)
-    measure = _measure(y, p, _thresholds(threshold, columns), metrics, averages)
+    p = _scores_of(scores, labels.index, columns)
+    tuned = isinstance(threshold, Mapping)
+    thresholds = np.array([threshold[name] for name in columns]) if tuned else threshold
+    measure = _measure(y, p, thresholds, metrics, averages)
     any_label = int((~np.isnan(y)).any(axis=1).sum())
     support = [*np.nansum(y, axis=0).astype(int), *(any_label for _ in averages)]
-    tuned = isinstance(threshold, Mapping)
     names = [name + TUNED if tuned and name not in _NO_THRESHOLD else name for name in metrics]
     targets = zip([*columns, *averages], support, strict=True)
     rows = [(target, name, count) for target, count in targets for name in names]
@@ -90,20 +141,19 @@ def paired_difference(
     """
     check_names([metric], ALL_METRICS, "metric")
     y, columns = label_array(labels, scores_a.columns)
-    both = [score_array(scores, labels.index, columns) for scores in (scores_a, scores_b)]
+    both = [_scores_of(scores, labels.index, columns) for scores in (scores_a, scores_b)]
     a, b = (_measure(y, p, 0.5, [metric]) for p in both)
-    codes = group_codes(groups, len(labels))
-    result = difference(lambda w: a(w)[:, -1, 0] - b(w)[:, -1, 0], codes, resamples, seed)
-    return pd.Series(result | {"support": int((~np.isnan(y)).any(axis=1).sum())}, name=f"{metric} difference")
+    codes, support = group_codes(groups, len(labels)), int((~np.isnan(y)).any(axis=1).sum())
+    return difference(lambda w: a(w)[:, -1, 0] - b(w)[:, -1, 0], codes, support, resamples, seed)
 
 
 def prior_scores(train_labels: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
     """Return the label prior's scores: yes (1.0) to every AU of the training labels, for each row of `index`.
 
     Of all answers that never look at the image, yes to all has the best F1: an AU with base rate p gets
-        precision p
-    and recall 1, so F1 = 2p / (1 + p); a coin that says yes with rate q gets 2pq / (p + q), less for every q
-    below 1. AUC and balanced accuracy are 50.
+        precision
+    p and recall 1, so F1 = 2p / (1 + p); a coin that says yes with rate q gets 2pq / (p + q), less for every
+    q below 1. AUC and balanced accuracy are 50.
     """
     return pd.DataFrame(1.0, index=index, columns=au_columns(train_labels.columns))
 
@@ -115,7 +165,7 @@ def best_thresholds(labels: pd.DataFrame, scores: pd.DataFrame) -> dict[str, flo
     `threshold`, with the test's labels and scores.
     """
     y, columns = label_array(labels, scores.columns)
-    p = score_array(scores, labels.index, columns)
+    p = _scores_of(scores, labels.index, columns)
     best = {}
     for a, name in enumerate(columns):
         rows = np.flatnonzero(~np.isnan(y[:, a]))
@@ -128,32 +178,20 @@ def best_thresholds(labels: pd.DataFrame, scores: pd.DataFrame) -> dict[str, flo
 
 
 def reliability_table(labels: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Sort the scores into 10 bins of equal width: each bin's mean score beside its share of positive labels.
+    """Sort the scores of all AUs into 10 bins: each bin's mean score beside its share of positive labels.
 
-    Args:
-        labels, scores: as for `au_table`.
+    Arguments and errors as for `au_table`.
 
     Returns:
-        One row an AU and bin, then `all` AUs together: target, from, to (both in percent), faces, mean_score
-        and positives (percent; NaN for a bin without faces).
-
-    Raises:
-        TableError: as for `au_table`.
+        One row a bin: from, to (both in percent), faces, mean_score, positives (percent; NaN without faces).
     """
     y, columns = label_array(labels, scores.columns)
-    p = score_array(scores, labels.index, columns)
-    tables = []
-    for k, target in enumerate([*columns, "all"]):
-        truth, score = (values.ravel() if target == "all" else values[:, k] for values in (y, p))
-        truth, score = truth[~np.isnan(truth)], score[~np.isnan(truth)]
-        count, total, positive = (
-            np.bincount(_bin_of(score), weights, BINS) for weights in (None, score, truth)
-        )
-        edges = 100 * np.arange(BINS + 1) / BINS
-        bins = pd.DataFrame({"target": target, "from": edges[:-1], "to": edges[1:], "faces": count})
-        mean_score, positives = (ratio(part, count, np.nan) for part in (total, positive))
-        tables.append(bins.assign(mean_score=mean_score, positives=positives))
-    return pd.concat(tables, ignore_index=True)
+    p = _scores_of(scores, labels.index, columns)[~np.isnan(y)]
+    bins, y = _bin_of(p), y[~np.isnan(y)]
+    faces, total, positives = (np.bincount(bins, weights, BINS) for weights in (None, p, y))
+    edges = 100 * np.arange(BINS + 1) / BINS
+    table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "faces": faces})
+    return table.assign(mean_score=ratio(total, faces, np.nan), positives=ratio(positives, faces, np.nan))
 
 
 def _bin_of(p: np.ndarray) -> np.ndarray:
@@ -173,15 +211,6 @@ def check_names(names: Iterable[str], known: Sequence[str], kind: str) -> None:
         raise SettingsError(f"{kind} {unknown[0]!r} is unknown; known are {', '.join(known)}")
 
 
-def _thresholds(threshold: float | Mapping[str, float], columns: Sequence[str]) -> np.ndarray | float:
-    """One threshold for all columns, or one each [A]."""
-    if not isinstance(threshold, Mapping):
-        return threshold
-    if missing := ", ".join(c for c in columns if c not in threshold):
-        raise SettingsError(f"no threshold for {missing}; choose it on labels of these AUs, or one for all")
-    return np.array([threshold[c] for c in columns], dtype=float)
-
-
 def _measure(
     y: np.ndarray,
     p: np.ndarray,
@@ -191,14 +220,12 @@ def _measure(
 ) -> Measure:
     """From row weights [R, N] to percent [R, A + averages, metric]; y and p [N, A]."""
     of_each = _of_columns(y, p, thresholds, metrics)
-    of_all = _of_columns(y, p, thresholds, metrics, pooled=True) if "micro" in averages else None
+    pooled = [_of_columns(y, p, thresholds, metrics, pooled=True)] if "micro" in averages else []
 
     def measure(weights: np.ndarray) -> np.ndarray:
         per_au = of_each(weights)  # [R, A, metric]
-        average = {"macro": mean_of_defined(per_au.swapaxes(1, 2))[:, None]}
-        if of_all:
-            average["micro"] = of_all(weights)
-        return np.concatenate([per_au, *(average[name] for name in averages)], axis=1)
+        macro = mean_of_defined(per_au.swapaxes(1, 2))[:, None]
+        return np.concatenate([per_au, macro, *(of_all(weights) for of_all in pooled)], axis=1)
 
     return measure
 

@@ -22,8 +22,17 @@ from ...facs import ACTION_UNITS
 from ...questions import read_aus
 from .au import check_names
 from .bootstrap import bootstrap_table, group_codes
-from .ngrams import ORDER, Tokens, bleu, bleu_counts, cider_d, ngrams, tokens
-from .similarity import embedding_similarity, tfidf_similarity
+from .similarity import (
+    ORDER,
+    Tokens,
+    bleu,
+    bleu_counts,
+    cider_d,
+    embedding_similarity,
+    ngrams,
+    tfidf_similarity,
+    tokens,
+)
 
 METRICS = (
     *("meteor_exact_stem", "rouge_l", "bleu4", "cider_d", "tfidf_similarity"),
@@ -80,7 +89,7 @@ def caption_scores(
         references: one list of texts a row; of several, the best counts for METEOR, ROUGE-L and similarity
             (Exp-BLIP, table 2), while BLEU and CIDEr-D have ways of their own. A row without a reference is
             NaN for all metrics that need one, with a warning.
-        metrics: of `ALL_METRICS`. `bleu4` is smoothed here (see `ngrams.bleu`).
+        metrics: of `ALL_METRICS`. `bleu4` is smoothed here (see `similarity.bleu`).
         encoder: of `similarity.embedding_similarity`; where given, that metric is added.
 
     Raises:

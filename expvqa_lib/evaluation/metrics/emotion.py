@@ -39,7 +39,7 @@ def emotion_table(
         that a resample holds.
 
     Raises:
-        TableError: the lengths differ or no row has an emotion.
+        TableError: no row has an emotion.
     """
     true, (predicted,), codes = _labelled(true, [predicted], groups)
     names = set(true)
@@ -77,8 +77,7 @@ def emotion_difference(
     """
     true, (a, b), codes = _labelled(true, [predicted_a, predicted_b], groups)
     gain = (a == true).astype(float) - (b == true)
-    result = difference(lambda weights: ratio(weights @ gain, weights.sum(axis=1)), codes, resamples, seed)
-    return pd.Series(result | {"support": len(true)}, name="accuracy difference")
+    return difference(lambda w: ratio(w @ gain, w.sum(axis=1)), codes, len(true), resamples, seed)
 
 
 def _labelled(
@@ -86,10 +85,6 @@ def _labelled(
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     """True and predicted emotions ("" where none was read) of the rows with a true one, and their groups."""
     true, *predicted = (pd.Series(list(values), dtype=object) for values in (true, *predicted))
-    if wrong := [len(values) for values in predicted if len(values) != len(true)]:
-        raise TableError(
-            f"{wrong[0]} predicted emotions for {len(true)} true ones; give one a row, None where none"
-        )
     labelled = true.notna().to_numpy()
     if not labelled.any():
         raise TableError("no row has a true emotion; expected names such as " + ", ".join(EMOTIONS))
