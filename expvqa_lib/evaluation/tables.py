@@ -27,9 +27,10 @@ NAMES = {
     "exp_vqa_fz_named_shuffled_images": "Exp-VQA(fz), named in Q1 of shuffled images",
 }
 _RESULTS = {
-    ("Q3", "f1"): "Action units, F1",
-    ("Q3", "auc"): "Action units, AUC",
-    ("Q1", "accuracy"): "Emotion, accuracy",
+    ("Q3", "f1"): "Q3 macro F1",
+    ("Q3", "auc"): "Q3 AUC",
+    ("Q1", "accuracy"): "Q1 emotion accuracy",
+    ("Q2", "f1"): "Q2 macro F1",
 }
 
 
@@ -92,7 +93,7 @@ def results_table(au: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     )
     wide = rows.pivot(index="model", columns="column", values="text")
     wide = wide.reindex(index=["prior", "base", "exp_vqa_fz", "exp_vqa"], columns=list(_RESULTS))
-    return wide.set_axis(_RESULTS.values(), axis=1).rename(index=NAMES).rename_axis(index="Model")
+    return wide.set_axis(_RESULTS.values(), axis=1).rename(index=NAMES).rename_axis(index="model")
 
 
 def metric_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from expvqa_lib.errors import SettingsError
+from expvqa_lib.data import AU_COLUMNS
 from expvqa_lib.expvqa import ExpVQA, load
 from expvqa_lib.pipeline.cli import COMMANDS, main
 from expvqa_lib.pipeline.run import Run
@@ -155,15 +155,16 @@ def test_a_model_folder_given_as_a_dot_has_the_name_of_the_folder(start, monkeyp
 
 
 def test_evaluating_one_model_of_a_run_asks_no_other(monkeypatch, capsys):
-    asked = []
-
-    def scores(run, name, *_):
-        asked.append(name)
-        raise SettingsError("far enough")
-
-    monkeypatch.setattr(Run, "scores", scores)
-    assert main(["evaluate", "--model", "exp_vqa_fz"]) == 1
+    faces = pd.DataFrame({"dataset": "own", "subject": list("abcd"), "AU12": [1, 0, 1, 0]})
+    faces = faces.reindex(columns=["dataset", "subject", *AU_COLUMNS])
+    asked, scores = [], pd.DataFrame({"AU12": [0.9, 0.1, 0.8, 0.2]})
+    monkeypatch.setattr(Run, "au_corpus", "own")
+    monkeypatch.setattr(Run, "faces_of", lambda run, corpus, split="test": faces)
+    monkeypatch.setattr(Run, "scores", lambda run, name: asked.append(name) or scores)
+    assert main(["evaluate", "--model", "exp_vqa_fz"]) == 0
     assert asked == ["exp_vqa_fz"]
+    models = {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert models == {"prior", "exp_vqa_fz", "exp_vqa_fz_shuffled_images"}
 
 
 def test_ask_answers_on_standard_output_and_keeps_the_notice_off_it(tmp_path):

@@ -1,0 +1,218 @@
+"""Tables with their controls, on predictions whose score is known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from expvqa_lib.data import au_labels
+from expvqa_lib.errors import TableError
+from expvqa_lib.evaluation.captions import caption_quality, captions
+from expvqa_lib.evaluation.detection import (
+    au_answer_table,
+    detection_table,
+    differences,
+    emotion_answer_table,
+    exchange_subjects,
+    tuned_thresholds,
+    with_controls,
+)
+from expvqa_lib.evaluation.tables import (
+    MAIN,
+    au_columns,
+    emotion_layout,
+    macro_averages,
+    results_table,
+    tuned_layout,
+    with_intervals,
+)
+from expvqa_lib.facs import AREAS, BP4D_AUS
+from expvqa_lib.model import score_yes_no
+from expvqa_lib.questions import answer_q1, answer_q2
+
+SHUFFLED = f"{MAIN}_shuffled_images"
+COLUMNS = ["model", "dataset", "split", "target", "metric", "value", "low", "high", "support"]
+
+
+def part(faces: pd.DataFrame, dataset: str, split: str = "test") -> pd.DataFrame:
+    return faces[(faces["dataset"] == f"synth_{dataset}") & (faces["split"] == split)].reset_index(drop=True)
+
+
+def value(table: pd.DataFrame, model: str, target: str, metric: str) -> float:
+    return table.set_index(["model", "target", "metric"]).loc[(model, target, metric), "value"]
+
+
+# --------------------------------------------------------------------------------------------------- controls
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 1), (2, 2), (3, 2, 1), (12,) * 5, (1,) * 40, (10, 5, 3, 2), (7, 1, 1, 1, 1, 1, 1, 1)]
+)
+def test_subjects_are_exchanged_by_a_permutation_that_never_keeps_one(sizes):
+    subjects = pd.Series([f"s{k}" for k, n in enumerate(sizes) for _ in range(n)])
+    for seed in range(20):
+        mixed = subjects.sample(frac=1, random_state=seed)
+        order = exchange_subjects(mixed, seed)
+        assert sorted(order) == list(range(len(subjects)))
+        assert (mixed.to_numpy()[order] != mixed.to_numpy()).all()
+        assert (exchange_subjects(mixed, seed) == order).all()
+
+
+@pytest.mark.parametrize("subjects", [["a"], ["a", "a", "a"], ["a", "a", "b"]])
+def test_a_subject_with_most_rows_cannot_be_exchanged(subjects):
+    with pytest.raises(TableError, match="subject 'a'"):
+        exchange_subjects(pd.Series(subjects), 0)
+
+
+def test_the_shuffled_control_equals_asking_about_another_subjects_image(model, processor, faces):
+    test = part(faces, "lab").iloc[::6].reset_index(drop=True)
+    scores = score_yes_no(model, processor, test["image"].tolist(), BP4D_AUS)
+    shuffled = with_controls({MAIN: scores, "base": scores}, test, seed=3)[SHUFFLED]
+    other = exchange_subjects(test["subject"], 3)
+    asked = score_yes_no(model, processor, test["image"].iloc[other].tolist(), BP4D_AUS)
+    np.testing.assert_allclose(shuffled, asked, atol=1e-5)
+    assert np.abs(shuffled - scores).to_numpy().max() > 1e-4 and list(shuffled.index) == list(scores.index)
+
+
+# ----------------------------------------------------------------------------------------------------- tables
+
+
+def test_perfect_scores_are_perfect_and_those_of_shuffled_images_are_not(faces):
+    test, train = part(faces, "lab"), part(faces, "lab", "train")
+    truth = test[au_columns(test)].astype(float)
+    table = detection_table(test, train, {"base": truth * 0 + 0.2, MAIN: truth}, resamples=40, seed=1)
+    assert list(table.columns) == COLUMNS
+    assert list(table["model"].unique()) == ["prior", "base", MAIN, SHUFFLED]
+    assert set(table["target"]) == {f"AU{n}" for n in BP4D_AUS} | {"macro"}
+    assert value(table, MAIN, "macro", "auc") == 100
+    assert value(table, "base", "macro", "auc") == value(table, "prior", "macro", "auc") == 50
+    assert value(table, "base", "macro", "f1") == 0 < value(table, SHUFFLED, "macro", "f1") < 90
+    rate = truth["AU12"].mean()
+    assert value(table, "prior", "AU12", "f1") == pytest.approx(200 * rate / (1 + rate))
+    assert (table["low"].dropna() <= table["value"][table["low"].notna()] + 1e-9).all()
+
+
+def rule_answers(faces: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The rules' own answers to Q1 about emotions, or to Q2 about every labelled area."""
+    rows = []
+    for row, face in enumerate(faces.to_dict("records")):
+        if kind == "Q1":
+            rows.append((row, None, answer_q1([], face["emotion"])))
+        else:
+            rows += [(row, area, answer_q2(au_labels(face), area)) for area in AREAS]
+    table = pd.DataFrame(rows, columns=["row", "area", "answer"])
+    return table[table["answer"].notna()]
+
+
+def test_emotions_are_read_out_of_answers(faces):
+    test, train = part(faces, "emotion"), part(faces, "emotion", "train")
+    answers = rule_answers(test, "Q1")
+    models = {"base": answers.assign(answer="A person."), MAIN: answers}
+    table = emotion_answer_table(test, train, models, resamples=20)
+    assert value(table, MAIN, "macro", "accuracy") == 100 and value(table, "base", "macro", "accuracy") == 0
+    assert value(table, SHUFFLED, "macro", "accuracy") < 60
+    mode = train["emotion"].mode().iat[0]
+    right = 100 * (test["emotion"] == mode).mean()
+    assert value(table, "prior", "macro", "accuracy") == pytest.approx(right)
+    layout = emotion_layout(table.assign(question="Q1"))
+    assert layout.index[0] == "accuracy" and layout.index[-1] == "macro F1" and layout.index.name == "Emotion"
+
+
+def test_action_units_are_read_out_of_answers(faces):
+    test = part(faces, "lab")
+    answers = rule_answers(test, "Q2")
+    denied = answers.assign(answer="The person does not raise cheek or pull lip corner.")
+    first = pd.DataFrame({"row": [0], "answer": ["The person pulls lip corner."]})
+    table = au_answer_table(test, {"base": denied, MAIN: answers, "once": first}, resamples=20)
+    assert "auc" not in set(table["metric"])
+    occurs = [f"AU{n}" for n in BP4D_AUS if (test[f"AU{n}"] == 1).any()]
+    assert occurs and all(value(table, MAIN, name, "f1") == 100 for name in occurs)
+    assert value(table, "base", "macro", "recall") == 0
+    share = int(test["AU12"].iat[0]) / (test["AU12"] == 1).sum()  # an answer counts for its own face
+    assert value(table, "once", "AU12", "recall") == pytest.approx(100 * share)
+
+
+# -------------------------------------------------------------------------------------------- of a whole run
+
+
+@pytest.fixture
+def run(faces):
+    """A run whose Exp-VQA sees each AU, whose (fz) sees half of them, and whose base says the same of all faces."""
+    lab = faces[faces["dataset"] == "synth_lab"]
+
+    def faces_of(corpus, split="test"):
+        return lab[lab["split"] == split].reset_index(drop=True)
+
+    def scores(name, rows=None):
+        rows = faces_of("synth_lab") if rows is None else rows
+        truth = rows[[f"AU{n}" for n in BP4D_AUS]].astype(float) * 0.3 + 0.1  # below 0.5, in the right order
+        half = truth.mul(rows.index < 6, axis=0)
+        return {"base": truth * 0 + 0.2, "exp_vqa": truth, "exp_vqa_fz": half}[name]
+
+    def answers(name, kind, rows):
+        table = pd.DataFrame({"row": rows.index, "area": pd.NA, "answer": [answer_q1([12], None)] * len(rows)})
+        return table if name == "exp_vqa" else table.assign(answer="A face.")
+
+    profile = SimpleNamespace(resamples=20, seed=1)
+    names = {"au_corpus": "synth_lab", "caption_corpus": "synth_lab"}
+    return SimpleNamespace(faces_of=faces_of, scores=scores, answers=answers, profile=profile, **names)
+
+
+def test_differences_say_what_is_better_and_what_is_not_shown(run):
+    table = differences(run).set_index(["metric", "minus"])
+    assert list(table.index.levels[1]) == ["base", "exp_vqa_fz", SHUFFLED, "prior"]
+    assert table.loc[("auc", "base"), "verdict"] == "better" and table.loc[("auc", "base"), "value"] == pytest.approx(50)
+    assert table.loc[("f1", "prior"), "verdict"] == "worse"
+    assert table.loc[("f1", "base"), "verdict"] == "no difference shown"  # neither ever says yes
+
+
+def test_thresholds_are_tuned_on_validation_faces(run):
+    tuned, thresholds = tuned_thresholds(run)
+    assert set(tuned["metric"]) == {"f1_tuned", "balanced_accuracy_tuned", "precision_tuned", "recall_tuned"}
+    assert value(tuned, "exp_vqa", "macro", "balanced_accuracy_tuned") > 50
+    assert list(thresholds.index) == ["exp_vqa", "exp_vqa_fz"]
+    fixed = detection_table(run.faces_of(""), run.faces_of("", "train"), {MAIN: run.scores(MAIN)}, resamples=0)
+    layout = tuned_layout(fixed, tuned)
+    assert list(layout.columns) == ["F1", "F1 tuned", "Balanced accuracy", "Balanced accuracy tuned"]
+    run.faces_of = lambda corpus, split="test", all_of=run.faces_of: all_of(corpus, split).head(
+        0 if split == "validation" else 99
+    )
+    assert all(table.empty for table in tuned_thresholds(run))
+
+
+def test_captions_stand_beside_the_rules_sentence_and_the_shuffled_ones_are_of_others(run):
+    table = captions(run, "Q1")
+    faces = run.faces_of("")
+    labelled = [row for row, face in enumerate(faces.to_dict("records")) if any(au_labels(face).values())]
+    assert set(table["model"]) == {"base", "exp_vqa", "exp_vqa_fz", "prior", SHUFFLED}
+    own = table[table["model"] == MAIN]
+    assert own["row"].tolist() == labelled and (own["subject"] == faces.loc[labelled, "subject"].values).all()
+    present = [n for n, label in au_labels(faces.loc[labelled[0]]).items() if label]
+    assert own["references"].iat[0] == [answer_q1(present, None)]
+    assert table.loc[table["model"] == "prior", "caption"].nunique() == 1
+
+
+# ---------------------------------------------------------------------------------------------------- layouts
+
+
+def test_layouts_have_values_with_intervals(faces):
+    test = part(faces, "lab")
+    truth = test[au_columns(test)].astype(float)
+    au = detection_table(test, test, {MAIN: truth, "base": truth * 0}, resamples=10)
+    f1 = with_intervals(au, "f1")
+    assert f1.index.name == "F1" and f1.loc["Average", "Exp-VQA"].startswith("100.0 [")
+    assert macro_averages(au).loc["Label prior", "AUC"] == "50.0 [50.0, 50.0]"
+    with pytest.raises(TableError, match="'bleu'"):
+        with_intervals(au, "bleu")
+    table = results_table(au, au.assign(question="Q2"))
+    assert table.loc["Exp-VQA", "Q3 macro F1"] == f1.loc["Average", "Exp-VQA"]
+    assert list(table.index) == ["Label prior", "Base, untuned", "Exp-VQA(fz)", "Exp-VQA"]
+
+
+def test_metrics_of_captions_are_by_kind_and_model(run):
+    run.answers = lambda name, kind, rows, one=run.answers: one(name, kind, rows).assign(area="lips")
+    table = caption_quality(run)
+    assert set(table["target"]) == {"Q1", "Q2"} and not table.duplicated(["model", "target", "metric"]).any()

@@ -1,0 +1,236 @@
+"""One run on disk: made when first needed, read back afterwards, shared by profiles that need the same."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from expvqa_lib.data import SPLITS, write_table
+from expvqa_lib.errors import ExpVQAError, SettingsError
+from expvqa_lib.evaluation import MODELS, au_detection, sentence_labels
+from expvqa_lib.pipeline import checkout, profiles
+from expvqa_lib.pipeline.profiles import Profile
+from expvqa_lib.pipeline.run import Run
+from expvqa_lib.synthfacs import CorpusSizes
+from expvqa_lib.training.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = CorpusSizes(
+    lab_train=2,
+    lab_validation=1,
+    lab_test=2,
+    videos=1,
+    wild_train=6,
+    wild_validation=2,
+    wild_test=2,
+    emotion_train=6,
+    emotion_validation=2,
+    emotion_test=4,
+    image=48,
+)
+RECIPE = Recipe(steps=2, images=4, pairs_per_image=2, validate_every=1)
+TOY = Profile("toy", SIZES, RECIPE, RECIPE, explained=1, resamples=5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_profiles():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(profiles.PROFILES, "toy", TOY)
+        patch.setitem(profiles.PROFILES, "toy-full", replace(TOY, name="toy-full", ablations=True))
+        yield
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def detection(output) -> pd.DataFrame:
+    """The first table, for which faces are drawn and both variants trained."""
+    return au_detection(Run("toy", output))
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_first_table_makes_everything_it_needs(detection, output):
+    store = output / "store"
+    assert set(detection["model"]) == {"prior", *MODELS, "exp_vqa_shuffled_images"}
+    models = sorted(path.name.split("-")[0] for path in (store / "models").iterdir())
+    assert models == ["exp_vqa", "exp_vqa_fz"]
+    assert len(list((store / "predictions").glob("q3-*.parquet"))) == 3
+    assert not list(output.rglob(".*"))  # no checkpoint and nothing half-written is left
+
+
+@pytest.mark.parametrize("profile", ["toy", "toy-full"])
+def test_a_second_run_and_a_fuller_profile_read_back_and_make_nothing_again(detection, output, profile):
+    again = Run(profile, output)
+    assert set(again.pairs()) == set(SPLITS)
+    before = stamps(output)
+    pd.testing.assert_frame_equal(au_detection(again), detection)
+    again.ensure("exp_vqa_fz", "exp_vqa")
+    assert len(again.training_log("exp_vqa")) == 4 and set(again.pairs()) == set(SPLITS)
+    assert stamps(output) == before
+
+
+def test_predictions_are_read_back_without_the_model(detection, output, monkeypatch):
+    run = Run("toy", output)
+    monkeypatch.setattr(Run, "model", lambda *_: pytest.fail("the model was loaded again"))
+    scores = run.scores("exp_vqa")
+    assert scores.shape == (24, 12) and list(scores.index) == list(range(24))
+
+
+def test_another_recipe_makes_its_own_model_and_predictions_and_no_others(detection, output, monkeypatch):
+    first = Run("toy", output)
+    changed = replace(TOY, exp_vqa_fz=replace(RECIPE, learning_rate=0.05))
+    monkeypatch.setitem(profiles.PROFILES, "toy", changed)
+    other = Run("toy", output)
+    assert other.model_dir("exp_vqa") == first.model_dir("exp_vqa")
+    assert other.model_dir("exp_vqa_fz") != first.model_dir("exp_vqa_fz")
+    pd.testing.assert_frame_equal(other.scores("base"), first.scores("base"))
+    assert not other.scores("exp_vqa_fz").equals(first.scores("exp_vqa_fz"))
+    monkeypatch.setitem(profiles.PROFILES, "toy", replace(TOY, corpora=replace(SIZES, seed=1)))
+    assert Run("toy", output).model_dir("exp_vqa") != first.model_dir("exp_vqa")
+
+
+def test_a_model_trained_in_another_precision_is_another_model(output, monkeypatch):
+    half = replace(TOY, exp_vqa=replace(RECIPE, precision="float16"))
+    monkeypatch.setitem(profiles.PROFILES, "toy", half)
+    folders = set()
+    for has_gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        folders.add(Run("toy", output).model_dir("exp_vqa"))
+    assert len(folders) == 2
+
+
+def test_answers_have_a_row_for_each_face_and_question(detection, output):
+    run = Run("toy", output)
+    q1 = run.answers("exp_vqa", "Q1")
+    assert q1["row"].tolist() == [0, 1, 2, 3] and q1["answer"].notna().all()
+    assert q1["image"].tolist() == [
+        str(Path(i).relative_to(run._data_folder)) for i in run.emotion_faces()["image"]
+    ]
+    q2 = run.answers("exp_vqa", "Q2")
+    assert not q2.duplicated(["row", "area"]).any() and set(q2["row"]) == set(range(24))
+    before = stamps(output)
+    pd.testing.assert_frame_equal(run.answers("exp_vqa", "Q1"), q1)
+    assert stamps(output) == before
+
+
+def test_faces_without_an_emotion_count_for_the_action_units(detection, output, tmp_path):
+    faces = Run("toy", output).faces()
+    faces = faces[faces["dataset"] == "synth_lab"].head(60).reset_index(drop=True)
+    split = pd.Series(np.where(faces.index < 30, "train", "test"))
+    emotion = np.where(faces.index % 10 == 0, "happiness", None)
+    images = [f"{k}.png" for k in faces.index]
+    faces = faces.assign(image=images, dataset="own", split=split, subject=split, emotion=emotion)
+    (tmp_path / "data").mkdir()
+    write_table(faces, tmp_path / "data" / "own.parquet")
+    run = Run("paper", tmp_path / "runs", data_root=str(tmp_path / "data"))
+    assert run.au_corpus == run.emotion_corpus == "own"
+    assert len(run.faces_of("own")) == 30 and len(run.emotion_faces()) == 3
+
+
+# ---------------------------------------------------------------------------------- figures and records
+
+
+def test_a_saved_table_has_a_row_in_the_record_of_what_made_it(detection, output, tmp_path):
+    run = Run("toy", output, tmp_path / "figures")
+    path = run.save_table(detection, "au_detection")
+    pd.testing.assert_frame_equal(pd.read_csv(path), detection, atol=1e-3, check_dtype=False)
+    run.save_table(detection, "another")
+    Run("toy-full", output, tmp_path / "figures").save_table(detection, "au_detection")
+    record = pd.read_csv(tmp_path / "figures" / "runs.csv", dtype=str).set_index("table")
+    assert record["profile"].to_dict() == {"another": "toy", "au_detection": "toy-full"}
+    assert record["seed"].eq("42").all()
+    assert {"commit", "torch", "transformers", "python", "data", "base"} <= set(record)
+
+
+def test_results_of_profiles_do_not_mix():
+    for profile, folder in {"quick": "figures", "full": "figures", "smoke": "runs/smoke/figures"}.items():
+        assert Run(profile).figures_dir == ROOT / folder
+    assert Run("quick").store == Run("full").store == ROOT / "runs" / "store"
+
+
+def test_given_folders_are_relative_to_the_working_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT / "notebooks")
+    run = Run("toy", "mine", "pictures")
+    assert run.store == ROOT / "notebooks" / "mine" / "store"
+    assert run.figures_dir == ROOT / "notebooks" / "pictures"
+    assert Run("toy").figures_dir == ROOT / "runs" / "toy" / "figures"
+
+
+def test_without_git_a_record_has_no_commit(monkeypatch):
+    assert checkout.repository_root() == ROOT
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert checkout.git_commit() is None
+
+
+def test_the_commit_of_another_repository_around_the_installed_package_is_not_taken(monkeypatch, tmp_path):
+    package = tmp_path / ".venv" / "site-packages" / "expvqa_lib" / "pipeline"
+    package.mkdir(parents=True)
+    for command in ("init", "commit --allow-empty -m other"):
+        user = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", tmp_path, *user, *command.split()], check=True, capture_output=True)
+    monkeypatch.setattr(checkout, "__file__", str(package / "checkout.py"))
+    assert checkout.repository_root() is None and checkout.git_commit() is None
+    (tmp_path / ".venv" / "notebooks").mkdir()
+    (tmp_path / ".venv" / "pyproject.toml").touch()  # a checkout without git, within another repository
+    assert checkout.repository_root() == tmp_path / ".venv" and checkout.git_commit() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"profile": "fast"}, "profile 'fast' is unknown"),
+        ({"profile": "paper"}, "--data-root DIR"),
+        ({"profile": "paper", "data_root": "/nowhere"}, "data root /nowhere: no such folder"),
+        ({"profile": "quick", "data_root": "/data"}, "data_root='/data'"),
+    ],
+)
+def test_profiles_that_cannot_run_are_refused(options, message):
+    with pytest.raises(SettingsError, match=message):
+        Run(**options)
+
+
+def test_unknown_models_are_refused(output):
+    with pytest.raises(SettingsError, match="'exp_blip'"):
+        Run("toy", output).model("exp_blip")
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, detection):
+    (tmp_path / "file").write_text("in the way")
+    run = Run("toy", tmp_path / "file" / "runs", tmp_path / "file" / "figures")
+    with pytest.raises(ExpVQAError, match=f"{tmp_path / 'file' / 'runs'}"):
+        run.faces()
+    with pytest.raises(ExpVQAError, match=f"{tmp_path / 'file' / 'figures'}"):
+        run.save_table(detection, "au_detection")
+
+
+def test_the_smoke_profile_is_a_miniature_of_the_quick_one():
+    quick, smoke = profiles.get("quick"), profiles.get("smoke")
+    for field in vars(quick.corpora):
+        small, large = getattr(smoke.corpora, field), getattr(quick.corpora, field)
+        assert small == large if field in ("image", "seed") else 0 < small < large
+    assert smoke.exp_vqa.steps < quick.exp_vqa.steps and smoke.resamples < quick.resamples
+
+
+def test_profiles_with_ablations_are_the_same_otherwise():
+    for name, full in (("quick", "full"), ("paper", "paper-full")):
+        assert replace(profiles.get(full), name=name, ablations=False, probe_epochs=0) == profiles.get(name)
+
+
+def test_labels_in_words_are_measured_on_both_corpora(detection, output):
+    table = sentence_labels(Run("toy", output))
+    assert {tuple(row) for row in table[["dataset", "question"]].drop_duplicates().to_numpy()} == {
+        ("synth_emotion", "Q1"),
+        ("synth_lab", "Q2"),
+    }
