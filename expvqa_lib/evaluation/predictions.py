@@ -21,8 +21,8 @@ from ..data import labelled_aus, read_available, read_table
 from ..errors import ModelError, TableError
 from ..facs import ACTION_UNITS
 from ..files import atomic, cached, file_state, fingerprint
+from ..model import processes
 from ..model.answer import embed_images, generate, score_questions
-from ..model.processes import state
 from ..questions import QUESTION_TYPES, ask_q1, ask_q2, ask_q3
 from ..training.feature_cache import encoder_key
 from .metrics import wide
@@ -184,15 +184,15 @@ def predict_in_parts(
         raise TableError(
             f"nothing to ask in {', '.join(kinds)}: no face of the test split has a labelled action unit"
         )
-    with state().split_between_processes(parts) as own_parts:
+    with processes().split_between_processes(parts) as own_parts:
         for path, part, questions in tqdm(
-            own_parts, desc="asking", unit=f"x{CHUNK} faces", disable=not state().is_main_process
+            own_parts, desc="asking", unit=f"x{CHUNK} faces", disable=not processes().is_main_process
         ):
             cached(path, partial(predict, model, processor, part, questions, in_words=in_words))
-    state().wait_for_everyone()
+    processes().wait_for_everyone()
     table = pd.concat([pd.read_parquet(path) for path, *_ in parts], ignore_index=True)
     table.attrs = {"model": name}
-    if state().is_main_process:
+    if processes().is_main_process:
         with atomic(folder / "predictions.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     return table

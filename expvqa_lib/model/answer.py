@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor, set_seed
@@ -15,9 +17,20 @@ from ..data.images import load_image
 from ..errors import SettingsError
 from ..questions import ask_q3
 from .forward import encode_images, language_inputs, query_image
-from .processes import by_share, state
 from .tokenize import encode
 from .yes_no import beginnings, p_yes
+
+
+def processes() -> PartialState:
+    """The processes that `accelerate launch` or `torchrun` started together; on the CPU without an
+    accelerator."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def _by_share(items: Sequence, work: Callable[[list], Sequence]) -> list:
+    """Results of `work` for all items in their order; each process works on its share, which may be empty."""
+    with processes().split_between_processes(list(items)) as share:
+        return gather_object(list(work(share)))
 
 
 def embed_images(
@@ -87,14 +100,16 @@ def score_yes_no(
         ImageError: an image is missing or unreadable.
     """
     questions = [ask_q3(au, wording) for wording in wordings for au in aus]
-    progress &= state().is_main_process
+    progress &= processes().is_main_process
 
     def score(embeds: Tensor) -> Tensor:
         scores = score_questions(model, processor, embeds, questions, batch=batch, progress=progress)
         return scores.view(len(embeds), len(wordings), len(aus)).mean(1)
 
     if embeds is None:
-        rows = by_share(images, lambda share: score(embed_images(model, processor, share, progress=progress)))
+        rows = _by_share(
+            images, lambda share: score(embed_images(model, processor, share, progress=progress))
+        )
         scores = torch.stack(rows) if rows else torch.empty(0, len(aus))
     else:
         scores = score(embeds)
@@ -160,14 +175,14 @@ def generate(
     if count != len(questions):
         raise SettingsError(f"{len(questions)} questions for {count} images; give one question an image")
     options = _generation_options(model, processor.tokenizer, samples, options)
-    progress &= state().is_main_process
+    progress &= processes().is_main_process
     if embeds is None and samples == 1:
 
         def answer(share: Sequence[tuple]) -> list[list[str]]:
             some = embed_images(model, processor, [image for image, _ in share], progress=progress)
             return _generate(model, processor, some, [text for _, text in share], options, batch, progress)
 
-        return by_share(list(zip(images, questions, strict=True)), answer)
+        return _by_share(list(zip(images, questions, strict=True)), answer)
     if embeds is None:
         embeds = embed_images(model, processor, images, progress=progress)
     if samples > 1:

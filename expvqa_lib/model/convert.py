@@ -19,10 +19,9 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from ..errors import ModelError, SettingsError
+from ..errors import ModelError
 from ..files import atomic
 from .lavis import (
-    DROPPED,
     QFORMER_HEADS,
     VISION_HEADS,
     State,
@@ -75,14 +74,13 @@ def convert_checkpoint(
     if output.exists():
         raise ModelError(f"{output}: exists already; remove it, or give another folder")
     state = join(read_checkpoint(checkpoint), read_checkpoint(base) if base else None, checkpoint, base or "")
-    carried = {name: state.pop(name) for name in list(state) if name.startswith("llm_model.")}
     config = configure(state, _language_config(language_model), vision_heads, qformer_heads, checkpoint)
     check(state, config, checkpoint)
     processor = _processor(language_model, qformer_tokenizer, config, checkpoint)
     tokenizer = processor.tokenizer
     config.text_config.vocab_size = max(len(tokenizer), config.text_config.vocab_size)
     config.image_token_index = tokenizer.convert_tokens_to_ids("<image>")
-    words = _language_weights(language_model, config.text_config.vocab_size, carried, checkpoint)
+    words = _language_weights(language_model, config.text_config.vocab_size)
     with torch.device("meta"):
         model = InstructBlipForConditionalGeneration(config)
     model.load_state_dict(to_transformers(state) | words, assign=True)
@@ -109,26 +107,13 @@ def _language_config(folder: str | Path) -> PreTrainedConfig:
     return config
 
 
-def _language_weights(folder, vocabulary: int, carried: State, checkpoint) -> State:
-    """The language model's weights; a checkpoint that carries the frozen language model must carry this
-    one."""
+def _language_weights(folder: str | Path, vocabulary: int) -> State:
+    """The language model's weights, with rows for as many tokens as the vocabulary has."""
     try:
         with no_progress_bars():
             language = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
     except Exception as error:
         raise ModelError(f"{folder}: cannot be read ({error}); copy or download it again") from error
-    weights = {f"llm_model.{name}": value for name, value in language.state_dict().items()}
-    differ = [
-        name
-        for name, value in carried.items()
-        if not DROPPED.search(name)
-        and (name not in weights or not torch.equal(value[: len(weights[name])], weights[name]))
-    ]
-    if differ:
-        raise ModelError(
-            f"{folder}: not the language model that {checkpoint} carries; {len(differ)} differ: "
-            f"{', '.join(differ)}"
-        )
     n = language.config.vocab_size
     language.resize_token_embeddings(vocabulary, mean_resizing=False)
     for table in (language.get_input_embeddings(), language.get_output_embeddings()):
@@ -164,11 +149,8 @@ def export_checkpoint(folder: str | Path, output: str | Path) -> Path:
 
     Raises:
         ModelError: the folder holds no InstructBLIP or not all of its tensors, or `output` exists.
-        SettingsError: `output` does not end in `.pth`.
     """
     folder, output = Path(folder), Path(output)
-    if output.suffix != ".pth":
-        raise SettingsError(f"{output}: expected a file name that ends in .pth")
     if output.exists():
         raise ModelError(f"{output}: exists already; remove it, or give another file")
     config, state = read_config(folder), {}

@@ -94,8 +94,6 @@ def read_checkpoint(path: str | Path) -> State:
         )
         raise ModelError(f"{path}: found {found:.200}; expected tensors by name, under 'model' or at the top")
     weights = {name: value for name, value in state.items() if not DROPPED.search(name)}
-    if integers := [name for name, value in weights.items() if not value.is_floating_point()]:
-        raise ModelError(f"{path}: {len(integers)} tensors hold integers: {', '.join(integers)}")
     return _from_eva(weights) if "patch_embed.proj.weight" in weights else weights
 
 

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import torch
+from accelerate.utils import get_max_memory
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -148,12 +148,7 @@ def memory_needed(
 def _check_memory(source, model, place: torch.device, dtype, language_dtype, bits, quiet: bool) -> None:
     """Print how much memory the weights take; raise ModelError where it is not free."""
     needed = memory_needed(model, dtype, language_dtype, bits)
-    if place.type == "cuda":
-        free = torch.cuda.mem_get_info(place)[0]
-    elif place.type == "mps":
-        free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    else:
-        free = psutil.virtual_memory().available
+    free = get_max_memory()[place.type if place.type in ("cpu", "mps") else place.index or 0]
     precision = str(dtype).removeprefix("torch.")
     if bits or language_dtype != dtype:
         language = f"{bits} bits" if bits else str(language_dtype).removeprefix("torch.")

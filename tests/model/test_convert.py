@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig, InstructBlipForConditionalGeneration
 
 import expvqa_lib as expvqa
-from expvqa_lib.errors import ExpVQAError, ModelError, SettingsError
+from expvqa_lib.errors import ExpVQAError, ModelError
 from expvqa_lib.model import convert_checkpoint, export_checkpoint, load_model
 from expvqa_lib.model.lavis import read_checkpoint
 from expvqa_lib.pipeline.cli import main
@@ -100,15 +100,6 @@ def test_the_command_line_converts_the_full_size_and_back(tmp_path, capsys):
     assert "--language-model is missing" in capsys.readouterr().err
 
 
-def test_a_checkpoint_may_carry_the_frozen_language_model_along(tmp_path, state, refused):
-    words = load_file(GOLDEN / "llm" / "model.safetensors")
-    carried = {f"llm_model.{name}": value for name, value in words.items()}
-    torch.save({"model": state | carried, "epoch": 5}, tmp_path / "whole.pth")
-    assert convert_checkpoint(tmp_path / "whole.pth", tmp_path / "out", **OPTIONS).is_dir()
-    name = next(name for name in carried if "q_proj" in name)
-    refused(f"not the language model that .* carries; 1 differ: {name}", state | {name: carried[name] + 1})
-
-
 def test_the_eva_file_is_read_without_what_the_reference_leaves_out(tmp_path):
     more = {"head.weight": torch.zeros(2, 48), "fc_norm.bias": torch.zeros(48)}
     torch.save(torch.load(EVA, weights_only=True) | more, tmp_path / "eva.pth")
@@ -178,14 +169,13 @@ def test_tensors_that_give_the_sizes_must_be_there_with_their_dimensions(state, 
     refused("2 tensors .* visual_encoder.pos_embed, query_tokens", state | {"query_tokens": torch.zeros(6)})
 
 
-def test_layers_with_a_gap_and_integers_are_refused(state, refused):
+def test_layers_with_a_gap_are_refused(state, refused):
     refused(
         r"visual_encoder\.blocks\.5000\.",
         state | {"visual_encoder.blocks.5000.norm1.weight": torch.zeros(48)},
     )
     gap = {name: value for name, value in state.items() if ".layer.1." not in name}
     refused(r"missing: Qformer\.bert\.encoder\.layer\.1\.", gap)
-    refused("integers: llm_proj.bias", state | {"llm_proj.bias": torch.zeros(48, dtype=torch.int64)})
 
 
 def test_fz_needs_a_base_and_a_complete_checkpoint_none(refused):
@@ -220,8 +210,6 @@ def test_a_path_that_is_taken_is_left_alone_and_a_full_disk_leaves_nothing(
     with pytest.raises(ModelError, match="taken.pth: exists already"):
         export_checkpoint(folder, tmp_path / "taken.pth")
     assert (tmp_path / "taken.pth").read_text() == "mine"
-    with pytest.raises(SettingsError, match="ends in .pth"):
-        export_checkpoint(folder, tmp_path / "back")
 
     def no_room(*_, **__):
         raise OSError(28, "No space left on device")

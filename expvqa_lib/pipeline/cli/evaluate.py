@@ -16,8 +16,7 @@ from ...evaluation.prediction_metrics import measure
 from ...evaluation.predictions import predict_in_parts, read_faces, read_predictions
 from ...evaluation.tables import MODELS
 from ...files import atomic
-from ...model import score_yes_no
-from ...model.processes import state
+from ...model import processes, score_yes_no
 from ...questions import Q3
 from .options import add_model_options, add_profile_options, load_model, model_name, open_run, refuse
 
@@ -92,7 +91,7 @@ def _evaluate_faces(options: argparse.Namespace) -> None:
     else:
         raise SettingsError("--data needs --model, the model to ask, or --predictions, the answers of one")
     output = Path(options.output or folder)
-    with state().main_process_first():  # one of several processes reads data sets and writes their tables
+    with processes().main_process_first():  # one of several processes reads data sets and writes their tables
         faces = read_faces(options.data, options.image_root, output / "tables")
     if options.predictions:
         predictions = read_predictions(options.predictions)
@@ -100,7 +99,7 @@ def _evaluate_faces(options: argparse.Namespace) -> None:
         kinds = [kind.upper() for kind in options.question_types or ["q3"]]
         model, settings = load_model(options), {"in_words": options.in_words, "name": name}
         predictions = predict_in_parts(model.model, model.processor, faces, output, kinds, **settings)
-    if state().is_main_process:
+    if processes().is_main_process:
         table = measure(predictions, faces, name=predictions.attrs.get("model") or name)
         with atomic(output / "metrics.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")
