@@ -6,7 +6,6 @@ import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,60 +14,46 @@ from ..facs import ACTION_UNITS, AREAS, EMOTIONS
 from ..files import fingerprint
 from .table import SPLITS, au_labels, labelled_aus
 
-_MOST_PICTURES = 50_000
-"""Pictures whose bytes are compared; of more, their paths."""
-
-
-class Overview(NamedTuple):
-    """What `plots.data_overview` takes: example faces with captions, and the labels of each data set."""
-
-    images: list[str]
-    captions: list[str]
-    labels: dict[str, pd.DataFrame]
-    emotions: dict[str, pd.Series]
-
 
 def people(faces: pd.DataFrame) -> pd.Series:
     """Name the person behind each face: the rendered identity, or data set and subject."""
-    names = faces["dataset"] + " " + faces["subject"].astype(str)
-    if "face" not in faces:
-        return names
-    return faces["face"].map(lambda text: str(json.loads(text)["identity"]), na_action="ignore").fillna(names)
+    if "face" in faces:
+        return faces["face"].map(lambda text: str(json.loads(text)["identity"]))
+    return faces["dataset"] + " " + faces["subject"].astype(str)
 
 
 def count_faces(faces: pd.DataFrame) -> pd.DataFrame:
-    """Count faces and people by data set and split, and the AUs and emotions that are labelled."""
-    split = pd.Categorical(faces["split"], SPLITS)
-    groups = faces.assign(person=people(faces), split=split).groupby(["dataset", "split"], observed=False)
-    counts = groups.agg(faces=("image", "size"), people=("person", "nunique")).unstack("split")
-    for name, rows in faces.groupby("dataset"):
-        counts.loc[name, ("labels", "AUs")] = len(labelled_aus(rows))
-        counts.loc[name, ("labels", "emotions")] = rows["emotion"].dropna().str.split("+").explode().nunique()
-    return counts.astype(int)
+    """Count faces and people: a row a data set, columns by split."""
+    groups = faces.assign(person=people(faces)).groupby(["dataset", "split"])
+    counts = groups.agg(faces=("image", "size"), people=("person", "nunique")).unstack("split", fill_value=0)
+    return counts.reindex(columns=SPLITS, level="split")
 
 
-def overview(faces: pd.DataFrame, seed: int) -> Overview:
-    """Take the first training people in a random order, equally many of each data set, with their labels."""
-    corpora = dict(list(faces.groupby("dataset", sort=False)))
+def overview(faces: pd.DataFrame, seed: int) -> tuple[list[str], list[str], dict, dict]:
+    """What `plots.data_overview` takes: example images, their captions, labels and emotions by data set.
+
+    The examples are the first people of a random order of the training faces, equally many of each data set.
+    """
     train = faces.assign(person=people(faces))[faces["split"] == "train"]
     train = train.sample(frac=1, random_state=seed).drop_duplicates("person")
+    corpora = dict(list(faces.groupby("dataset", sort=False)))
     each = max(3, 24 // len(corpora))
     examples = pd.concat(train[train["dataset"] == name].head(each) for name in corpora)
-    emotions = {name: rows["emotion"].dropna() for name, rows in corpora.items()}
-    return Overview(
+    words = {name: rows["emotion"].dropna().str.split("+").explode() for name, rows in corpora.items()}
+    return (
         examples["image"].tolist(),
         [_caption(face) for face in examples.to_dict("records")],
         {name: rows for name, rows in corpora.items() if labelled_aus(rows)},
-        {name: words.str.split("+").explode() for name, words in emotions.items() if len(words)},
+        {name: emotions for name, emotions in words.items() if len(emotions)},
     )
 
 
 def _caption(face: Mapping) -> str:
     labels = au_labels(face)
     present = " ".join(str(au) for au, label in labels.items() if label)
-    emotion = face["emotion"] if pd.notna(face["emotion"]) else ""
-    aus = f"AU {present}" if present else "no AU" if labels else ""
-    return f"{face['dataset'].removeprefix('synth_')}: {', '.join(filter(None, (emotion, aus)))}"
+    aus = [f"AU {present}" if present else "no AU"] if labels else []
+    emotion = [face["emotion"]] if pd.notna(face["emotion"]) else []
+    return f"{face['dataset'].removeprefix('synth_')}: {', '.join(emotion + aus)}"
 
 
 def au_prevalence(faces: pd.DataFrame) -> pd.DataFrame:
@@ -88,20 +73,17 @@ def emotion_counts(faces: pd.DataFrame) -> pd.DataFrame:
 
 
 def shared_between_splits(faces: pd.DataFrame) -> pd.DataFrame:
-    """Count the people and pictures that two splits share; pictures by their bytes where not too many."""
-    few = len(faces) <= _MOST_PICTURES
-    pictures = [fingerprint(Path(image).read_bytes()) if few else image for image in faces["image"]]
+    """Count the people, and the pictures by their bytes, that two splits share."""
+    pictures = [fingerprint(Path(image).read_bytes()) for image in faces["image"]]
     faces = faces.assign(person=people(faces), picture=pictures)
-    sets = {
-        (split, kind): set(faces.loc[faces["split"] == split, kind])
-        for split, kind in itertools.product(SPLITS, ("person", "picture"))
+    in_split = {split: faces[faces["split"] == split] for split in SPLITS}
+    shared = {
+        f"{a} and {b}": [
+            len(set(in_split[a][kind]) & set(in_split[b][kind])) for kind in ("person", "picture")
+        ]
+        for a, b in itertools.combinations(SPLITS, 2)
     }
-    names = {"person": "people in both", "picture": "equal pictures in both"}
-    pairs = list(itertools.combinations(SPLITS, 2))
-    return pd.DataFrame(
-        {f"{a} and {b}": [len(sets[a, kind] & sets[b, kind]) for kind in names] for a, b in pairs},
-        index=list(names.values()),
-    )
+    return pd.DataFrame(shared, index=["people in both", "equal pictures in both"])
 
 
 def example_video(faces: pd.DataFrame) -> tuple[dict[int, str], pd.DataFrame]:
