@@ -25,7 +25,7 @@ from .errors import ModelError, SettingsError
 from .facs import ACTION_UNITS
 from .model.answer import generate, score_yes_no
 from .model.load import load_model
-from .plots.faces import attention_gallery
+from .plots import attention_gallery
 
 QUICK = Path(__file__).parent / "assets" / "quick"
 """The tiny Exp-VQA that the quick profile trains."""

@@ -16,8 +16,7 @@ from PIL import Image
 
 from ..attention.explain import Word
 from ..facs import ACTION_UNITS
-from ..plots.charts import COLOURS, Figure, styled
-from ..plots.faces import attention_overlay
+from ..plots import COLOURS, Figure, attention_overlay, styled
 from ..questions import NO, YES
 
 ROW = 22  # px: a row of the AU table, bar and slider alike

@@ -1,0 +1,47 @@
+"""Figures and printed tables, from arrays and tables alone."""
+
+from .attention import attention_grid, attention_words
+from .charts import (
+    ablation_chart,
+    au_bars,
+    confusion,
+    forest,
+    pointing_bars,
+    reliability,
+    training_curves,
+)
+from .faces import answer_grid, attention_gallery, attention_overlay, face_grid, outlined, thumbnail
+from .labels import au_cooccurrence, data_overview
+from .methods import method_curves, method_forest, method_heat
+from .style import COLOURS, Figure, save, styled
+from .tables import export
+from .video import video_curves
+
+__all__ = [
+    "COLOURS",
+    "Figure",
+    "ablation_chart",
+    "answer_grid",
+    "attention_gallery",
+    "attention_grid",
+    "attention_overlay",
+    "attention_words",
+    "au_bars",
+    "au_cooccurrence",
+    "confusion",
+    "data_overview",
+    "export",
+    "face_grid",
+    "forest",
+    "method_curves",
+    "method_forest",
+    "method_heat",
+    "outlined",
+    "pointing_bars",
+    "reliability",
+    "save",
+    "styled",
+    "thumbnail",
+    "training_curves",
+    "video_curves",
+]

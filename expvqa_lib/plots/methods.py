@@ -1,4 +1,4 @@
-"""Charts of attention methods and their controls side by side, from the table of `faithfulness`."""
+"""Charts of attention methods and their controls side by side, from the table of `attention.faithfulness`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from ..evaluation.tables import metric_rows, ordered_targets
-from .charts import INK, PAGE, Figure, heat, percent_axis, styled
+from ..evaluation.tables import MAIN, metric_rows, ordered_targets
+from .charts import forest
+from .style import INK, PAGE, Figure, heat_map, nothing_to_show, percent_axis, styled
 
 _CURVES = {
     "deletion": "most relevant patches, blurred (%)",
@@ -17,47 +18,49 @@ _CURVES = {
 
 @styled
 def method_heat(table: pd.DataFrame, metric: str, label: str) -> Figure:
-    """Draw a metric of `faithfulness` as squares: a row each method and control, a column each AU and their mean.
+    """Draw a metric of `attention.faithfulness` as squares: a row a method or control, a column an AU or the
+    mean.
 
-    Args:
-        table: columns model, method, target, metric, value (percent).
-        label: of the values, with their unit.
+    Of the model with permuted weights only the first method is drawn.
     """
-    rows = metric_rows(table, metric)
-    wide = rows.assign(row=_method_names(rows)).pivot(index="row", columns="target", values="value")
-    wide = wide.reindex(index=dict.fromkeys(_method_names(rows)), columns=ordered_targets(rows["target"]))
+    if table.empty:
+        return nothing_to_show()
+    rows = metric_rows(_compared(table), metric)
+    wide = rows.pivot(index="name", columns="target", values="value")
+    wide = wide.reindex(index=rows["name"].unique(), columns=ordered_targets(rows["target"]))
     fig = Figure(figsize=(PAGE, 0.6 + 0.3 * len(wide)))
     ax = fig.add_subplot()
-    heat(fig, ax, wide.to_numpy(float), label)
-    ax.set_xticks(range(len(wide.columns)), [name.removeprefix("AU") for name in wide.columns])
-    ax.set_yticks(range(len(wide)), wide.index)
+    heat_map(ax, wide.rename(columns=lambda name: name.removeprefix("AU")), label)
     ax.set_xlabel("action unit")
     return fig
 
 
 @styled
-def method_curves(table: pd.DataFrame, first: str) -> Figure:
-    """Draw the mean P(yes) over the share of patches blurred (left) and shown (right), a line each method and control.
+def method_curves(table: pd.DataFrame) -> Figure:
+    """Draw the mean P(yes) over the share of patches blurred (left) and shown (right), a line a method or
+    control.
 
-    Args:
-        table: columns model, method, target, metric (`deletion_25` is P(yes) with 25 % blurred), value (percent).
-        first: the method to stand out.
+    The first method of the table stands out; of the model with permuted weights only it is drawn.
     """
+    if table.empty:
+        return nothing_to_show()
+    rows = _compared(table)
+    rows, names = rows[rows["target"] == "macro"], rows["name"].unique()
+    colours = mpl.colormaps["tab10"].colors
     fig = Figure(figsize=(PAGE, 2.9))
-    macro = table[table["target"] == "macro"]
-    names, colours = dict.fromkeys(_method_names(macro)), mpl.colormaps["tab20"].colors
-    palette = dict(zip(names, colours[::2] + colours[1::2], strict=False))
     for ax, (kind, label) in zip(fig.subplots(1, 2, sharey=True), _CURVES.items(), strict=True):
-        of_kind = macro[macro["metric"].str.startswith(f"{kind}_")]
-        shares = [metric.removeprefix(f"{kind}_") for metric in dict.fromkeys(of_kind["metric"])]
-        for name, rows in of_kind.groupby(_method_names(of_kind), sort=False):
-            look = (
+        of_kind = rows[rows["metric"].str.startswith(f"{kind}_")]
+        shares = [metric.removeprefix(f"{kind}_") for metric in of_kind["metric"].unique()]
+        for k, name in enumerate(names):
+            style = (
                 {"color": INK, "linewidth": 2.2, "zorder": 3}
-                if name == _spaced(first)
-                else {"color": palette[name], "linewidth": 1}
+                if k == 0
+                else {"color": colours[k], "linewidth": 1}
             )
-            control = name.endswith("permuted weights") or name in ("uniform", "centre")
-            ax.plot(rows["value"].to_numpy(), label=name, linestyle="--" if control else "-", **look)
+            style["linestyle"] = (
+                "--" if name.endswith("permuted weights") or name in ("uniform", "centre") else "-"
+            )
+            ax.plot(of_kind.loc[of_kind["name"] == name, "value"].to_numpy(), label=name, **style)
         ax.set_xticks(range(len(shares)), [f"{float(share):.0f}" for share in shares])
         percent_axis(ax, "P(yes) (%)" if kind == "deletion" else "")
         ax.set_xlabel(label)
@@ -65,12 +68,16 @@ def method_curves(table: pd.DataFrame, first: str) -> Figure:
     return fig
 
 
-def _method_names(table: pd.DataFrame) -> pd.Series:
-    """A method's name, and that the model's weights are permuted where they are."""
-    return (
-        table["method"] + np.where(table["model"].str.endswith("_randomised"), ", permuted weights", "")
-    ).map(_spaced)
+def method_forest(table: pd.DataFrame, metric: str, title: str, label: str) -> Figure:
+    """Draw a metric of `attention.faithfulness`, mean over AUs: a row a method, a dot a model."""
+    if table.empty:
+        return nothing_to_show()
+    rows = metric_rows(table[table["target"] == "macro"], metric)
+    return forest(rows.assign(target=rows["method"].str.replace("_", " ")), title, label)
 
 
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")
+def _compared(table: pd.DataFrame) -> pd.DataFrame:
+    """Every method and control of the model and the first with permuted weights, with their `name`."""
+    rows = table[(table["model"] == MAIN) | (table["method"] == table["method"].iat[0])]
+    permuted = np.where(rows["model"] == MAIN, "", ", permuted weights")
+    return rows.assign(name=rows["method"].str.replace("_", " ") + permuted)

@@ -1,11 +1,11 @@
-"""A table comes out as CSV, Markdown and LaTeX, and what is bold is the best of what may be compared."""
+"""A table comes out as CSV, Markdown and LaTeX, and the best comparable values are bold."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from expvqa_lib.errors import SettingsError
-from expvqa_lib.plots.tables import export
+from expvqa_lib.plots import export
 
 
 @pytest.fixture
@@ -36,11 +36,9 @@ def test_three_files_hold_the_table_with_the_best_of_each_column_bold(table, tmp
         "Data differ: 50%_",
     ]
     lines = tex.read_text().splitlines()
-    assert lines[:3] == [
-        r"\begin{tabular}{lrrrrr}",
-        r"\toprule",
-        r"model & data & F1 & error & AUC & faces \\",
-    ]
+    assert (
+        lines[0] == r"\begin{tabular}{lrrrrr}" and lines[2] == r"model & data & F1 & error & AUC & faces \\"
+    )
     assert lines[4:6] == [
         r"Base \& co & ours & \textbf{50.0} & 3.0 & 71.3 [66.0, 75.2] & 1 \\",
         r"Exp\_VQA & ours & \textbf{50.0} & 2.0 & \textbf{80.0 [70.0, 90.0]} & 2 \\",
@@ -48,30 +46,33 @@ def test_three_files_hold_the_table_with_the_best_of_each_column_bold(table, tmp
     assert lines[7:9] == [r"\bottomrule", r"\end{tabular}"] and lines[-1].endswith(r"Data differ: 50\%\_}")
 
 
+def test_a_wide_table_is_scaled_to_the_line(tmp_path):
+    table = pd.DataFrame({f"AU{n}": [float(n)] for n in range(12)})
+    text = export(table, tmp_path / "wide")[2].read_text()
+    assert text.startswith(r"\resizebox{\linewidth}{!}{%") and text.rstrip().endswith("}")
+    assert text.count("{") == text.count("}") and "AU11" in text
+
+
 def test_rows_of_other_data_compete_apart(table, tmp_path):
     lines = export(table, tmp_path / "t", lower=["error"], within="data")[1].read_text().splitlines()
     assert "| 3.0 |" in lines[2] and "**2.0**" in lines[3] and "**1.0**" in lines[4]
 
 
-def test_models_in_columns_compete_by_row_and_the_index_is_shown(tmp_path):
-    table = pd.DataFrame({"A": [10.0, 3.0], "B": [20.0, 2.0]}, index=["AU1", "error"])
-    lines = export(table, tmp_path / "t", best="row", lower=["error"], digits=0)[1].read_text().splitlines()
-    assert lines[0] == "|  | A | B |" and lines[2:] == ["| AU1 | 10 | **20** |", "| error | 3 | **2** |"]
+def test_models_in_columns_compete_by_row_and_the_index_is_a_column(tmp_path):
+    table = pd.DataFrame({"A": [10.0, 3.0], "B": [20.0, 2.0]}, index=["AU1", "AU2"])
+    lines = export(table, tmp_path / "t", best="row")[1].read_text().splitlines()
+    assert lines[0] == "|  | A | B |"
+    assert lines[2:] == ["| AU1 | 10.0 | **20.0** |", "| AU2 | **3.0** | 2.0 |"]
     assert "**" not in export(table, tmp_path / "t", best=None)[1].read_text()
 
 
-def test_wrong_options_are_named(table, tmp_path):
-    with pytest.raises(SettingsError, match="best='most'"):
-        export(table, tmp_path / "t", best="most")
-    with pytest.raises(SettingsError, match="within='set': no such column"):
-        export(table, tmp_path / "t", within="set")
+@pytest.mark.parametrize("options", [{"best": "most"}, {"within": "set"}])
+def test_wrong_options_are_named_and_nothing_is_written(table, tmp_path, options):
+    with pytest.raises(SettingsError, match="='(most|set)'"):
+        export(table, tmp_path / "t", **options)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_table_is_written_with_its_head(tmp_path):
-    paths = export(
-        pd.DataFrame({"model": [], "energy": []}, dtype=float), tmp_path / "nothing", within="model"
-    )
-    assert [path.suffix for path in paths] == [".csv", ".md", ".tex"] and paths[1].read_text().startswith(
-        "| model | energy |"
-    )
+    empty = pd.DataFrame({"model": [], "energy": []}, dtype=float)
+    assert export(empty, tmp_path / "t", within="model")[1].read_text().startswith("| model | energy |")

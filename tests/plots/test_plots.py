@@ -1,0 +1,289 @@
+"""Every figure draws from small tables; nothing is clipped."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from expvqa_lib import plots
+from expvqa_lib.attention import Word
+from expvqa_lib.errors import TableError
+from expvqa_lib.evaluation import metrics
+from expvqa_lib.evaluation.tables import NAMES
+from expvqa_lib.facs import EMOTIONS
+from expvqa_lib.plots.attention import position_colours, word_colour
+from expvqa_lib.plots.faces import smooth
+from expvqa_lib.plots.style import COLOURS, colour
+
+AUS = ["AU1", "AU4", "AU12"]
+ANSWER = "The person raises inner eyebrow."
+
+
+def labels(rows=60, seed=0):
+    table = pd.DataFrame(np.random.default_rng(seed).random((rows, 3)) < 0.4, columns=AUS).astype("Int8")
+    table.loc[:5, "AU4"] = pd.NA
+    return table
+
+
+def results():
+    y, rng = labels(), np.random.default_rng(1)
+    noise = pd.DataFrame(rng.random(y.shape), columns=AUS)
+    scores = {
+        "prior": metrics.prior_scores(y, y.index),
+        "exp_vqa": (noise + y.fillna(0).astype(float)) / 2,
+        "my own": noise,
+    }
+    names = {"dataset": "lab", "split": "test", "resamples": 20}
+    return pd.concat([metrics.au_table(y, s, model=model, **names) for model, s in scores.items()])
+
+
+def face(seed=0):
+    y, x = np.mgrid[:48, :48] / 48
+    disc = (x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.2
+    pixels = 255 * (0.3 + 0.6 * disc[..., None] * [0.9, 0.7, 0.5 + 0.1 * seed])
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def heat():
+    y, x = np.mgrid[:7, :7]
+    return np.exp(-((x - 3) ** 2 + (y - 5) ** 2) / 2)
+
+
+def example(seed):
+    mask = np.zeros((48, 48))
+    mask[30:40, 10:38] = seed
+    question = "How can this person's emotion be inferred from their facial actions?"
+    answer = "happy, as the lip corners are pulled"
+    return {"image": face(seed), "heat": heat(), "region": mask, "title": question, "answer": answer}
+
+
+def log():
+    step = np.arange(1, 41)
+    checks = step % 10 == 0
+    auc = np.where(checks, 0.9 - 1 / step, np.nan)
+    eval_loss = np.where(checks, 2.2 / step, np.nan)
+    return pd.DataFrame({"step": step, "loss": 2 / step, "eval_loss": eval_loss, "eval_au_auc": auc})
+
+
+def pointing():
+    metric_values = {"pointing_accuracy": 70.0, "chance": 12.0}
+    rows = [("exp_vqa", au, m, v, v - 5, v + 5) for au in AUS for m, v in metric_values.items()]
+    return pd.DataFrame(rows, columns=["model", "target", "metric", "value", "low", "high"])
+
+
+def methods():
+    shares = [f"{kind}_{share}" for kind in ("deletion", "insertion") for share in (0, 3.125, 25, 100)]
+    of = [("exp_vqa", "rollout"), ("exp_vqa", "cross_attention"), ("exp_vqa_randomised", "rollout")]
+    rows = []
+    for model, method in [*of, ("exp_vqa", "centre")]:
+        for target in ("AU1", "AU12", "macro"):
+            values = enumerate(["pointing_region", *shares])
+            rows += [(model, method, target, kind, 90.0 - n, 80.0 - n, 95.0 - n) for n, kind in values]
+    return pd.DataFrame(rows, columns=["model", "method", "target", "metric", "value", "low", "high"])
+
+
+def ablations():
+    rows = [
+        (model, question, metric, 70.0, 60.0, 80.0, model != "base")
+        for model in ("prior", "base", "exp_vqa_fz", "au_captioner", "q1_only")
+        for question, metric in (("Q3", "auc"), ("Q1 actions", "f1"))
+    ]
+    return pd.DataFrame(rows, columns=["model", "question", "metric", "value", "low", "high", "taught"])
+
+
+def grid(labels=((1, 0, np.nan), (1, 1, 0))):
+    maps, p_yes = np.stack([[heat()] * 3] * 2), np.array([[0.9, 0.7, 0.2], [0.4, 1.0, 0.1]])
+    return plots.attention_grid([face(), face(1)], [1, 4, 12], maps, p_yes, np.array(labels))
+
+
+def word(text, start, gain, row, column):
+    peak = np.zeros((10, 10))
+    peak[row, column] = 1
+    return Word(text, start, gain, peak)
+
+
+WORDS = [
+    word("The", 0, 0.0, 5, 5),
+    word("person", 4, 0.25, 5, 5),
+    word("raises", 11, 3.0, 2, 3),
+    word("inner", 18, 1.0, 8, 3),
+]
+
+
+def video(**changes):
+    frames = [0, 5, 10, 15]
+    settings = {
+        "truth": pd.DataFrame({"AU1": [0, 0.7, 1, 0.1], "AU12": [0, 0, 1.0, 1]}, frames),
+        "p_yes": pd.DataFrame({"AU1": [0.1, 0.8, 0.9, 0.2], "AU12": [0.0, 0.1, 0.6, 0.3]}, frames),
+        "present": 0.35,
+    }
+    film = {frame: face(k) for k, frame in enumerate(frames)}
+    return plots.video_curves(film, **(settings | changes))
+
+
+EMOTION = ["fear", "anger", None, "fear", "happiness", "anger"]
+
+
+def overview(corpora, emotions):
+    tables = {f"corpus {n}": labels(seed=n) for n in range(corpora)}
+    return plots.data_overview([face(), face(1)], ["AU1", "none"], tables, emotions, columns=4)
+
+
+ANSWERS = pd.DataFrame(
+    {"face": [0, 0, 1], "question": "Why?", "model": ["Label", "base", "x"], "answer": "So"}
+)
+FIGURES = {
+    "au_bars": lambda: plots.au_bars(results()),
+    "au_bars_auc": lambda: plots.au_bars(results(), metric="auc", title="AUC"),
+    "forest": lambda: plots.forest(pointing(), "Pointing", "accuracy (%)"),
+    "ablation_chart": lambda: plots.ablation_chart(ablations()),
+    "training_curves": lambda: plots.training_curves({"exp_vqa": log(), "exp_vqa_fz": log()}),
+    "training_loss": lambda: plots.training_curves({"exp_vqa": log()[["step", "loss"]]}),
+    "pointing_bars": lambda: plots.pointing_bars(pointing()),
+    "pointing_bars_of_nothing": lambda: plots.pointing_bars(pointing().head(0)),
+    "method_heat": lambda: plots.method_heat(methods(), "pointing_region", "peaks (%)"),
+    "method_curves": lambda: plots.method_curves(methods()),
+    "method_curves_of_nothing": lambda: plots.method_curves(methods().head(0)),
+    "method_forest": lambda: plots.method_forest(methods(), "pointing_region", "Peaks", "peaks (%)"),
+    "confusion": lambda: plots.confusion(
+        EMOTION, ["fear", None, "fear", "anger", "fear", "x"], list(EMOTIONS)
+    ),
+    "reliability": lambda: plots.reliability(
+        pd.DataFrame({"mean_score": [10.0, 90.0], "positives": [20.0, 80.0], "faces": [5, 50]})
+    ),
+    "au_cooccurrence": lambda: plots.au_cooccurrence(labels()),
+    "data_overview": lambda: overview(1, {"wild": EMOTION}),
+    "data_overview_of_aus_alone": lambda: overview(2, {}),
+    "data_overview_of_emotions_alone": lambda: overview(0, {"wild": EMOTION}),
+    "data_overview_of_many_corpora": lambda: overview(4, {"wild": EMOTION}),
+    "data_overview_of_many_au_corpora": lambda: overview(4, {}),
+    "face_grid": lambda: plots.face_grid(
+        [face(), np.asarray(face(1)), face(2)], ["a", "b b", "c"], columns=2
+    ),
+    "answer_grid": lambda: plots.answer_grid([face(), face(1)], ANSWERS),
+    "attention_grid": grid,
+    "attention_words": lambda: plots.attention_words(face(), "Which $actions$ are there?", ANSWER, WORDS),
+    "attention_without_words": lambda: plots.attention_words(face(), "Which?", "...", []),
+    "video_curves": video,
+    "video_of_labels": lambda: video(p_yes=None, truth_name="label"),
+    "video_without_curves": lambda: video(truth=pd.DataFrame(index=[0, 5, 10, 15]), p_yes=None),
+    "attention_gallery": lambda: plots.attention_gallery([example(0), example(1)]),
+    "attention_gallery_of_nothing": lambda: plots.attention_gallery(pd.DataFrame()),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.filterwarnings("error")
+def test_a_figure_saves_a_full_picture_with_nothing_clipped_and_the_same_bytes_twice(name, tmp_path):
+    figures = FIGURES[name](), FIGURES[name]()
+    first, second = (plots.save(fig, tmp_path / f"{n}.png") for n, fig in zip("ab", figures, strict=True))
+    picture = np.asarray(Image.open(first).convert("L"))
+    assert picture.shape[1] >= 400 and (picture < 250).mean() > 0.01
+    assert first.read_bytes() == second.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+    box = figures[0].get_tightbbox()
+    width, height = figures[0].get_size_inches()
+    assert min(box.x0, box.y0) > -0.01 and box.x1 < width + 0.01 and box.y1 < height + 0.01
+
+
+def test_the_overview_has_no_panel_for_labels_that_no_corpus_has():
+    titles = [ax.get_title(loc="left") for ax in overview(1, {}).axes]
+    assert "Emotions" not in titles and "How often each action unit is present" in titles
+
+
+def test_a_notebook_shows_a_figure_without_pyplot():
+    assert plots.pointing_bars(pointing())._repr_png_().startswith(b"\x89PNG")
+
+
+def test_figures_keep_their_look_and_leave_the_readers_settings_alone(tmp_path):
+    plain = plots.save(plots.au_bars(results()), tmp_path / "plain.png").read_bytes()
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "black"}):
+        assert plots.save(plots.au_bars(results()), tmp_path / "loud.png").read_bytes() == plain
+        assert mpl.rcParams["font.size"] == 30
+
+
+def test_every_named_model_has_a_colour_of_its_own():
+    assert COLOURS.keys() == NAMES.keys() and len(set(COLOURS.values())) == len(COLOURS)
+    assert colour("x", ["x", "y"]) != colour("y", ["x", "y"])
+
+
+def test_smooth_maps_are_shares_of_their_maximum():
+    smoothed = smooth(5 * heat())
+    side = len(smoothed)
+    assert smoothed.min() >= 0 and 0.9 < smoothed.max() <= 1
+    peak = np.array(np.unravel_index(smoothed.argmax(), smoothed.shape)) / side
+    assert peak == pytest.approx((5.5 / 7, 3.5 / 7), abs=0.03)
+    assert not smooth(np.zeros((4, 4))).any()
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plots.au_bars(results(), metric="f2"), "'f2'"),
+        (lambda: plots.face_grid([face(), face()], ["one"]), "2 faces and 1 captions"),
+        (lambda: grid([[1, 0, 1]]), r"'labels': \(1, 3\)"),
+        (lambda: plots.attention_words(face(), "Which?", "The face", WORDS), "'The face'"),
+        (lambda: plots.video_curves({}, pd.DataFrame({"AU1": [1.0]})), r"\[\]"),
+        (lambda: plots.video_curves({7: face()}, pd.DataFrame({"AU1": [1.0]})), r"\[7\]"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(draw, message):
+    with pytest.raises(TableError, match=message):
+        draw()
+
+
+def test_the_grid_has_a_number_a_cell_a_frame_where_the_unit_is_and_colour_where_it_errs():
+    cells = [ax for ax in grid().axes if ax.images and ax.texts]
+    assert [ax.texts[0].get_text() for ax in cells] == ["0.90", "0.70", "0.20", "0.40", "1.00", "0.10"]
+    framed = [ax.spines["top"].get_visible() for ax in cells]
+    assert framed == [True, False, False, True, True, False]
+    wrong = [ax.texts[0].get_color() != "white" for ax in cells]
+    assert wrong == [False, True, False, True, False, False]
+    strongest = [ax.images[1].get_array()[..., 3].max() for ax in cells]
+    assert np.argsort(strongest).tolist() == np.argsort([0.9, 0.7, 0.2, 0.4, 1.0, 0.1]).tolist()
+
+
+def test_words_have_the_colour_of_their_place_and_are_grey_without_gain():
+    key = position_colours().astype(int)
+    assert np.abs(key - key[:, ::-1]).max() <= 1, "both halves of a face share their colours"
+    linear = (key / 255) ** 2.2 @ [0.2126, 0.7152, 0.0722]
+    assert (1.05 / (linear + 0.05)).min() > 3, "every colour can be read on white"
+    grey, pale, raises, inner = map(word_colour, WORDS)
+    assert np.ptp(grey) < 0.01 < np.ptp(pale) and np.abs(raises - inner).max() > 0.3
+
+
+def test_the_words_of_an_answer_are_coloured_and_numbered_like_their_maps():
+    fig = plots.attention_words(face(), "Which?", ANSWER, WORDS)
+    texts = {text.get_text().strip(): text for text in fig.findobj(mpl.text.Text)}
+    np.testing.assert_allclose(texts["raises³"].get_color(), word_colour(WORDS[2]))
+    assert texts["eyebrow."].get_color() == "#8C8C8C"
+    titles = {ax.get_title(loc="left"): ax.get_xlabel() for ax in fig.axes}
+    assert titles["3  raises"] == "20 × as likely" and titles["4  inner"] == "2.7 × as likely"
+
+
+def test_a_long_answer_stays_on_the_page():
+    answer = " ".join(["depresses lip corner"] * 12)
+    words = [word(part, answer.index(part), 1.0, 7, 5) for part in ("depresses", "lip", "corner")]
+    fig = plots.attention_words(face(), "Why " * 30, answer, words)
+    renderer = FigureCanvasAgg(fig).get_renderer()
+    fig.draw(renderer)
+    ends = [text.get_window_extent(renderer) for text in fig.findobj(mpl.text.Text) if text.get_text()]
+    assert max(end.x1 for end in ends) <= fig.bbox.x1 and max(end.y1 for end in ends) <= fig.bbox.y1
+    sentence = [
+        end for text, end in zip(fig.findobj(mpl.text.Text), ends, strict=False) if "Grey" in text.get_text()
+    ]
+    maps = max(ax.get_window_extent().y1 for ax in fig.axes if "likely" in ax.get_xlabel())
+    assert all(end.y0 > maps for end in sentence), "the sentence must not run into the pictures"
+
+
+def test_curves_are_the_tables_and_every_picture_stands_over_its_frame():
+    fig = video()
+    strip, *panels = fig.axes
+    curves = [ax.lines[0].get_ydata().tolist() for ax in panels]
+    assert curves == [[0.1, 0.8, 0.9, 0.2], [0.0, 0.1, 0.6, 0.3]]
+    areas = [np.unique(ax.collections[0].get_paths()[0].vertices[:, 1]).tolist() for ax in panels]
+    assert areas == [[0, 0.1, 0.7, 1], [0, 1]]
+    assert [np.mean(image.get_extent()[:2]) for image in strip.images] == [0, 5, 10, 15]
+    assert strip.get_xlim() == panels[0].get_xlim()
