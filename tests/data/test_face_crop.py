@@ -142,7 +142,7 @@ def test_a_face_whose_tilt_is_not_known_stays_as_it_is_with_a_notice(astronaut, 
     assert crop.angle == 0 and crop.notice == NO_TILT
 
 
-# ------------------------------------------------------------------------------------------ a folder of photos
+# --------------------------------------------------------------------------------------- a folder of photos
 
 
 def test_every_face_of_every_file_is_there_and_the_rest_is_explained(tmp_path, astronaut, pair):

@@ -87,7 +87,7 @@ def test_unknown_data_sets_and_label_files_out_of_place_are_refused(tmp_path):
     [
         ("subject,split\na,train\na,test\n", r"row 3: found \['a', 'test'\]"),
         ("subject,split\na,dev\n", r"row 2: found \['a', 'dev'\]"),
-        ("who,split\na,train\n", r"columns \['who', 'split'\], expected subject and split"),
+        ("who,split\na,train\n", "expected columns subject and split"),
         ("", "expected columns subject and split"),
     ],
 )
@@ -144,17 +144,14 @@ def test_check_prints_counts_that_add_up_and_what_is_missing(root, capsys):
     put(folder / "Sequences_2D+3D" / "F015" / "T1" / "0098.jpg", b"no picture")
     assert main(["data", "check", "BP4D", "--root", str(folder)]) == 0
     report = " ".join(capsys.readouterr().out.split())
-    values = read_bp4d(folder).table.query("split == 'test'")["AU24"]
-    labels = f"{(values == 1).sum()} / {(values == 0).sum()} / {values.isna().sum()}"
     for part in (
-        "read 36 dropped:",
+        "read 36",
         "dropped: image missing 1",
         "kept 25",
-        "test 9 2",
-        "train images 16627 16 -16611",
+        f"AU1 {100 * read_bp4d(folder).table.groupby('split')['AU1'].mean()['train']:.1f}",
+        "train_images 16627",
         "AUCoding/AU_OCC/F007_T1.csv, row 2: found 'F007/T1_00098'",
         "Sequences_2D+3D/F015/T1/0098.jpg",
-        labels,
     ):
         assert part in report
 
@@ -167,14 +164,7 @@ def test_many_problems_are_counted_and_few_are_listed(root):
     reading = read_raf_au(folder)
     assert reading.problems == {"image missing": 20} and len(reading.examples["image missing"]) == 10
     report = describe_reading(reading)
-    assert "and 10 more" in report and all(f"aligned/{k:04d}_aligned.jpg" in report for k in range(4))
-
-
-def test_emotions_of_a_reading_are_counted_by_split(root):
-    reading = read_dataset("AffectNet", root("AffectNet"))
-    faces = reading.table["emotion"] + "-" + reading.table["split"]
-    counts = [(faces == f"happiness-{split}").sum() for split in ("train", "validation", "test")]
-    assert " ".join(["happiness", *map(str, counts)]) in " ".join(describe_reading(reading).split())
+    assert "20 x image missing" in report and all(f"aligned/{k:04d}_aligned.jpg" in report for k in range(4))
 
 
 def test_the_command_reads_a_table_and_its_split_and_exits_with_1_where_nothing_is_usable(

@@ -9,13 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from ...errors import SettingsError
+from ...files import atomic
 from ..table import concat_tables, read_table, write_table
-from .au_tools import PROGRAMS, read_au_tool
-from .labels import Files, read_own
+from .labels import SOURCES, Files, read_labels
 from .log import Reading
 from .pictures import read_affectnet, read_emotionet, read_raf_au, read_raf_db
 from .report import count_rows, describe_reading
-from .splits import write_split
 from .videos import read_bp4d, read_disfa
 
 READERS: dict[str, Callable[..., Reading]] = {
@@ -29,10 +28,7 @@ READERS: dict[str, Callable[..., Reading]] = {
 }
 """Each reader's docstring shows the layout that it reads."""
 
-LABEL_READERS: dict[str, Callable[..., Reading]] = {
-    "own": read_own,
-    **{name: partial(read_au_tool, name) for name in PROGRAMS},
-}
+LABEL_READERS: dict[str, Callable[..., Reading]] = {name: partial(read_labels, name) for name in SOURCES}
 """Readers of label files that are given as `labels`; the images are below the root."""
 
 __all__ = [
@@ -78,7 +74,8 @@ def read_dataset(
         reading.table.attrs["rows"] = [counts]
         write_table(reading.table, output)
         if not follow:
-            write_split(reading.splits, split)
+            with atomic(split) as temporary:
+                reading.splits.to_csv(temporary, index=False)
     return reading
 
 

@@ -104,8 +104,7 @@ class Reading:
                 f" {self.read} rows read ({reasons or 'no label rows'}){self._first_example()}"
             )
         table = rows[[column for column in rows if _COLUMNS.fullmatch(column)]]
-        if "dataset" not in table:
-            table = table.assign(dataset=self.dataset)
+        table = table.assign(dataset=table.get("dataset", self.dataset))
         table = table.sort_values(["subject", "frame"], kind="stable", ignore_index=True)
         table.attrs = {"notes": [f"{self.dataset}: {note}" for note in self.notes]}
         self.table = check_table(table, f"{self.root} ({self.dataset})")

@@ -53,7 +53,7 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
     are drawn.
 
     Args:
-        split_file: a split written by `splits.write_split`, followed instead.
+        split_file: a split that was written beside a table, followed instead.
 
     Raises:
         TableError: no usable picture is there, or a file cannot be read; the message names it.
@@ -217,19 +217,15 @@ def _name_emotions(reading: Reading, rows: pd.DataFrame, column: str, names: dic
 
 
 def _images(reading: Reading, names: pd.Series, aligned: str = "", under: str = "") -> pd.Series:
-    """Find each image below `under`: with `aligned` before its suffix, as named, or without its folder."""
-    candidates = [names]
-    if aligned:
-        candidates.insert(0, names.str.replace(r"(\.\w+)$", aligned + r"\1", regex=True))
+    """Find each image below `under`, with `aligned` before its suffix or as named."""
     short = names.str.replace(r"^.*/", "", regex=True)
-    if not short.duplicated().any() and (short != names).any():
-        candidates.append(short)
-    found = pd.Series(None, names.index, dtype=object)
+    wanted = names if short.duplicated().any() else short
+    folders = "[^/]+/" * int(wanted.str.count("/").mode().max()) if len(wanted) else ""
     below = re.escape(under) + "(?:.*/)?" if under else ""
-    for wanted in candidates:
-        depth = int(wanted.str.count("/").mode().max()) if len(wanted) else 0
-        images = reading.find(f"{below}(?P<name>{'[^/]+/' * depth}[^/]+{SUFFIX})")
-        found = found.fillna(wanted.map(images.set_index("name")["path"]))
+    images = reading.find(f"{below}(?P<name>{folders}[^/]+{SUFFIX})").set_index("name")["path"]
+    found = pd.Series(None, names.index, dtype=object)
+    for ending in (aligned, ""):
+        found = found.fillna(wanted.str.replace(r"(\.\w+)$", ending + r"\1", regex=True).map(images))
     return found
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ...errors import TableError
-from ...files import atomic
 from ..table import SPLITS
 from .log import Reading
 
@@ -36,7 +35,7 @@ def assign_splits(
     Args:
         rows: with a column `subject`.
         given: train or test of each subject, where that is known; else the test subjects are drawn.
-        file: a split written by `write_split`, followed in place of both.
+        file: a split that was written beside a table, followed in place of both.
 
     Returns:
         The rows with a column `split`, and the split of every subject.
@@ -46,10 +45,17 @@ def assign_splits(
         splits = read_split(file)
         reading.notes.append(f"split: as in {Path(file).name}")
     else:
-        known = pd.Series(given, dtype=object).reindex(names).dropna() if given is not None else None
-        splits = _with_validation(reading, _draw_test(reading, names) if known is None else known)
+        splits = _draw_test(reading, names) if given is None else pd.Series(given).reindex(names).dropna()
+        train = splits.index[splits == "train"].sort_values()
+        count = max(1, round(VALIDATION * len(train))) if len(train) > 1 else 0
+        splits = splits.where(~splits.index.isin(_draw(train, count, 1)), "validation")
+        reading.notes.append(f"validation: {count} of {len(train)} training subjects, drawn with seed {SEED}")
     rows = rows.assign(split=rows["subject"].map(splits))
     return reading.drop(rows, rows["split"].isna(), "subject of no split", "subject"), splits
+
+
+def _draw(names: Sequence[str], count: int, stream: int) -> np.ndarray:
+    return np.random.default_rng([SEED, stream]).permutation(names)[:count]
 
 
 def _draw_test(reading: Reading, names: np.ndarray) -> pd.Series:
@@ -57,24 +63,11 @@ def _draw_test(reading: Reading, names: np.ndarray) -> pd.Series:
     unit = "subjects" if "test_subjects" in sizes else "images"
     train, test = sizes[f"train_{unit}"], sizes[f"test_{unit}"]
     count = min(max(1, round(len(names) * test / (train + test))), len(names) - 1)
-    chosen = np.random.default_rng([SEED, 0]).permutation(names)[:count]
     reading.notes.append(
         f"split: {count} of {len(names)} {unit} for the test, drawn with seed {SEED};"
         f" the paper has {train} and {test} {unit}, whose list is not public"
     )
-    return pd.Series(np.where(np.isin(names, chosen), "test", "train"), index=names, dtype=object)
-
-
-def _with_validation(reading: Reading, splits: pd.Series) -> pd.Series:
-    train = splits.index[splits == "train"].sort_values()
-    if len(train) < 2:
-        return splits
-    chosen = np.random.default_rng([SEED, 1]).permutation(train)[: max(1, round(VALIDATION * len(train)))]
-    reading.notes.append(
-        f"validation: {len(chosen)} of the {len(train)} published training subjects (or images),"
-        f" drawn with seed {SEED}"
-    )
-    return splits.where(~splits.index.isin(chosen), "validation")
+    return pd.Series(np.where(np.isin(names, _draw(names, count, 0)), "test", "train"), names)
 
 
 def split_by_name(reading: Reading, subjects: pd.Series) -> pd.Series:
@@ -86,35 +79,23 @@ def split_by_name(reading: Reading, subjects: pd.Series) -> pd.Series:
     for name in subjects.unique():
         share = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8
         split[name] = "test" if share < 0.1 else "validation" if share < 0.2 else "train"
-    sizes = pd.Series(split).value_counts()
-    counts = ", ".join(f"{sizes.get(part, 0)} {part}" for part in SPLITS)
-    reading.notes.append(f"split: by a hash of each subject's name; subjects: {counts}")
+    reading.notes.append("split: by a hash of each subject's name, a tenth each for validation and test")
     return subjects.map(split)
 
 
-def write_split(splits: pd.DataFrame, path: str | Path) -> None:
-    """Write columns subject and split as CSV, so that others can train and test on the same people."""
-    with atomic(path) as temporary:
-        splits.to_csv(temporary, index=False)
-
-
 def read_split(path: str | Path) -> pd.Series:
-    """Read a split written by `write_split`: subject to split.
+    """Read a CSV with columns subject and split: subject to split.
 
     Raises:
         TableError: it cannot be read, or has other columns, another split or a subject twice; names the row.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except (OSError, ValueError) as error:
+        bad = ~table["split"].isin(SPLITS) | table["subject"].duplicated() | (table["subject"] == "")
+    except (OSError, ValueError, KeyError) as error:
         raise TableError(f"{path}: cannot be read ({error}); expected columns subject and split") from error
-    if list(table) != ["subject", "split"]:
-        raise TableError(f"{path}: columns {list(table)}, expected subject and split")
-    bad = ~table["split"].isin(SPLITS) | table["subject"].duplicated() | (table["subject"] == "")
     if bad.any():
         row = int(bad.to_numpy().argmax())
-        raise TableError(
-            f"{path}: row {row + 2}: found {list(table.iloc[row])}, expected each subject once,"
-            f" and one of {list(SPLITS)}"
-        )
+        found = f"{path}: row {row + 2}: found {list(table.iloc[row])}"
+        raise TableError(f"{found}, expected each subject once, and one of {list(SPLITS)}")
     return table.set_index("subject")["split"].astype(object)

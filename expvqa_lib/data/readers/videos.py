@@ -45,7 +45,7 @@ def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading
     paper's 12 are ignored. The split is fold 1 of the usual three; its validation subjects are drawn.
 
     Args:
-        split_file: a split written by `splits.write_split`, followed instead.
+        split_file: a split that was written beside a table, followed instead.
 
     Raises:
         TableError: no usable frame is there, or a file cannot be read; the message names it.

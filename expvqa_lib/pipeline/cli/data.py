@@ -55,6 +55,6 @@ def run(options: argparse.Namespace) -> None:
         print(f"{options.output}: {len(faces)} faces{reasons}; use it as --data-root")
         return
     reading = readers.read_dataset(options.dataset, options.root, options.output, options.labels)
-    print(readers.count_rows(reading).to_string(index=False))
+    print(readers.count_rows(reading).to_string())
     print(f"{options.output}: the face table, with images relative to {reading.root}")
     print(f"{readers.split_path(options.output)}: its split")
