@@ -27,6 +27,7 @@ from .predictions import (
     read_faces,
     read_predictions,
 )
+from .probes import finetuned_probe, linear_probe, probe, probe_layout
 from .tables import (
     MODELS,
     NAMES,
@@ -54,13 +55,17 @@ __all__ = [
     "differences",
     "emotion_answers",
     "emotion_layout",
+    "finetuned_probe",
     "interval_texts",
+    "linear_probe",
     "macro_averages",
     "mean_scores",
     "measure",
     "metric_name",
     "predict",
     "predict_in_parts",
+    "probe",
+    "probe_layout",
     "published",
     "questions_about",
     "read_faces",

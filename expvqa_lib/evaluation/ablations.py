@@ -23,7 +23,7 @@ from .detection import (
     emotion_answer_table,
 )
 from .metrics import COLUMNS, paired_difference
-from .studies import probes
+from .probes import probe
 from .tables import interval_texts
 
 ALL = "exp_vqa_fz"
@@ -105,13 +105,13 @@ def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
     tables = {
         "Q3": au_detection(run, {name: run.scores(name) for name in names}, ALL),
         "Q1 actions": au_answer_table(faces, answers, **settings),
-        "Probe actions": probes(run, "aus", names, ("qformer",))[0],
+        "Probe actions": probe(run, "aus", names, ("qformer",))[0],
     }
     if run.emotion_corpus:
         answers = {name: run.answers(name, "Q1") for name in names}
         faces, train = run.emotion_faces(), run.emotion_faces("train")
         tables["Q1 emotion"] = emotion_answer_table(faces, train, answers, **settings)
-        emotion = probes(run, "emotion", names, ("qformer",))[0]
+        emotion = probe(run, "emotion", names, ("qformer",))[0]
         tables["Probe emotion"] = emotion.replace({"target": {"emotion": "macro"}})
     rows = pd.concat([table.assign(question=name) for name, table in tables.items()], ignore_index=True)
     rows = rows[rows["target"] == "macro"].set_index(["model", "question", "metric"])

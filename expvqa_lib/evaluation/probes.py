@@ -1,232 +1,320 @@
-"""What the representations know: linear probes of the vision encoder's and the Q-Former's features, as Exp-BLIP's tables 3 and 4 have them.
+"""Probes of what the vision encoder's and the Q-Former's features hold (Exp-BLIP, tables 3 and 4).
 
-Features are pooled as `pool` says, computed once and kept on disk. A probe is logistic regression on standardised features, the classes
-balanced by weights, one regularisation strength for all its targets, chosen on the validation split; an AU is present from 0.5 on.
+Linear probes are logistic regressions on standardised features, classes balanced by weights, with one
+regularisation for all targets, chosen on validation. Fine-tuned probes train what gives the features, too.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from ..data.images import load_image
-from ..errors import SettingsError, TableError
-from ..model.forward import encode_images, query_image
-from ..model.tokenize import encode
+from ..data import labelled_aus, load_image
+from ..data.table import SPLITS
+from ..errors import TableError
+from ..facs import au_column
+from ..model import encode, encode_images, query_image
 from ..questions import ask_q1
-from ..training.feature_cache import FeatureCache, encoder_key
-from .metrics import label_array
+from ..training import FeatureCache, encoder_key
+from .detection import bootstrap_settings
+from .metrics import COLUMNS, au_table, emotion_difference, emotion_table, paired_difference
+from .tables import MODELS, NAMES
 
-PARTS = ("encoder", "qformer")
-QUESTION = ask_q1()
-"""What the Q-Former reads unless told otherwise; an empty text stands for no question."""
+PARTS = {"encoder": "Vision encoder", "qformer": "Q-Former"}
+QUESTION = ask_q1()  # what the Q-Former reads
 STRENGTHS = tuple(10.0**k for k in range(-5, 2))
-"""Of scikit-learn's `C`, the inverse of the regularisation, as far as validation may choose."""
+"""scikit-learn's `C` (inverse of the regularisation), from which validation chooses."""
+BATCH, RATE, HEAD_RATE, WEIGHT_DECAY, PATIENCE = 32, 1e-4, 1e-3, 0.05, 3
+"""Of fine-tuned probes; training stops after `PATIENCE` epochs without a lower validation loss."""
 
 
-def pool(
-    model: InstructBlipForConditionalGeneration,
-    processor: InstructBlipProcessor,
-    pixel_values: Tensor,
-    part: str,
-    question: str = QUESTION,
-) -> Tensor:
-    """Return one vector an image [I, D], with gradients where they are on.
+def probe(
+    run, target: str, models: Sequence[str] = MODELS, parts: Sequence[str] = tuple(PARTS), epochs: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Probe models for `aus` (F1 and AUC on the AU corpus) or `emotion` (accuracy on the emotion corpus).
 
-    `encoder`: the mean of the patches' states after the final norm; the class token is left out. `qformer`: the mean of the query
-    outputs, before the projection, with `question` as the instruction.
+    Args:
+        run: a `pipeline.Run`; its profile limits the faces of training and validation.
+        epochs: of fine-tuned probes, at most; 0 for linear probes.
+
+    Returns:
+        The columns of `au_table` and `part`, with intervals by subject; and each model's macro F1 or
+        accuracy minus the base's: target, model, part, metric, value, low, high (points), p, support.
 
     Raises:
-        SettingsError: the part is not one of `PARTS`.
+        TableError: a split has no faces.
     """
-    if part not in PARTS:
-        raise SettingsError(f"part {part!r} is unknown; known are {', '.join(PARTS)}")
-    embeds = encode_images(model, pixel_values)  # [I, 1 + patches, D_vision]
-    return _of_patches(embeds) if part == "encoder" else _of_queries(model, processor, embeds, question)
+    most = run.profile.probed_finetuned if epochs else run.profile.probed
+    faces = {split: _draw(run, target, split, most) for split in SPLITS}
+    aus = [au_column(au) for au in labelled_aus(pd.concat(faces.values()))]
+    labels = {split: rows[aus if target == "aus" else ["emotion"]] for split, rows in faces.items()}
+
+    def predict(name: str, part: str) -> pd.DataFrame:
+        model, processor = (loaded := run.model(name)).model, loaded.processor
+        images = {split: rows["image"].tolist() for split, rows in faces.items()}
+        if epochs:
+            return finetuned_probe(model, processor, images, labels, part, epochs)
+        cache = run.store / "features"
+        return linear_probe(
+            {split: features(model, processor, images[split], part, cache) for split in SPLITS}, labels
+        )
+
+    kind = f"probe-{target}-{most}-{epochs}"
+    scores = {
+        (name, part): run.cached(f"{kind}-{part}", name, partial(predict, name, part))
+        for name in models
+        for part in parts
+    }
+    return _tables(faces["test"], labels["test"], scores, bootstrap_settings(run))
 
 
-def _of_patches(embeds: Tensor) -> Tensor:
-    return embeds[:, 1:].mean(1)
+def _draw(run, target: str, split: str, most: int | None) -> pd.DataFrame:
+    faces = run.faces_of(run.au_corpus, split) if target == "aus" else run.emotion_faces(split)
+    if faces.empty:
+        raise TableError(f"no faces in the split {split}; a probe needs {', '.join(SPLITS)}")
+    if split != "test":
+        faces = faces.sample(min(most or len(faces), len(faces)), random_state=run.profile.seed)
+    return faces.reset_index(drop=True)
 
 
-def _of_queries(
-    model: InstructBlipForConditionalGeneration,
-    processor: InstructBlipProcessor,
-    embeds: Tensor,
-    question: str,
-) -> Tensor:
-    text = encode(processor, [question] * len(embeds))
-    ids, mask = (text[f"qformer_{name}"].to(embeds.device) for name in ("input_ids", "attention_mask"))
-    return query_image(model, embeds, ids, mask).mean(1)
+def _tables(
+    test: pd.DataFrame, labels: pd.DataFrame, scores: Mapping, settings: Mapping
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    tables, gains, settings = [], [], {"groups": test["subject"], **settings}
+    place = {"dataset": test["dataset"].iat[0], "split": "test"}
+    for (model, part), predicted in scores.items():
+        base = scores["base", part]
+        if "emotion" in labels:
+            target, metric, predicted, base = (
+                "emotion",
+                "accuracy",
+                predicted.idxmax(axis=1),
+                base.idxmax(axis=1),
+            )
+            table = emotion_table(labels["emotion"], predicted, model=model, **place, **settings)
+            table = table.query("target == 'macro' and metric == 'accuracy'").assign(target=target)
+            gain = emotion_difference(labels["emotion"], predicted, base, **settings)
+        else:
+            target, metric = "AUs", "f1"
+            table = au_table(labels, predicted, model=model, metrics=("f1", "auc"), **place, **settings)
+            gain = paired_difference(labels, predicted, base, **settings)
+        tables.append(table.assign(part=part))
+        name = f"{PARTS[part]}, {target}"
+        gains.append({"target": name, "model": model, "part": part, "metric": metric, **gain})
+    table = pd.concat(tables, ignore_index=True)[["model", "part", *COLUMNS[1:]]]
+    return table, pd.DataFrame(gains).query("model != 'base'").reset_index(drop=True)
 
 
-def modules(model: InstructBlipForConditionalGeneration, part: str) -> list[nn.Module]:
-    """Return what the features of a part depend on: the vision encoder, and for `qformer` also the Q-Former and its queries."""
-    return (
-        [model.vision_model]
-        if part == "encoder"
-        else [model.vision_model, model.qformer, nn.ParameterList([model.query_tokens])]
+def probe_layout(aus: pd.DataFrame, emotion: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Lay tables of `probe` out as the paper does: a row a model and part, a column an AU (F1)."""
+    f1 = aus[aus["metric"] == "f1"]
+    wide = f1.pivot(index=["model", "part"], columns="target", values="value")
+    wide = wide[list(dict.fromkeys(f1["target"]))].rename(columns={"macro": "Average"})
+    if emotion is not None:
+        wide["Emotion accuracy"] = emotion.set_index(["model", "part"])["value"]
+    order = pd.MultiIndex.from_product([PARTS, f1["model"].unique()]).swaplevel()
+    wide = (
+        wide.loc[order[order.isin(wide.index)]]
+        .rename(index=NAMES, level="model")
+        .rename(index=PARTS, level="part")
     )
+    return wide.reset_index().rename(columns={"model": "Model", "part": "Features"}).rename_axis(columns=None)
 
 
-def represent(
+def features(
     model: InstructBlipForConditionalGeneration,
     processor: InstructBlipProcessor,
     images: Sequence[str],
     part: str,
     folder: str | Path,
-    *,
-    question: str = QUESTION,
-    batch: int = 64,
 ) -> np.ndarray:
-    """Return features [N, D] of image files, float32, as `pool` has them. One look at an image serves both parts.
+    """Features of image files [N, D], float32, from the cache in `folder`.
 
-    Args:
-        folder: keeps them by weights, image processor, question and image content; it may be deleted at any time.
-        batch: images a forward pass.
-
-    Raises:
-        SettingsError: the part is not one of `PARTS`.
-        ImageError: an image cannot be read.
+    `encoder`: the mean of the patches' states after the final norm, without the class token. `qformer`: the
+    mean of the query outputs with the first Q1 question, before the projection.
     """
-    if part not in PARTS:
-        raise SettingsError(f"part {part!r} is unknown; known are {', '.join(PARTS)}")
-    kept = FeatureCache(
-        folder, encoder_key(modules(model, "qformer"), processor.image_processor.to_dict(), "means", question)
-    )
+    settings = (processor.image_processor.to_dict(), "means", QUESTION)
+    cache = FeatureCache(folder, encoder_key(_modules(model, "qformer"), *settings))
 
-    def look(paths: Sequence[str]) -> Tensor:
-        """Both parts' features behind each other: [n, D_vision + D_qformer]."""
-        found = []
-        for k in range(0, len(paths), batch):
-            pixels = pixels_of(processor, paths[k : k + batch]).to(model.device, model.dtype)
-            with torch.inference_mode():
-                embeds = encode_images(model, pixels)
-                found.append(
-                    torch.cat([_of_patches(embeds), _of_queries(model, processor, embeds, question)], 1)
-                    .float()
-                    .cpu()
-                )
-        return torch.cat(found)
+    @torch.inference_mode()
+    def encode_means(paths: Sequence[str]) -> Tensor:
+        rows = []
+        for k in range(0, len(paths), 64):
+            embeds = encode_images(model, _pixels(processor, paths[k : k + 64]).to(model.device, model.dtype))
+            means = [_mean(model, processor, embeds, part) for part in PARTS]  # one pass serves both parts
+            rows.append(torch.cat(means, 1).float().cpu())
+        return torch.cat(rows)
 
-    kept.fill(images, look)
+    cache.fill(images, encode_means)
     width = model.config.vision_config.hidden_size
-    return np.stack([kept[image].numpy() for image in images])[
-        :, slice(width) if part == "encoder" else slice(width, None)
-    ]
+    columns = slice(width) if part == "encoder" else slice(width, None)
+    return np.stack([cache[image].numpy() for image in images])[:, columns]
 
 
-def pixels_of(processor: InstructBlipProcessor, images: Sequence[str]) -> Tensor:
-    """Return image files as the model sees them [I, 3, S, S]."""
-    return processor.image_processor([load_image(image) for image in images], return_tensors="pt")[
-        "pixel_values"
-    ]
+def _modules(model: InstructBlipForConditionalGeneration, part: str) -> list[nn.Module]:
+    """What the features of a part depend on."""
+    if part == "encoder":
+        return [model.vision_model]
+    return [model.vision_model, model.qformer, nn.ParameterList([model.query_tokens])]
 
 
-def linear_probe(
-    train_features: np.ndarray,
-    train_labels: pd.DataFrame | pd.Series,
-    validation_features: np.ndarray,
-    validation_labels: pd.DataFrame | pd.Series,
-    test_features: np.ndarray,
-) -> pd.DataFrame:
-    """Fit a linear probe and return its probabilities for test features: one row each, one column an AU or a class.
+def _pixels(processor: InstructBlipProcessor, images: Sequence[str]) -> Tensor:
+    pictures = [load_image(image) for image in images]
+    return processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+
+
+def _mean(model, processor: InstructBlipProcessor, embeds: Tensor, part: str) -> Tensor:
+    if part == "encoder":
+        return embeds[:, 1:].mean(1)
+    text = encode(processor, [QUESTION] * len(embeds))
+    ids, mask = (text[f"qformer_{name}"].to(embeds.device) for name in ("input_ids", "attention_mask"))
+    return query_image(model, embeds, ids, mask).mean(1)
+
+
+def linear_probe(features: Mapping[str, np.ndarray], labels: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Fit linear probes and return their probabilities for the test features, a row each.
 
     Args:
-        train_features, validation_features, test_features: [N, D], [V, D], [T, D].
-        train_labels, validation_labels: AU columns (0, 1, missing: masked), for one two-class regression an AU; or one emotion a row
-            (missing: left out), for a multinomial one. Without any label to validate on, `C` is 1.
+        features: [N, D] of each split.
+        labels: of `train` and `validation`: a column an AU (0, 1 or missing: left out), each a regression
+            of two classes; or the column `emotion`, a multinomial regression. Without validation labels,
+            `C` is 1.
 
     Returns:
-        AUs: P(present), 0 or 1 throughout where the training labels are all of one class, which a warning names. Emotions: a class a
-        column, rows that add up to 1; `idxmax(axis=1)` is the answer.
-
-    Raises:
-        TableError: features and labels differ in length, or nothing is labelled in training.
+        AUs: P(present), a column an AU that is labelled in training. Emotions: a column a class.
     """
-    for features, labels, kind in (
-        (train_features, train_labels, "training"),
-        (validation_features, validation_labels, "validation"),
-    ):
-        if len(features) != len(labels):
-            raise TableError(f"{kind}: {len(features)} features for {len(labels)} labels; give one a row")
-    mean, spread = train_features.mean(axis=0), train_features.std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
-    train, validation, test = (
-        (np.asarray(f) - mean) / spread for f in (train_features, validation_features, test_features)
-    )
-    fits = []  # of each target: validation loss and test probabilities by C
-    with threadpool_limits(
-        1 if train.shape[1] < 512 else None
-    ):  # small matrices lose more than they gain by threads
-        for name, truth, checked in _targets(train_labels, validation_labels):
-            rows, check = (np.flatnonzero(pd.notna(values)) for values in (truth, checked))
-            fits.append(_path(name, train[rows], truth[rows], validation[check], checked[check], test))
-    losses = np.array([[loss for loss, _ in fit] for fit in fits])  # [targets, C]
-    unknown = np.isnan(losses).all(axis=1)
-    best = int(losses[~unknown].mean(axis=0).argmin()) if not unknown.all() else STRENGTHS.index(1.0)
-    return pd.concat([fit[best][1] for fit in fits], axis=1)
+    mean, spread = features["train"].mean(axis=0), features["train"].std(axis=0)
+    x = {split: (values - mean) / np.where(spread > 0, spread, 1.0) for split, values in features.items()}
+    columns = labels["train"].columns[labels["train"].notna().any()]
+    threads = 1 if len(mean) < 512 else None  # on small matrices threads cost more than they gain
+    # hardly regularised fits may not converge: validation judges them
+    with threadpool_limits(threads), warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        fits = {name: _fit(x, labels["train"][name], labels["validation"][name]) for name in columns}
+    losses = np.array([loss for loss, _, _ in fits.values()])  # [targets, strengths]
+    known = losses[~np.isnan(losses).any(axis=1)]
+    best = int(known.mean(axis=0).argmin()) if len(known) else STRENGTHS.index(1.0)
+    if "emotion" in fits:
+        _, classes, test = fits["emotion"]
+        return pd.DataFrame(test[best], columns=classes.tolist())
+    return pd.DataFrame({name: test[best] @ (classes == 1) for name, (_, classes, test) in fits.items()})
 
 
-def _targets(
-    train: pd.DataFrame | pd.Series, validation: pd.DataFrame | pd.Series
-) -> list[tuple[str | None, np.ndarray, np.ndarray]]:
-    """Name, training and validation labels (NaN or None where missing) of each regression."""
-    if isinstance(train, pd.Series):
-        if train.notna().sum() == 0:
-            raise TableError("training: no row has an emotion")
-        return [
-            (
-                None,
-                train.to_numpy(dtype=object, na_value=None),
-                validation.to_numpy(dtype=object, na_value=None),
-            )
-        ]
-    y, columns = label_array(train, ())
-    checked = validation.reindex(columns=columns).astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-    return [(name, y[:, a], checked[:, a]) for a, name in enumerate(columns)]
-
-
-def _path(
-    name: str | None, x: np.ndarray, y: np.ndarray, check: np.ndarray, checked: np.ndarray, test: np.ndarray
-) -> list:
-    """For each of `STRENGTHS`, the balanced log loss on validation labels (NaN without) and the test's probabilities."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import log_loss
-    from sklearn.utils.class_weight import compute_sample_weight
-
+def _fit(
+    x: Mapping[str, np.ndarray], labels: pd.Series, validation: pd.Series
+) -> tuple[list, np.ndarray, list]:
+    """By strength the balanced validation loss (NaN without labels); classes; by strength the test's
+    P(class)."""
+    labels = labels.dropna()
+    validation = validation[validation.isin(labels)]
+    y, y_validation = np.array(labels.tolist()), np.array(validation.tolist())
     classes = np.unique(y)
     if len(classes) == 1:
         warnings.warn(
-            f"{name or 'emotion'}: all training labels are {classes[0]}, and so is each answer", stacklevel=4
+            f"{labels.name}: all training labels are {classes[0]}, so all predictions are", stacklevel=3
         )
-        constant = pd.DataFrame({name or classes[0]: np.full(len(test), float(classes[0]) if name else 1.0)})
-        return [(np.nan, constant)] * len(STRENGTHS)
-    known = np.isin(checked, classes)
-    weights = compute_sample_weight("balanced", checked[known])
-    solver, path = LogisticRegression(class_weight="balanced", warm_start=True, max_iter=1000), []
+        return [np.nan] * len(STRENGTHS), classes, [np.ones((len(x["test"]), 1))] * len(STRENGTHS)
+    solver, losses, test = LogisticRegression(class_weight="balanced", warm_start=True, max_iter=1000), [], []
     for strength in STRENGTHS:
-        with (
-            warnings.catch_warnings()
-        ):  # where hardly regularised fits stop early, validation judges what came of it
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            solver.set_params(C=strength).fit(x, y)
-        loss = np.nan
-        if known.any():
-            loss = log_loss(
-                checked[known], solver.predict_proba(check[known]), sample_weight=weights, labels=classes
-            )
-        told = solver.predict_proba(test)
-        path.append(
-            (loss, pd.DataFrame({name: told[:, 1]}) if name else pd.DataFrame(told, columns=list(classes)))
-        )
-    return path
+        solver.set_params(C=strength).fit(x["train"][labels.index], y)
+        losses.append(np.nan)
+        if len(validation):
+            p = solver.predict_proba(x["validation"][validation.index])
+            weights = compute_sample_weight("balanced", y_validation)
+            losses[-1] = log_loss(y_validation, p, sample_weight=weights, labels=classes)
+        test.append(solver.predict_proba(x["test"]))
+    return losses, classes, test
+
+
+def finetuned_probe(
+    model: InstructBlipForConditionalGeneration,
+    processor: InstructBlipProcessor,
+    images: Mapping[str, Sequence[str]],
+    labels: Mapping[str, pd.DataFrame],
+    part: str,
+    epochs: int,
+) -> pd.DataFrame:
+    """Train a copy of a part with a linear head until validation stops it; results as of `linear_probe`."""
+    torch.manual_seed(0)
+    copied = copy.deepcopy(model, {id(model.language_model): model.language_model})  # takes no part
+    body = nn.ModuleList(_modules(copied, part)).float().requires_grad_(True)
+    config = copied.config.vision_config if part == "encoder" else copied.config.qformer_config
+    columns = labels["train"].columns[labels["train"].notna().any()].tolist()
+    names = sorted(labels["train"]["emotion"].dropna().unique()) if columns == ["emotion"] else columns
+    head = nn.Linear(config.hidden_size, len(names)).to(model.device)
+    trained = nn.ModuleList([body, head])
+    groups = [{"params": body.parameters(), "lr": RATE}, {"params": head.parameters(), "lr": HEAD_RATE}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
+    paths, y = _labelled(images["train"], labels["train"], names, model.device)
+    validation_paths, y_validation = _labelled(
+        images["validation"], labels["validation"], names, model.device
+    )
+    loss_of = partial(_balanced_loss, y, columns == ["emotion"])
+
+    def logits(paths: Sequence[str], flip: bool = False) -> Tensor:
+        pixels = _pixels(processor, paths).to(model.device)
+        if flip:
+            mirrored = torch.rand(len(pixels), device=model.device) < 0.5
+            pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+        return head(_mean(copied, processor, encode_images(copied, pixels), part))
+
+    @torch.inference_mode()
+    def predict(paths: Sequence[str]) -> Tensor:
+        trained.eval()
+        return torch.cat([logits(paths[k : k + 64]) for k in range(0, len(paths), 64)])
+
+    best, best_loss, best_epoch = None, math.inf, 0
+    for epoch in tqdm(range(epochs), desc="fine-tuning the probe", unit="epoch"):
+        trained.train()
+        for rows in torch.randperm(len(paths)).split(BATCH):
+            optimiser.zero_grad()
+            loss_of(logits(paths[rows], flip=True), y[rows]).backward()
+            optimiser.step()
+        loss = float(loss_of(predict(validation_paths), y_validation))
+        if loss < best_loss:
+            best, best_loss, best_epoch = copy.deepcopy(trained.state_dict()), loss, epoch
+        elif epoch - best_epoch >= PATIENCE:
+            break
+    trained.load_state_dict(best)
+    scores = predict(images["test"])
+    scores = scores.softmax(1) if columns == ["emotion"] else scores.sigmoid()
+    return pd.DataFrame(scores.cpu().numpy(), columns=names)
+
+
+def _labelled(
+    images: Sequence[str], labels: pd.DataFrame, names: Sequence[str], device: torch.device
+) -> tuple[np.ndarray, Tensor]:
+    """The images that have a label, and their targets [I, K]: 0, 1 or NaN (unlabelled)."""
+    if "emotion" in labels:
+        labels = pd.DataFrame({name: labels["emotion"] == name for name in names})
+        labels = labels.where(labels.any(axis=1))
+    y = labels[names].astype("Float64").to_numpy(dtype=np.float32, na_value=np.nan)
+    known = ~np.isnan(y).all(axis=1)
+    return np.array(images)[known], torch.from_numpy(y[known]).to(device)
+
+
+def _balanced_loss(train: Tensor, is_emotion: bool, logits: Tensor, y: Tensor) -> Tensor:
+    """Cross entropy with classes, or an AU's two, balanced by the targets of the training images."""
+    known, positives = (~train.isnan()).sum(0), train.nan_to_num().sum(0).clamp(min=1)
+    if is_emotion:
+        return nn.functional.cross_entropy(logits, y, weight=known / (train.shape[1] * positives))
+    negatives = (known - positives).clamp(min=1)
+    each = nn.functional.binary_cross_entropy_with_logits(
+        logits, y.nan_to_num(), pos_weight=negatives / positives, reduction="none"
+    )
+    return each[~y.isnan()].mean()
