@@ -1,10 +1,9 @@
 """The part of the explorer that gives the face: drawn by sliders, or a photo."""
 
-from __future__ import annotations
-
-import contextlib
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import ipywidgets as w
@@ -14,31 +13,21 @@ from PIL import Image
 from ..data.face_crop import crop_face
 from ..data.images import ImageSource, load_image
 from ..errors import ExpVQAError
-from ..facs import EMOTIONS
+from ..facs import ACTION_UNITS, EMOTIONS
 from ..synthfacs import AUS, Face, Identity, Scene, random_identity, random_scene, render
-from . import render as views
 
 DRAWN, PHOTO = "Drawn face", "Photo"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_DRAWN_SIDE = 96  # px: the corpora's size, from which the tiny model has learnt
-_SHOWN_SIDE = 448  # px: of a drawn face, to be looked at
-_LARGEST = 1024  # px: a photo without crop is kept at this, no model sees more
-_UPLOADED = 10  # MB: the largest message that a Jupyter server takes as it is set up, and it tells neither page nor kernel
-_STRENGTH = 0.85  # of the AUs of a chosen expression
+SIDE = 224  # px: of the picture beside the widgets
+DRAWN_SIDES = (96, 448)  # px: what the tiny model was trained on, and what is shown
+LARGEST = 1024  # px: no model takes more of a photo
+EXPRESSION_INTENSITY = 0.85  # of the AUs of a chosen expression
+UPLOAD_LIMIT = "Jupyter silently drops uploads above 10 MB; give their path."
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A photo as it was chosen: its name, what `photos.load_image` takes, and whether the face is to be cut out."""
-
-    name: str
-    source: ImageSource
-    crop: bool
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A face to ask about: what the model gets, what a person is shown, its name, and what should be known of it."""
+class FaceImage:
+    """A face for the model, the same as it is shown, its name, and a notice about how it was found."""
 
     image: Image.Image
     shown: Image.Image
@@ -46,115 +35,96 @@ class Seen:
     notice: str | None = None
 
 
-def see(chosen: Face | Photo) -> Seen:
-    """Draw a face, or find and cut out the one in a photo.
+def draw_face(face: Face) -> FaceImage:
+    """Draw a face for the model and for the page."""
+    image, shown = (Image.fromarray(render(face, side).image) for side in DRAWN_SIDES)
+    return FaceImage(image, shown, DRAWN)
+
+
+@lru_cache(maxsize=1)  # several questions about one photo: to find a face takes time
+def load_photo(name: str, source: ImageSource, crop: bool) -> FaceImage:
+    """Read a photo, a path or bytes, and cut out its face.
 
     Raises:
-        ImageError: the photo cannot be read.
+        ImageError: it cannot be read.
     """
-    if isinstance(chosen, Face):
-        image, shown = (Image.fromarray(render(chosen, side).image) for side in (_DRAWN_SIDE, _SHOWN_SIDE))
-        return Seen(image, shown, DRAWN)
     try:
-        found = crop_face(chosen.source) if chosen.crop else None
-        image = found.image if found else load_image(chosen.source)
+        found = crop_face(source) if crop else None
+        image = found.image if found else load_image(source)
     except ExpVQAError as error:  # uploaded bytes have no name of their own
-        raise type(error)(str(error).replace("the given bytes", chosen.name)) from error
-    image.thumbnail((_LARGEST, _LARGEST))
-    return Seen(image, image, chosen.name, found.notice if found else None)
+        raise type(error)(str(error).replace("the given bytes", name)) from error
+    image.thumbnail((LARGEST, LARGEST))
+    return FaceImage(image, image, name, found.notice if found else None)
 
 
 class FaceChooser(w.VBox):
-    """Widgets to choose a face; `intensities` holds the sliders, to be placed beside. `changed(now)` is called at every change.
+    """Widgets to choose a face.
 
-    `now` is true where a new photo came, which is to be looked at whatever else is set.
+    `changed` is called at every change, of a new photo as `changed(is_new_photo=True)`.
     """
 
-    def __init__(self, changed: Callable[[bool], None]) -> None:
-        self._changed, self._silent = changed, False
+    def __init__(self, changed: Callable[..., None]) -> None:
+        self._changed, self._is_silent = changed, False
         self._person, self._identity, self._scene = 0, Identity(), Scene()
         self._file: tuple[str, ImageSource] | None = None
-        self._seen: tuple[Photo, Seen] | None = None  # the last photo, since to find a face takes time
+        half, full = {"width": "110px"}, {"width": "224px"}
         self.source = w.ToggleButtons(options=[DRAWN, PHOTO], style={"button_width": "109px"})
-        self.person = w.Button(description="New person", layout=w.Layout(width="110px"))
-        self.rest = w.Button(description="At rest", layout=w.Layout(width="110px"))
-        self.expression = w.Dropdown(options=["expression …", *EMOTIONS], layout=w.Layout(width="224px"))
-        self.upload = w.FileUpload(accept="image/*", description="Upload", layout=w.Layout(width="98px"))
-        there = sorted(path.name for path in Path.cwd().iterdir() if path.suffix.lower() in PICTURES)
+        self.person = w.Button(description="New person", layout=half)
+        self.rest = w.Button(description="At rest", layout=half)
+        self.expression = w.Dropdown(options=["expression …", *EMOTIONS], layout=full)
+        self.upload = w.FileUpload(accept="image/*", description="Upload", layout=half)
+        beside = sorted(path.name for path in Path.cwd().iterdir() if path.suffix.lower() in PICTURES)
         self.path = w.Combobox(
-            options=there,
-            placeholder="or type a path",
-            continuous_update=False,
-            layout=w.Layout(width="122px"),
+            options=beside, placeholder="or type a path", continuous_update=False, layout=half
         )
-        self.path.tooltip = "A file beside the notebook, or any path"
-        self.limit = w.HTML(
-            views.box("quiet", f"Jupyter silently drops uploads above {_UPLOADED} MB; give their path.")
-        )
-        self.crop = w.Checkbox(
-            value=False,
-            description="no crop: the whole picture",
-            indent=False,
-            layout=w.Layout(width="224px"),
-        )
-        row = {"width": "112px", "height": f"{views.ROW}px", "margin": "0 0 0 4px"}
-        self.sliders = {au: w.FloatSlider(min=0, max=1, step=0.05, readout=False, layout=row) for au in AUS}
-        self.intensities = w.VBox(
-            list(self.sliders.values()), layout=w.Layout(width="122px", overflow="hidden")
-        )
-        self.picture = w.Image(format="png", width=views.SIDE, height=views.SIDE)
-        self._drawn_tools = w.VBox([w.HBox([self.person, self.rest]), self.expression])
-        self._photo_tools = w.VBox([w.HBox([self.upload, self.path]), self.limit, self.crop])
-        super().__init__(
-            [self.source, self._drawn_tools, self._photo_tools, self.picture], layout=w.Layout(width="228px")
-        )
-        self._observe()
-        self._draw()
+        self.no_crop = w.Checkbox(description="no crop: the whole picture", indent=False, layout=full)
+        self.sliders = {au: _slider(au) for au in AUS}
+        self.picture = w.Image(format="png", width=SIDE, height=SIDE)
+        limit = w.HTML(f'<div style="line-height:1.3">{UPLOAD_LIMIT}</div>')
+        self.drawn_tools = w.VBox([w.HBox([self.person, self.rest]), self.expression, *self.sliders.values()])
+        self.photo_tools = w.VBox([w.HBox([self.upload, self.path]), limit, self.no_crop])
+        parts = [self.source, self.picture, self.drawn_tools, self.photo_tools]
+        super().__init__(parts, layout={"width": "228px"})
+        for part in (self.source, self.no_crop, *self.sliders.values()):
+            part.observe(self._on_change, "value")
+        self.upload.observe(self._on_upload, "value")
+        self.path.observe(self._on_path, "value")
+        self.expression.observe(self._on_expression, "value")
+        self.person.on_click(self._on_person)
+        self.rest.on_click(self._on_rest)
+        self._show_tools()
 
     @property
     def is_drawn(self) -> bool:
         """Whether the face is drawn, not a photo."""
         return self.source.value == DRAWN
 
-    def chosen(self) -> Face | Photo | None:
-        """What the widgets say now; None where no photo was given yet."""
+    def chosen(self) -> Callable[[], FaceImage] | None:
+        """A function that makes the face as the widgets say; None where no photo was given yet."""
         if self.is_drawn:
-            return Face(
-                self._identity,
-                self._scene,
-                {au: slider.value for au, slider in self.sliders.items() if slider.value > 0},
-            )
-        return Photo(*self._file, not self.crop.value) if self._file else None
-
-    def see(self, chosen: Face | Photo) -> Seen:
-        """`see`, which remembers the last photo."""
-        if isinstance(chosen, Face):
-            return see(chosen)
-        if self._seen is None or self._seen[0] != chosen:
-            self._seen = (chosen, see(chosen))
-        return self._seen[1]
+            intensities = {au: slider.value for au, slider in self.sliders.items() if slider.value > 0}
+            return partial(draw_face, Face(self._identity, self._scene, intensities))
+        return partial(load_photo, *self._file, not self.no_crop.value) if self._file else None
 
     def show(self, image: Image.Image | None) -> None:
-        """Show a picture, or none where it could not be read."""
-        self.picture.layout.visibility = "hidden" if image is None else "visible"
+        """Show a picture as a square, as the model gets it; none where it could not be read."""
+        self.picture.layout.visibility = "visible" if image else "hidden"
         if image:
-            self.picture.value = views.png(image)
+            buffer = io.BytesIO()
+            image.resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3).save(buffer, "PNG")
+            self.picture.value = buffer.getvalue()
 
-    def _observe(self) -> None:
-        self.source.observe(self._on_change, "value")
-        self.crop.observe(self._on_change, "value")
-        self.upload.observe(self._on_upload, "value")
-        self.path.observe(self._on_path, "value")
-        for slider in self.sliders.values():
-            slider.observe(self._on_change, "value")
-        self.person.on_click(self._on_person)
-        self.rest.on_click(lambda _: self._set_sliders({}))
-        self.expression.observe(self._on_expression, "value")
+    def _show_tools(self) -> None:
+        """Show the tools that apply, and a face as the sliders have it; a photo is shown once it is read."""
+        self.drawn_tools.layout.display = None if self.is_drawn else "none"
+        self.photo_tools.layout.display = "none" if self.is_drawn else None
+        if self.is_drawn:
+            self.show(self.chosen()().shown)
 
     def _on_change(self, _=None) -> None:
-        if not self._silent:
-            self._draw()
-            self._changed(False)
+        if not self._is_silent:
+            self._show_tools()
+            self._changed()
 
     def _on_upload(self, change: dict) -> None:
         if change["new"]:
@@ -166,10 +136,8 @@ class FaceChooser(w.VBox):
 
     def _take(self, name: str, source: ImageSource) -> None:
         self._file = (name, source)
-        with self._silently():
-            self.source.value = PHOTO
-        self._draw()
-        self._changed(True)
+        self.source.value = PHOTO
+        self._changed(is_new_photo=True)
 
     def _on_person(self, _) -> None:
         self._person += 1
@@ -177,30 +145,30 @@ class FaceChooser(w.VBox):
         self._identity, self._scene = random_identity(rng), random_scene(rng, 0.5)
         self._on_change()
 
+    def _on_rest(self, _) -> None:
+        self.expression.value = self.expression.options[0]
+        self._set_sliders({})
+
     def _on_expression(self, change: dict) -> None:
         if change["new"] in EMOTIONS:
-            self._set_sliders(dict.fromkeys(EMOTIONS[change["new"]].prototype, _STRENGTH))
+            self._set_sliders(dict.fromkeys(EMOTIONS[change["new"]].prototype, EXPRESSION_INTENSITY))
 
     def _set_sliders(self, intensities: dict[int, float]) -> None:
-        with self._silently():
-            for au, slider in self.sliders.items():
-                slider.value = intensities.get(au, 0.0)
-            if not intensities:
-                self.expression.value = self.expression.options[0]
+        """Set all sliders, as one change."""
+        self._is_silent = True
+        for au, slider in self.sliders.items():
+            slider.value = intensities.get(au, 0.0)
+        self._is_silent = False
         self._on_change()
 
-    @contextlib.contextmanager
-    def _silently(self) -> Iterator[None]:
-        """Set several widgets, and call `changed` for none of them."""
-        self._silent = True
-        try:
-            yield
-        finally:
-            self._silent = False
 
-    def _draw(self) -> None:
-        """Show the tools that apply, and a drawn face as the sliders have it; a photo is shown once it was read."""
-        for part, drawn in ((self._drawn_tools, True), (self.intensities, True), (self._photo_tools, False)):
-            part.layout.display = None if drawn == self.is_drawn else "none"
-        if self.is_drawn:
-            self.show(see(self.chosen()).shown)
+def _slider(au: int) -> w.FloatSlider:
+    return w.FloatSlider(
+        min=0,
+        max=1,
+        step=0.05,
+        readout=False,
+        description=f"AU{au} {ACTION_UNITS[au].noun}",
+        style={"description_width": "150px"},
+        layout={"width": "224px", "height": "22px", "margin": "0"},
+    )

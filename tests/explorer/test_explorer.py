@@ -1,0 +1,250 @@
+"""The explorer, driven as a browser drives it but from Python: values are set, buttons clicked."""
+
+import base64
+import datetime
+import io
+import re
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from skimage import data
+
+import expvqa_lib as expvqa
+from expvqa_lib.attention import Word
+from expvqa_lib.errors import SettingsError
+from expvqa_lib.explorer.face import DRAWN, PHOTO, FaceImage
+from expvqa_lib.explorer.render import Exchange, figure
+from expvqa_lib.explorer.worker import NewestJobOnly
+from expvqa_lib.model import score_yes_no
+from expvqa_lib.questions import ask_q1, ask_q2, ask_q3
+from expvqa_lib.synthfacs import AUS
+
+MARKUP = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def shipped() -> expvqa.ExpVQA:
+    return expvqa.load()
+
+
+@pytest.fixture
+def explorer(shipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    explorer = expvqa.explore(shipped)
+    assert explorer.wait()
+    yield explorer
+    explorer.stop.click()
+    assert explorer.wait()
+
+
+def jpeg(picture) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def upload(explorer, name: str, content: bytes) -> None:
+    file = {"name": name, "type": "image/jpeg", "size": len(content), "content": memoryview(content)}
+    explorer.face.upload.value = (file | {"last_modified": datetime.datetime(2026, 1, 2)},)
+    assert explorer.wait()
+
+
+def html(explorer) -> str:
+    return "".join(part.value for part in (explorer.status, explorer.notice, explorer.link))
+
+
+def picture(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content)).convert("RGB")
+
+
+def test_it_starts_with_an_answer_and_a_figure(explorer):
+    exchange = explorer.exchange
+    assert exchange.question == ask_q3(12) and re.match(r"(yes|no)  \(P\(yes\) = 0\.\d\d\)", exchange.answer)
+    assert "expvqa-answer" in explorer.status.value and exchange.answer in explorer.status.value
+    assert list(exchange.aus.index) == [f"AU{au}" for au in AUS] and len(exchange.samples) == 5
+    assert len(picture(explorer.figure.value).getcolors(10**6)) > 100
+    assert explorer.stop.disabled and not explorer.save.disabled
+
+
+def test_a_slider_redraws_the_face_and_changes_the_answer(explorer):
+    face, before = explorer.face.picture.value, explorer.exchange.aus.loc["AU12", "mean"]
+    explorer.face.sliders[12].value = 1.0
+    assert explorer.face.picture.value != face, "the face is drawn before the model answers"
+    assert explorer.wait() and explorer.exchange.answer.startswith("yes")
+    assert explorer.exchange.aus.loc["AU12", "mean"] > before + 0.3
+    explorer.face.rest.click()
+    assert explorer.wait() and explorer.face.picture.value == face
+    assert explorer.exchange.aus.loc["AU12", "mean"] == pytest.approx(before, abs=1e-4)
+
+
+def test_the_range_runs_from_the_lowest_to_the_highest_of_the_three_wordings(explorer, shipped):
+    image = explorer.face.chosen()().image
+    each = np.stack(
+        [
+            score_yes_no(shipped.model, shipped.processor, [image], AUS, wordings=(k,)).iloc[0]
+            for k in range(3)
+        ]
+    )
+    expected = np.stack([each.mean(0), each.min(0), each.max(0)], 1)
+    np.testing.assert_allclose(explorer.exchange.aus[["mean", "low", "high"]], expected, atol=1e-4)
+
+
+def test_the_method_of_the_map_and_the_word_to_explain_are_chosen(explorer, shipped):
+    assert explorer.word.layout.display == "none"  # a yes or no is one word
+    explorer.method.value = "cross_attention"
+    assert explorer.wait()
+    image = explorer.face.chosen()().image
+    found = shipped.explain(image, question=ask_q3(12), method="cross_attention", crop=False).heat
+    np.testing.assert_allclose(explorer.exchange.word.heat, found, atol=1e-4)
+    explorer.kind.value = "Q1"
+    explorer.method.value = "guided_gradients"
+    explorer.face.expression.value = "surprise"
+    assert explorer.wait()
+    exchange, shown = explorer.exchange, explorer.figure.value
+    names = [name for name, _ in explorer.word.options]
+    assert explorer.word.layout.display is None and " ".join(names) == re.sub(r"[.,]", "", exchange.answer)
+    assert exchange.word.gain == max(word.gain for word in exchange.words) and len(names) > 3
+    assert names[explorer.word.value] == exchange.word.text
+    other = next(k for k, word in enumerate(exchange.words) if word is not exchange.word)
+    explorer.word.value = other
+    assert explorer.exchange.word is exchange.words[other] and explorer.figure.value != shown
+    assert explorer.word.value == other and explorer.exchange.aus is exchange.aus
+
+
+def test_people_and_expressions_set_the_face(explorer):
+    explorer.face.expression.value = "surprise"
+    assert {au for au, slider in explorer.face.sliders.items() if slider.value} == {1, 2, 5, 25, 26}
+    face = explorer.face.picture.value
+    explorer.face.person.click()
+    assert explorer.face.picture.value != face and explorer.face.sliders[1].value
+
+
+def test_each_kind_asks_its_question_and_any_text_is_a_question(explorer):
+    explorer.kind.value = "Q1"
+    assert explorer.wait() and explorer.exchange.question == ask_q1()
+    explorer.kind.value, explorer.area.value = "Q2", "nose"
+    assert explorer.wait() and explorer.exchange.question == ask_q2("nose")
+    explorer.kind.value, explorer.au.value = "Q3", 4
+    assert explorer.wait() and explorer.exchange.question == ask_q3(4)
+    explorer.question.value = "Who is it?"
+    assert explorer.wait() and explorer.exchange.question == "Who is it?"
+
+
+def test_without_asking_at_every_change_only_the_button_asks(explorer):
+    explorer.live.value = False
+    before = explorer.exchange
+    explorer.face.sliders[12].value, explorer.samples.value = 1.0, 0
+    assert explorer.wait() and explorer.exchange is before
+    explorer.ask.click()
+    assert explorer.wait() and explorer.exchange.answer.startswith("yes") and explorer.exchange.samples == ()
+
+
+def test_only_the_newest_question_is_answered(explorer):
+    for au in AUS[:12]:
+        explorer.au.value = au
+    assert explorer.wait() and explorer.exchange.question == ask_q3(AUS[11])
+    before = explorer.exchange
+    explorer.ask.click()
+    explorer.stop.click()
+    assert explorer.wait() and explorer.exchange is before and "Stopped." in explorer.status.value
+
+
+def test_an_error_is_explained_in_place_and_goes_away(explorer):
+    explorer.question.value = " "
+    assert explorer.wait() and "expvqa-error" in explorer.status.value
+    assert explorer.exchange is None and explorer.save.disabled
+    assert explorer.figure.layout.visibility == "hidden"
+    explorer.kind.value = "Q1"
+    assert explorer.wait() and "expvqa-error" not in html(explorer)
+    assert explorer.figure.layout.visibility == "visible"
+
+
+def test_a_text_file_renamed_is_refused_by_its_name_and_the_last_photo_does_not_stand(explorer):
+    upload(explorer, "holiday.jpg", b"Dear diary, today I was at the sea")
+    assert "holiday.jpg: not a picture" in explorer.status.value and "Traceback" not in html(explorer)
+    assert explorer.exchange is None and explorer.face.picture.layout.visibility == "hidden"
+    explorer.face.path.value = "nowhere.png"
+    assert explorer.wait() and "nowhere.png: no such file" in explorer.status.value
+    upload(explorer, "astronaut.jpg", jpeg(data.astronaut()))
+    assert explorer.exchange.face.name == "astronaut.jpg"
+    assert explorer.face.picture.layout.visibility == "visible"
+
+
+def test_a_photo_of_20_megapixels_is_cut_to_its_face(explorer, tmp_path):
+    large = np.asarray(Image.fromarray(data.astronaut()).resize((4500, 4500)))
+    assert explorer.face.source.value == DRAWN and explorer.face.drawn_tools.layout.display is None
+    explorer.face.source.value = PHOTO
+    assert "Upload a photo" in explorer.status.value and explorer.face.drawn_tools.layout.display == "none"
+    upload(explorer, "large.jpg", jpeg(large))
+    cropped = explorer.exchange.face.image
+    assert max(cropped.size) <= 1024 and "expvqa-error" not in html(explorer)
+    explorer.face.no_crop.value = True
+    assert explorer.wait()
+    whole, cut = (np.asarray(i.resize((64, 64)), float) for i in (explorer.exchange.face.image, cropped))
+    assert np.abs(whole - cut).mean() > 5
+    Image.new("RGB", (400, 300), "green").save(tmp_path / "lawn.png")
+    explorer.face.no_crop.value, explorer.face.path.value = False, "lawn.png"
+    assert explorer.wait() and "No face found" in explorer.notice.value
+
+
+def test_markup_in_names_and_questions_is_shown_as_text(explorer):
+    upload(explorer, f"{MARKUP}.jpg", b"not a picture")
+    assert "&lt;img" in explorer.status.value and MARKUP not in html(explorer)
+    upload(explorer, f"{MARKUP}.jpg", jpeg(data.astronaut()))
+    explorer.method.value, explorer.samples.value = "cross_attention", 0  # quick: the answer is long
+    explorer.question.value = f"{MARKUP} $x_$ </s>"
+    assert explorer.wait() and explorer.exchange.face.name == f"{MARKUP}.jpg"
+    explorer.save.click()
+    assert MARKUP not in html(explorer)
+
+
+def test_the_figure_is_saved_as_it_is_seen(explorer):
+    explorer.save.click()
+    link = r'download="(expvqa-[\d-]+\.png)" href="data:image/png;base64,([^"]+)"'
+    name, content = re.search(link, explorer.link.value).groups()
+    assert base64.b64decode(content) == explorer.figure.value
+    assert min(picture(explorer.figure.value).size) > 500
+    explorer.face.sliders[4].value = 1.0
+    assert explorer.wait() and name not in explorer.link.value
+
+
+def test_any_text_can_stand_in_the_figure():
+    face, word = Image.new("RGB", (9, 9)), Word("$_$", 0, 0.0, np.eye(3))
+    aus = pd.DataFrame({"mean": [0.5], "low": [0.4], "high": [0.6]}, ["AU1"])
+    shown = FaceImage(face, face, "a" * 99)
+    texts = {"question": "$\\frac{1$ " + "why " * 200, "answer": MARKUP * 30, "samples": ("$_$",) * 9}
+    exchange = Exchange(face=shown, method="rollout", words=(word,), word=word, aus=aus, **texts)
+    assert picture(figure(exchange)._repr_png_()).size[0] > 500
+
+
+def test_explore_takes_a_loaded_model_only():
+    with pytest.raises(SettingsError, match=r"'exp-vqa'.*expvqa_lib\.load"):
+        expvqa.explore("exp-vqa")
+
+
+def test_the_newest_job_supersedes_the_running_one_and_those_that_wait():
+    running, go_on, done, failed = threading.Event(), threading.Event(), [], []
+
+    def slow(check):
+        running.set()
+        assert go_on.wait(10)
+        check()
+        done.append("slow")
+
+    def broken(check):
+        raise ValueError("broken")
+
+    worker = NewestJobOnly(failed.append)
+    worker.submit(slow)
+    assert running.wait(10) and not worker.wait(0.01)
+    worker.submit(lambda check: done.append("waiting"))
+    worker.submit(lambda check: done.append("newest"))
+    go_on.set()
+    assert worker.wait(10) and done == ["newest"]
+    worker.submit(broken)
+    assert worker.wait(10) and [str(error) for error in failed] == ["broken"]
+    worker.submit(lambda check: done.append("after"))
+    assert worker.wait(10) and done == ["newest", "after"], "an error must not end the work for good"
