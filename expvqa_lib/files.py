@@ -29,18 +29,21 @@ def atomic(path: str | Path) -> Iterator[Path]:
         ExpVQAError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExpVQAError(
-            f"{path.parent}: cannot make this folder ({error.strerror}); choose a writable place"
-        ) from error
-    if not os.access(path.parent, os.W_OK):
-        raise ExpVQAError(f"{path.parent}: not writable; choose another folder or change its permissions")
     temporary = path.parent / f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # of a new file; os.umask would change it for other threads too
+        temporary.unlink()
+    except OSError as error:
+        raise ExpVQAError(
+            f"{path.parent}: cannot write here ({error.strerror}); choose another folder"
+        ) from error
+    try:
         yield temporary
-        _share(temporary)
+        for file in (temporary, *temporary.rglob("*")):
+            if file.is_file() and not file.is_symlink():
+                file.chmod(mode)
         if temporary.is_dir() and path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
@@ -55,17 +58,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
-
-
-def _share(path: Path) -> None:
-    """Give files the permissions of a new file (os.umask would change them for other threads too)."""
-    new = path.with_name(f"{path.name}.new")
-    new.touch()
-    mode = new.stat().st_mode
-    new.unlink()
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file() and not file.is_symlink():
-            file.chmod(mode)
 
 
 def cached(path: str | Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -58,26 +58,20 @@ class Pair:
 
 def ask_q1(wording: int = 0, *, emotion: bool = True) -> str:
     """Return a Q1 question; without `emotion` it asks about the actions alone."""
-    return _wording(Q1_EMOTION if emotion else Q1_ACTIONS, wording)
+    return (Q1_EMOTION if emotion else Q1_ACTIONS)[wording]
 
 
 def ask_q2(area: str, wording: int = 0) -> str:
     """Return a Q2 question about one of `facs.AREAS`."""
     if area not in AREAS:
         raise SettingsError(f"area {area!r} is unknown; known are {', '.join(AREAS)}")
-    return _wording(Q2, wording).format(area=area)
+    return Q2[wording].format(area=area)
 
 
 def ask_q3(au: int, wording: int = 0) -> str:
     """Return a Q3 question about one AU."""
     unit = action_unit(au)
-    return _wording(Q3, wording).format(verb=unit.verb, noun=unit.noun, number=unit.number)
-
-
-def _wording(wordings: Sequence[str], number: int) -> str:
-    if number not in range(len(wordings)):
-        raise SettingsError(f"wording {number} is unknown; expected 0 to {len(wordings) - 1}")
-    return wordings[number]
+    return Q3[wording].format(verb=unit.verb, noun=unit.noun, number=unit.number)
 
 
 def join_phrases(phrases: Sequence[str], last: str = "and") -> str:

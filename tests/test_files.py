@@ -62,12 +62,9 @@ def test_files_get_the_permissions_of_the_umask(tmp_path, umask):
     assert modes == [0o666 & ~umask, 0o777 & ~umask, 0o666 & ~umask, 0o777 & ~umask]
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ExpVQAError, match=str(tmp_path / "file")), atomic(tmp_path / "file" / "a.csv"):
-        raise AssertionError
-    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may write anywhere
-    with pytest.raises(ExpVQAError, match=str(tmp_path)), atomic(tmp_path / "a.csv"):
         raise AssertionError
 
 

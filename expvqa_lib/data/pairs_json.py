@@ -13,8 +13,6 @@ from types import NoneType
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import SettingsError, TableError
 from ..files import inside
@@ -132,7 +130,7 @@ def split_by_image(pairs: datasets.Dataset, validation: float, seed: int = 42) -
         raise SettingsError(
             f"validation={validation}: {len(drawn)} of {len(images)} images; both splits need some"
         )
-    column = pairs.with_format("arrow")[:]["image"]
-    chosen = pc.is_in(column, pa.array(images, column.type).take(pa.array(drawn))).to_numpy()
+    held = {images[k] for k in drawn}
+    chosen = np.array([image in held for image in pairs["image"][:]])
     splits = {"train": ~chosen, "validation": chosen}
     return datasets.DatasetDict({name: pairs.select(np.flatnonzero(rows)) for name, rows in splits.items()})

@@ -25,8 +25,8 @@ try:
 except ImportError:  # an extra
     openai = None
 
-MAX_TOKENS = 512
-"""Of an answer."""
+PARALLEL, MAX_TOKENS = 8, 512
+"""Requests at a time, and tokens of an answer."""
 RETRIES = 6
 """Of a request that fails with 408, 409, 429, 5xx or a lost connection; openai waits longer each time."""
 
@@ -41,7 +41,6 @@ class Chat:
         *,
         price: tuple[float, float] = (0.0, 0.0),
         max_cost: float | None = None,
-        parallel: int = 8,
     ) -> None:
         """Prepare the client; OPENAI_BASE_URL and OPENAI_API_KEY are its address and key.
 
@@ -50,7 +49,6 @@ class Chat:
             path: SQLite file of answers.
             price: of a million tokens, in and out.
             max_cost: no request is sent once the cost of this run has reached it; those under way still end.
-            parallel: requests at a time.
 
         Raises:
             SettingsError: the extra `rewriting`, the address and key, or the price for a budget is missing.
@@ -67,7 +65,7 @@ class Chat:
             raise SettingsError(f"a budget of {max_cost} needs the price of a million tokens, in and out")
         # a server of one's own needs no key, but the client insists on one
         self._client = openai.OpenAI(api_key=key or "none", timeout=60.0, max_retries=RETRIES)
-        self.model, self.price, self.max_cost, self.parallel = model, price, max_cost, parallel
+        self.model, self.price, self.max_cost = model, price, max_cost
         self.counts = Counter(requests=0, cached=0)
         self.path, self._lock = Path(path), threading.Lock()
         self._query("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text TEXT, finish TEXT)")
@@ -88,8 +86,8 @@ class Chat:
         return answer
 
     def map(self, function: Callable, items: Sequence, label: str) -> list:
-        """Apply a function that asks to each item, `parallel` at a time; the first error ends it."""
-        with ThreadPoolExecutor(self.parallel) as pool:
+        """Apply a function that asks to each item, `PARALLEL` at a time; the first error ends it."""
+        with ThreadPoolExecutor(PARALLEL) as pool:
             return list(tqdm(pool.map(function, items), label, len(items), disable=not items))
 
     def _request(self, body: dict) -> tuple[str, str]:
