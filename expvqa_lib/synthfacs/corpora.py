@@ -5,13 +5,11 @@
 - `synth_emotion`: single pictures, 8 emotions and no AU label (like AffectNet).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +33,13 @@ CORPORA = ("lab", "wild", "emotion")
 _SPLITS = ("train", "validation", "test")
 _VIDEO_FRAMES, _SAMPLED_EVERY = 120, 10  # frames
 _ONSET = 5  # frames from an AU's onset to its apex, and from its apex to its offset
-_EXCLUSIVE = (  # of each group at most one AU
-    *((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15)),
-    *((19, 28), (19, 24), (28, 10)),
-)
 _POSE = ("yaw", "pitch", "roll", "scale", "shift_x", "shift_y")
 
-_LIPS = [frozenset(pair) for pair in ((24, 16), (24, 25), (24, 26), (28, 16), (28, 25), (28, 26))]
-_CONFLICTS = {frozenset(pair) for group in _EXCLUSIVE for pair in combinations(group, 2)} | set(_LIPS)
-"""AUs that do not go together in one drawn face: opposite pulls, or lips both closed and open."""
+_EXCLUSIVE = (  # of each group one AU at most: opposite pulls, or lips both closed and open
+    *((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15), (19, 28)),
+    *((19, 24), (28, 10), (24, 16), (24, 25), (24, 26), (28, 16), (28, 25), (28, 26)),
+)
+_CONFLICTS = {frozenset(pair) for group in _EXCLUSIVE for pair in combinations(group, 2)}
 
 
 @dataclass(frozen=True)
@@ -78,18 +74,16 @@ def random_expression(
     """
     emotion = str(rng.choice(list(EMOTIONS)))
     is_mixed = rng.random() < mixed
-    wanted: list[int] = []
-    if not is_mixed:
-        core = list(EMOTIONS[emotion].prototype)
-        keep = [au for au in core if rng.random() < 0.85]
-        wanted = keep if len(keep) >= min(2, len(core)) else core
+    core = [] if is_mixed else list(EMOTIONS[emotion].prototype)
+    wanted = [au for au in core if rng.random() < 0.85]
+    wanted = wanted if len(wanted) >= min(2, len(core)) else core
     chance = 0.5 if is_mixed else extra / 2 if emotion == "neutral" else extra
     added = [
         au
         for au in rng.permutation(AUS).tolist()
         if au not in wanted and rng.random() < (chance if au in BP4D_AUS else 0.3 * chance)
     ]
-    aus: dict[int, float] = {}
+    aus = {}
     for au in wanted + added:
         if all(frozenset((au, other)) not in _CONFLICTS for other in aus):
             aus[au] = float(rng.uniform(0.6, 1.0))
@@ -113,20 +107,18 @@ def sequence(
         seed: of the view.
     """
     rng = np.random.default_rng(seed)
-    scenes = random_scene(rng, 0.5), random_scene(rng, 0.5)
-    t = np.arange(frames)
-    moves = []
-    for au, (begin, end, peak) in programme.items():
-        share = np.clip((t - begin) / (end - begin), 0, 1)
-        moves.append((au, 0.0, peak * np.sin(np.pi * share) ** 2))
+    scenes, t = [random_scene(rng, 0.5) for _ in range(2)], np.arange(frames)
+    moves = [
+        (au, 0.0, peak * np.sin(np.pi * np.clip((t - begin) / (end - begin), 0, 1)) ** 2)
+        for au, (begin, end, peak) in programme.items()
+    ]
     return _film(rng, identity, scenes, t / max(1, frames - 1), moves)
 
 
 def _video(rng: np.random.Generator, identity: Identity) -> list[tuple[int, Face]]:
     """Sampled frames of two expressions one after the other, each AU with its own onset and offset."""
-    scenes = random_scene(rng), random_scene(rng)
+    scenes, moves = [random_scene(rng) for _ in range(2)], []
     t = np.arange(_SAMPLED_EVERY // 2, _VIDEO_FRAMES, _SAMPLED_EVERY)
-    moves = []
     for start in (0, _VIDEO_FRAMES // 2):
         _, aus, lateral = random_expression(rng, mixed=0.7, extra=0.2)
         for au, peak in aus.items():
@@ -140,17 +132,16 @@ def _video(rng: np.random.Generator, identity: Identity) -> list[tuple[int, Face
 def _film(
     rng: np.random.Generator,
     identity: Identity,
-    scenes: tuple[Scene, Scene],
+    scenes: list[Scene],
     drift: np.ndarray,
     moves: list[tuple[int, float, np.ndarray]],
 ) -> list[Face]:
     """A face a frame: `drift` [T] (0 to 1) is the pose between the scenes; moves are AU, side, course [T]."""
-    first, last = scenes
-    faces = []
+    (first, last), faces = scenes, []
     for k, share in enumerate(drift.tolist()):
         pose = {name: (1 - share) * getattr(first, name) + share * getattr(last, name) for name in _POSE}
-        acting = [(au, side, round(float(course[k]), 3)) for au, side, course in moves if course[k] >= 0.001]
-        aus, lateral = {au: v for au, _, v in acting}, {au: side for au, side, _ in acting}
+        aus = {au: round(float(course[k]), 3) for au, _, course in moves if course[k] >= 0.001}
+        lateral = {au: side for au, side, course in moves if course[k] >= 0.001}
         faces.append(Face(identity, replace(first, **pose, seed=int(rng.integers(2**31))), aus, lateral))
     return faces
 
@@ -169,8 +160,7 @@ def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame
         SettingsError: the folder holds something else, which drawing would replace.
     """
     folder = Path(folder)
-    settings = asdict(sizes) | {"version": VERSION}
-    mark = folder / f"{fingerprint(settings)}.json"
+    mark = folder / f"{fingerprint(asdict(sizes) | {'version': VERSION})}.json"
     if not mark.exists():
         if folder.exists() and any(folder.iterdir()) and not (folder / "faces.parquet").exists():
             raise SettingsError(
@@ -178,18 +168,18 @@ def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame
             )
         with atomic(folder) as temporary:
             _draw(temporary, sizes).to_parquet(temporary / "faces.parquet", index=False)
-            write_json(temporary / mark.name, settings)
+            write_json(temporary / mark.name, asdict(sizes))
     table = pd.read_parquet(folder / "faces.parquet")
     return table.assign(image=f"{folder.resolve()}/" + table["image"])
 
 
 def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
     """Draw all pictures on all processors; the face table, typed, with every AU's column."""
-    jobs = []
-    for corpus in CORPORA:
-        for split in _SPLITS:
-            (folder / corpus / split).mkdir(parents=True)
-            jobs += [(corpus, split, k, sizes, folder) for k in range(getattr(sizes, f"{corpus}_{split}"))]
+    jobs = [
+        (corpus, split, number, sizes, folder)
+        for corpus, split in product(CORPORA, _SPLITS)
+        for number in range(getattr(sizes, f"{corpus}_{split}"))
+    ]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         try:
             drawn = tqdm(pool.map(_draw_rows, jobs, chunksize=4), total=len(jobs), desc="drawing faces")
@@ -197,38 +187,31 @@ def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
             raise
-    aus = [unit.name for unit in ACTION_UNITS.values()]
-    types = dict.fromkeys(aus, "Int8") | {"emotion": "string", "labelled_by": "string"}
+    types = {unit.name: "Int8" for unit in ACTION_UNITS.values()} | {
+        "emotion": "string",
+        "labelled_by": "string",
+    }
     return table.reindex(columns=list(dict.fromkeys([*table, *types]))).astype(types)
 
 
 def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
     """Draw one unit of a corpus (a lab subject, or one picture) into the folder; return its rows."""
     corpus, split, number, sizes, folder = job
-    seed = [VERSION, sizes.seed, CORPORA.index(corpus), _SPLITS.index(split), number]
-    rng = np.random.default_rng(seed)
-    identity = random_identity(rng)
-    labelled = {"lab": BP4D_AUS, "wild": AUS, "emotion": ()}[corpus]
+    rng = np.random.default_rng([VERSION, sizes.seed, CORPORA.index(corpus), _SPLITS.index(split), number])
+    identity, labelled = random_identity(rng), {"lab": BP4D_AUS, "wild": AUS, "emotion": ()}[corpus]
     if corpus == "lab":
         videos = [(v, *frame) for v in range(sizes.videos) for frame in _video(rng, identity)]
         shots = [(f"v{v}_{t:03d}", face, None) for v, t, face in videos]
     else:
         emotion, aus, lateral = random_expression(rng, extra=0.10 if corpus == "wild" else 0.04)
         shots = [("0", Face(identity, random_scene(rng, 1.2), aus, lateral), emotion)]
-    subject = f"{split[:2]}{number:05d}"
-    rows = []
+    (folder / corpus / split).mkdir(parents=True, exist_ok=True)
+    rows, subject = [], f"{split[:2]}{number:05d}"
     for frame, face, emotion in shots:
-        name = f"{corpus}/{split}/{subject}_{frame}.png"
-        drawn = render(face, sizes.image)
+        name, drawn = f"{corpus}/{split}/{subject}_{frame}.png", render(face, sizes.image)
         Image.fromarray(drawn.image).save(folder / name, compress_level=1)
-        row = {
-            "image": name,
-            "dataset": f"synth_{corpus}",
-            "subject": subject,
-            "frame": frame,
-            "split": split,
-        }
-        row["emotion"] = emotion
+        place = {"image": name, "dataset": f"synth_{corpus}", "subject": subject, "frame": frame}
+        row = place | {"split": split, "emotion": emotion}
         for au in labelled:
             row[f"AU{au}"] = int(face.aus.get(au, 0.0) >= PRESENT)
             row[f"AU{au}_intensity"] = face.aus.get(au, 0.0)

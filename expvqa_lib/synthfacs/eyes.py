@@ -1,7 +1,5 @@
 """Drawing of eyes, lids and brows in face units (see `face`); `side` is -1 left, 1 right."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .face import EYES

@@ -4,8 +4,6 @@ Geometry is in *face units*: the origin lies between eyes and mouth, the cheekbo
 y points down, the chin rests near y = 1. `left` and `right` are the viewer's.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, field
 
@@ -69,7 +67,7 @@ class Identity:
 SHAPE = tuple(
     name
     for name, kind in Identity.__annotations__.items()
-    if kind == "float" and name not in ("skin", "age", "beard")
+    if kind is float and name not in ("skin", "age", "beard")
 )
 """Names of the identity's shape offsets."""
 
@@ -106,11 +104,10 @@ class Face:
     lateral: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.aus) - set(AUS))
-        if unknown:
+        if unknown := sorted(set(self.aus) - set(AUS)):
             raise SettingsError(f"AU {unknown} cannot be drawn; SynthFACS draws {list(AUS)}")
 
-    def without(self, au: int) -> Face:
+    def without(self, au: int) -> "Face":
         """The same face with one AU at rest."""
         return Face(self.identity, self.scene, {k: v for k, v in self.aus.items() if k != au}, self.lateral)
 
@@ -119,7 +116,7 @@ class Face:
         return json.dumps(asdict(self))
 
     @staticmethod
-    def from_json(text: str) -> Face:
+    def from_json(text: str) -> "Face":
         """Inverse of `to_json`."""
         value = json.loads(text)
         value["scene"]["clothes"] = tuple(value["scene"]["clothes"])

@@ -1,10 +1,22 @@
 """Drawing of the mouth, where most action units act, in face units (see `face`)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .painter import Painter, curve, mix
+
+_CORNER_MARKS = (  # AU, curve from the corner outwards, depth at its onset and gained, width, also on a beard
+    (14, [(0.06, -0.15), (0.20, 0.0), (0.06, 0.15)], 0.4, 0.6, 2.8, True),  # dimpler: a tuck
+    (
+        20,
+        [(0.06, -0.07), (0.06 + 0.03, 0), (0.06, 0.09)],
+        0.0,
+        0.65,
+        1.0,
+        False,
+    ),  # lip stretcher: upright folds
+    (20, [(0.13, -0.07), (0.13 + 0.03, 0), (0.13, 0.09)], 0.0, 0.65, 1.0, False),
+    (15, [(0.03, 0.01), (0.08, 0.07), (0.03, 0.13)], 0.3, 0.7, 1.8, True),  # lip corner depressor: a pouch
+)
 
 
 def paint_mouth(p: Painter, jaw: float, chin_y: float) -> list[tuple[float, float]]:
@@ -15,12 +27,12 @@ def paint_mouth(p: Painter, jaw: float, chin_y: float) -> list[tuple[float, floa
         chin_y: where the chin ends.
     """
     mouth = _Mouth(p, jaw)
-    for side in (-1, 1):
-        _paint_folds(p, mouth, side)
+    for side, corner in ((-1, mouth.left), (1, mouth.right)):
+        _paint_folds(p, mouth, side, corner)
     _paint_chin(p, mouth, chin_y)
     if p.who.beard > 0.6:
-        left, right = mouth.left - [0.02, 0.02], mouth.right + [0.02, -0.02]
-        p.fold([left, (0, mouth.y - 0.20 - mouth.gap_up - 0.06 * p.strength(10)), right], p.hair, 3)
+        middle = (0, mouth.y - 0.20 - mouth.gap_up - 0.06 * p.strength(10))
+        p.fold([mouth.left - [0.02, 0.02], middle, mouth.right + [0.02, -0.02]], p.hair, 3)
     if mouth.gap_up + mouth.gap_low > 0.02:
         _paint_teeth(p, mouth)
     _paint_lips(p, mouth)
@@ -35,46 +47,44 @@ class _Mouth:
 
     def __init__(self, p: Painter, jaw: float) -> None:
         a, who = p.strength, p.who
-        full = (1 + 0.3 * who.lip_fullness) * (1 + 0.35 * a(18)) * (1 + 0.5 * a(22))
-        full *= (1 - 0.58 * a(23)) * (1 - 0.66 * a(24)) * (1 - 0.85 * a(28))
+        full = ((1 + 0.3 * who.lip_fullness) * (1 + 0.35 * a(18)) * (1 + 0.5 * a(22))) * (
+            (1 - 0.58 * a(23)) * (1 - 0.66 * a(24)) * (1 - 0.85 * a(28))
+        )
         self.thick_low = 0.088 * full * (1 + 0.15 * a(17))
         gap_up = 0.032 * a(25) + 0.02 * a(26) + 0.04 * a(27) + 0.055 * a(22)
         gap_low = 0.050 * a(25) + 0.045 * a(26) + 0.21 * a(27) + 0.055 * a(22)
-        gap_low = gap_low + 0.075 * a(16) * (1 - a(24)) + 0.05 * a(19)
         self.gap_up = gap_up + 0.065 * a(10) * (1 - a(24))
+        gap_low = gap_low + 0.075 * a(16) * (1 - a(24)) + 0.05 * a(19)
         self.gap_low = gap_low + (0.08 * a(26) if a(25) else 0.0)
         self.y = 0.57 + 0.025 * who.mouth_height + 0.25 * jaw - 0.045 * a(17)
         arch = -0.05 * a(17)  # the chin raiser bends the lips' line upwards
         self.edge_up, self.edge_low = self.y - self.gap_up + arch, self.y + self.gap_low + arch
-        self.top = self.edge_up - 0.060 * full - 0.06 * a(10)
-        self.bottom = self.edge_low + self.thick_low
+        self.top, self.bottom = self.edge_up - 0.060 * full - 0.06 * a(10), self.edge_low + self.thick_low
         self.left, self.right = (self._corner(p, side) for side in (-1, 1))
-        self.upper_top = self._top_line()
         self.inner_up = self._inner_line(self.edge_up, -0.3 * self.gap_up)
         self.inner_low = self._inner_line(self.edge_low, 0.4 * self.gap_low)
+        self.upper_top = np.vstack([self._bow(self.left, 0.2, 0.36), self._bow(self.right, 0.8, 0.64)[::-1]])
         low = self.bottom + 0.5 * self.thick_low
         self.lower_bottom = curve([self.left, self.across(0.2, low), self.across(0.8, low), self.right], 11)
 
     def _corner(self, p: Painter, side: int) -> np.ndarray:
         smile, frown, wide, dimple = (p.strength(au, side) for au in (12, 15, 20, 14))
-        width = (0.34 + 0.03 * p.who.mouth_width) * (1 - 0.48 * p.strength(18)) * (1 - 0.30 * p.strength(22))
-        width *= 1 - 0.40 * p.strength(23)
-        width *= 1 - 0.12 * p.strength(27)
+        width = 0.34 + 0.03 * p.who.mouth_width
+        for au, narrower in ((18, 0.48), (22, 0.30), (23, 0.40), (27, 0.12)):
+            width *= 1 - narrower * p.strength(au)
         dx = 0.12 * smile + 0.15 * wide - 0.02 * frown + 0.05 * dimple
         dy = -0.17 * smile + 0.17 * frown + 0.03 * wide + 0.03 * p.strength(17) - 0.02 * dimple
         return np.array([side * (width + dx), self.y + dy])
 
-    def _top_line(self) -> np.ndarray:
-        """Cupid's bow [14, 2]."""
-        left, right, across, peak = self.left, self.right, self.across, self.top - 0.012
-        dip = across(0.5, self.top + 0.012)
-        rise = [left, across(0.2, (left[1] + peak) / 2), across(0.36, peak), dip]
-        fall = [dip, across(0.64, peak), across(0.8, (right[1] + peak) / 2), right]
-        return np.vstack([curve(rise, 7), curve(fall, 7)])
+    def _bow(self, corner: np.ndarray, slope: float, peak: float) -> np.ndarray:
+        """Half of Cupid's bow [7, 2], from a corner to the dip in the middle."""
+        y, across = self.top - 0.012, self.across
+        return curve(
+            [corner, across(slope, (corner[1] + y) / 2), across(peak, y), across(0.5, self.top + 0.012)], 7
+        )
 
     def _inner_line(self, edge: float, bend: float) -> np.ndarray:
-        across = self.across
-        inner = [across(0.25, edge + bend), across(0.5, edge), across(0.75, edge + bend)]
+        inner = [self.across(0.25, edge + bend), self.across(0.5, edge), self.across(0.75, edge + bend)]
         return curve([self.left, *inner, self.right], 11)
 
     def across(self, t: float, y: float) -> tuple[float, float]:
@@ -82,29 +92,31 @@ class _Mouth:
         return (self.left[0] + t * (self.right[0] - self.left[0]), y)
 
 
-def _paint_folds(p: Painter, mouth: _Mouth, side: int) -> None:
+def _paint_folds(p: Painter, mouth: _Mouth, side: int, corner: np.ndarray) -> None:
     """Nasolabial fold, and the marks beside one corner."""
-    smile, dimple, wide, frown, deepen = (p.strength(au, side) for au in (12, 14, 20, 15, 11))
-    corner, lift = mouth.left if side < 0 else mouth.right, p.strength(10)
-    fold = 0.35 * max(0, p.who.age - 0.2) + 0.55 * smile + 0.75 * lift
-    fold = min(1.0, fold + 0.9 * deepen + 0.35 * p.strength(9, side))
+    smile, dimple, deepen = (p.strength(au, side) for au in (12, 14, 11))
+    lift = p.strength(10)
+    fold = (
+        0.35 * max(0, p.who.age - 0.2)
+        + 0.55 * smile
+        + 0.75 * lift
+        + 0.9 * deepen
+        + 0.35 * p.strength(9, side)
+    )
     if fold > 0.04:
-        nose_base = 0.27 + 0.035 * p.who.nose_length
-        start = (side * (0.20 + 0.02 * smile), nose_base - 0.06 - 0.07 * lift)
-        out = (side * (0.36 + 0.10 * smile + 0.06 * lift), nose_base + 0.02)
-        at_corner = (corner[0] + side * 0.10, corner[1] - 0.02)
-        end = at_corner if smile or not deepen else (side * 0.40, mouth.y - 0.06)
-        p.fold([start, out, end], p.crease(fold), 1.2 + 0.9 * deepen + 0.4 * lift)
-    if dimple:  # dimpler: a tuck beside the corner
+        base = 0.27 + 0.035 * p.who.nose_length
+        start, out = (
+            (0.20 + 0.02 * smile, base - 0.06 - 0.07 * lift),
+            (0.36 + 0.10 * smile + 0.06 * lift, base + 0.02),
+        )
+        end = (side * corner[0] + 0.10, corner[1] - 0.02) if smile or not deepen else (0.40, mouth.y - 0.06)
+        p.fold([start, out, end], p.crease(min(1.0, fold)), 1.2 + 0.9 * deepen + 0.4 * lift, side)
+    if dimple:
         p.disc(corner + (side * 0.06, 0.0), 0.07, 0.09, p.deep_crease(0.25 + 0.35 * dimple))
-        tuck = [(0.06, -0.15), (0.20, 0.0), (0.06, 0.15)]
-        p.fold(tuck, p.deep_crease(0.4 + 0.6 * dimple), 2.8, side, corner)
-    if wide:  # lip stretcher: two upright folds beside the corner
-        for k in (0.06, 0.13):
-            p.fold([(k, -0.07), (k + 0.03, 0), (k, 0.09)], p.crease(0.65 * wide), 1.0, side, corner)
-    if frown:  # lip corner depressor: a pouch below the corner
-        pouch = [(0.03, 0.01), (0.08, 0.07), (0.03, 0.13)]
-        p.fold(pouch, p.deep_crease(0.3 + 0.7 * frown), 1.8, side, corner)
+    for au, points, onset, gain, width, on_beard in _CORNER_MARKS:
+        if strength := p.strength(au, side):
+            colour = (p.deep_crease if on_beard else p.crease)(onset + gain * strength)
+            p.fold(points, colour, width, side, corner)
 
 
 def _paint_chin(p: Painter, mouth: _Mouth, chin_y: float) -> None:
@@ -114,20 +126,18 @@ def _paint_chin(p: Painter, mouth: _Mouth, chin_y: float) -> None:
         for x, y in ((-0.09, -0.14), (0.09, -0.14), (0, -0.17), (-0.045, -0.09), (0.045, -0.09)):
             p.disc((x, chin_y + y), 0.018, 0.018, p.deep_crease(0.3 + 0.6 * chin))
     elif not p.who.beard:
-        y = mouth.bottom
-        p.fold([(-0.10, y + 0.07), (0, y + 0.10), (0.10, y + 0.07)], p.crease(0.3), 1)
+        p.fold([(-0.10, 0.07), (0, 0.10), (0.10, 0.07)], p.crease(0.3), 1, origin=(0, mouth.bottom))
 
 
 def _paint_teeth(p: Painter, mouth: _Mouth) -> None:
     """The open mouth, its teeth, and the tongue's back where the jaw is stretched."""
     upper, lower = mouth.inner_up, mouth.inner_low
     p.fill(np.vstack([upper, lower[::-1]]), (74, 22, 26))
-    opening = lower[:, 1] - upper[:, 1]
+    opening = (lower - upper) * [0, 1]
     if not p.strength(22):
-        teeth = upper + np.stack([np.zeros(11), np.minimum(opening * 0.62, 0.075)], 1)
-        p.fill(np.vstack([upper, teeth[::-1]]), (240, 238, 230))
+        p.fill(np.vstack([upper, (upper + np.minimum(opening * 0.62, 0.075))[::-1]]), (240, 238, 230))
     if p.strength(16):
-        teeth = lower - np.stack([np.zeros(11), np.minimum(opening * 0.4, 0.05)], 1)
+        teeth = lower - np.minimum(opening * 0.4, 0.05)
         p.fill(np.vstack([lower[2:-2], teeth[2:-2][::-1]]), (226, 224, 214))
     if p.strength(27):
         p.disc((0, mouth.edge_low - 0.02), 0.16, 0.06, (176, 78, 82))
@@ -163,12 +173,8 @@ def _paint_marks(p: Painter, mouth: _Mouth) -> None:
             bulge = [across(0.08, y - 0.4 * bend), across(0.5, y + bend), across(0.92, y - 0.4 * bend)]
             p.fold(bulge, p.deep_crease(0.3 + 0.65 * press), 2.2)
     if pucker := p.strength(18):
-        for t in (0.0, 0.25, 0.75, 1.0):
-            line = [across(t, top - 0.02), across(0.5 + 1.5 * (t - 0.5), top - 0.10)]
-            p.stroke(line, p.crease(0.7 * pucker), 1.0)
+        for t, outer in ((0.0, -0.25), (0.25, 0.125), (0.75, 0.875), (1.0, 1.25)):
+            p.stroke([across(t, top - 0.02), across(outer, top - 0.10)], p.crease(0.7 * pucker), 1.0)
     if suck := p.strength(28):  # lip suck: the red disappears, skin folds over the line
-        for ends, middle in ((-0.05, -0.10), (0.06, 0.12)):
-            y = mouth.y + ends
-            p.fold(
-                [across(0.05, y), across(0.5, mouth.y + middle), across(0.95, y)], p.crease(0.6 * suck), 1.3
-            )
+        for ends, middle in ((mouth.y - 0.05, mouth.y - 0.10), (mouth.y + 0.06, mouth.y + 0.12)):
+            p.fold([across(0.05, ends), across(0.5, middle), across(0.95, ends)], p.crease(0.6 * suck), 1.3)

@@ -1,7 +1,5 @@
 """A painter of shapes in face units: curves, colours, and what it knows of the face it paints."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

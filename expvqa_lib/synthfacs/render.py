@@ -1,7 +1,5 @@
 """Drawing of SynthFACS faces in face units (see `face`), painted with PIL at twice the size and halved."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 
