@@ -10,19 +10,16 @@ Points = list[tuple[float, float]]
 
 def paint_brow(p: Painter, side: int) -> Points:
     """Paint a brow; return its landmarks: inner end, middle, outer end."""
-    who = p.who
     up1, up2, down = (p.strength(au, side) for au in (1, 2, 4))
-    base, pull = -0.40 - 0.04 * who.brow_height, 0.06 * down
+    base, pull = -0.40 - 0.04 * p.who.brow_height, 0.06 * down
     inner_y = base + 0.02 - 0.16 * up1 - 0.02 * up2 + 0.15 * down + 0.05 * p.strength(9, side)
-    middle_y = base - 0.09 - 0.03 * who.brow_arch - 0.06 * up1 - 0.12 * up2 + 0.13 * down
-    outer_y = base + 0.02 - 0.15 * up2 + 0.05 * down
-    points = [(0.17 - pull, inner_y), (0.42 - pull, middle_y), (0.70 - 0.4 * pull, outer_y)]
-    points = [(side * x, y) for x, y in points]
+    middle_y = base - 0.09 - 0.03 * p.who.brow_arch - 0.06 * up1 - 0.12 * up2 + 0.13 * down
+    outer = (side * (0.70 - 0.4 * pull), base + 0.02 - 0.15 * up2 + 0.05 * down)
+    points = [(side * (0.17 - pull), inner_y), (side * (0.42 - pull), middle_y), outer]
     first, middle, last = np.asarray(points)
     line = curve([first, 2 * middle - 0.5 * (first + last), last], 11)  # through the middle
-    half = (3.4 + 1.1 * who.brow_thickness) / 96 / 0.9 * np.linspace(1.0, 0.25, 11)[:, None] * [[0, 1]]
-    colour = mix(mix(p.hair, (30, 22, 20), 0.25), p.skin, 0.08)
-    p.fill(np.vstack([line - half, (line + half)[::-1]]), colour)
+    half = (3.4 + 1.1 * p.who.brow_thickness) / 96 / 0.9 * np.linspace(1.0, 0.25, 11)[:, None] * [[0, 1]]
+    p.fill(np.vstack([line - half, (line + half)[::-1]]), mix(mix(p.hair, (30, 22, 20), 0.25), p.skin, 0.08))
     return points
 
 
@@ -30,13 +27,10 @@ class _Eye:
     """Place and lids of one eye, and how the AUs around it act."""
 
     def __init__(self, p: Painter, side: int) -> None:
-        who = p.who
-        self.side = side
+        who, self.side = p.who, side
         self.wide, self.tight, self.cheek, self.closed = (p.strength(au, side) for au in (5, 7, 6, 43))
         self.x, self.y = side * (0.40 + 0.035 * who.eye_spacing), -0.13
-        self.w = 0.215 + 0.02 * who.eye_size
-        tilt = 0.025 * who.eye_tilt
-        rest = 1 + 0.12 * who.eye_size
+        self.w, tilt, rest = 0.215 + 0.02 * who.eye_size, 0.025 * who.eye_tilt, 1 + 0.12 * who.eye_size
         open_share, drop = 1 - self.closed, 0.055 * self.closed
         upper = (0.125 * rest + 0.095 * self.wide - 0.055 * self.tight) * open_share - drop
         lower = (0.080 * rest - 0.062 * self.tight - 0.022 * self.cheek) * open_share + drop
@@ -73,8 +67,9 @@ def paint_eye(p: Painter, side: int) -> Points:
 
 
 def _paint_cheek(p: Painter, eye: _Eye) -> None:
-    x, y, side, cheek = eye.x, eye.y, eye.side, eye.cheek
-    if cheek:  # cheek raiser: a bulge under the eye and crow's feet
+    """A bulge under the eye and crow's feet of the cheek raiser; else the bag of age."""
+    (x, y), side, cheek = (eye.x, eye.y), eye.side, eye.cheek
+    if cheek:
         bulge = curve(
             [(x - side * 0.20, y + 0.20), (x, y + 0.30 - 0.06 * cheek), (x + side * 0.27, y + 0.13)], 9
         )
@@ -85,8 +80,8 @@ def _paint_cheek(p: Painter, eye: _Eye) -> None:
             start, end = (x + side * (eye.w + 0.05), y + 0.6 * dy), (x + side * (eye.w + 0.19), y + 1.7 * dy)
             p.stroke([start, end], p.crease(0.95 * cheek), 1.1)
     elif p.who.age > 0.4:
-        bag = [(-0.17, 0.18), (0, 0.24), (0.16, 0.16)]
-        p.fold(bag, p.crease(0.5 * (p.who.age - 0.3)), 1, side, (x, y))
+        depth = p.crease(0.5 * (p.who.age - 0.3))
+        p.fold([(-0.17, 0.18), (0, 0.24), (0.16, 0.16)], depth, 1, side, (x, y))
 
 
 def _paint_iris(p: Painter, eye: _Eye) -> None:
@@ -97,15 +92,13 @@ def _paint_iris(p: Painter, eye: _Eye) -> None:
     ceiling, floor = (np.interp(rim[:, 0], *_by_x(lid)) for lid in (eye.upper_lid, eye.lower_lid))
     colour = EYES[p.who.eyes]
     for scale, fill in ((1.0, mix(colour, (0, 0, 0), 0.35)), (0.82, colour), (0.46, (18, 14, 16))):
-        ring = centre + (rim - centre) * scale
-        ring[:, 1] = np.clip(ring[:, 1], ceiling, floor)
-        p.fill(ring, fill)
+        x, y = (centre + (rim - centre) * scale).T
+        p.fill(np.stack([x, np.clip(y, ceiling, floor)], 1), fill)
     p.disc(centre + [0.035, -0.035], 0.022, 0.022, (255, 255, 255))
 
 
-def _by_x(line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = slice(None) if line[0, 0] < line[-1, 0] else slice(None, None, -1)
-    return line[order, 0], line[order, 1]
+def _by_x(line: np.ndarray) -> np.ndarray:
+    return (line if line[0, 0] < line[-1, 0] else line[::-1]).T
 
 
 def _paint_lids(p: Painter, eye: _Eye) -> None:
@@ -114,7 +107,7 @@ def _paint_lids(p: Painter, eye: _Eye) -> None:
     p.stroke(eye.lower_lid, p.crease(0.55 + 0.35 * eye.tight), 0.9 + 0.5 * eye.tight)
     if not eye.is_open:
         for t in (2, 5, 8):
-            x, y = eye.lower_lid[t]
-            p.stroke([(x, y), (x + eye.side * 0.02 * (t - 4), y + 0.06)], dark, 1.0)
+            lash = eye.lower_lid[t] + [eye.side * 0.02 * (t - 4), 0.06]
+            p.stroke([eye.lower_lid[t], lash], dark, 1.0)
     if eye.tight:  # lid tightener: a pouch under the lower lid
         p.stroke(eye.lower_lid[2:-2] + [0, 0.07], p.crease(0.75 * eye.tight), 1.2)

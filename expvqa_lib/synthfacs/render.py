@@ -74,31 +74,26 @@ def close_gaps(mask: np.ndarray) -> np.ndarray:
 def _paint(p: Painter) -> np.ndarray:
     """Paint everything; return the landmarks in face units."""
     a, who = p.strength, p.who
-    jaw = 0.13 * a(26) + 0.24 * a(27)
-    wide = 0.86 + 0.05 * who.face_width
-    jaw_x = wide * (0.70 + 0.09 * who.jaw_width)
+    jaw, wide = 0.13 * a(26) + 0.24 * a(27), 0.86 + 0.05 * who.face_width
+    jaw_x, jaw_y = wide * (0.70 + 0.09 * who.jaw_width), 0.66 + jaw * 0.7
     chin_y = 0.98 + 0.05 * who.chin_length + jaw - 0.035 * a(17)
-    jaw_y = 0.66 + jaw * 0.7
-    upper = [(wide, 0.12), (wide * 0.97, -0.34), (wide * 0.72, -0.86), (0.26, -1.06)]
-
     _paint_behind(p, wide)
+    upper = [(wide, 0.12), (wide * 0.97, -0.34), (wide * 0.72, -0.86), (0.26, -1.06)]
     head = closed_curve([(0, chin_y), *mirrored([(0.30, chin_y - 0.02), (jaw_x, jaw_y), *upper])], 5)
     p.fill(head, p.skin)
     p.stroke(np.vstack([head, head[:1]]), p.crease(0.45), 0.8)
     if who.beard:
-        side = [(0.24, chin_y - 0.03), (jaw_x * 0.96, 0.64 + jaw * 0.7), (wide * 0.95, 0.22)]
-        side += [(0.62, 0.42), (0.36, 0.40)]
-        beard = closed_curve([(0, chin_y), *side, (0.0, 0.38), *[(-x, y) for x, y in reversed(side)]], 5)
-        p.fill(beard, mix(p.skin, p.hair, 0.25 + 0.3 * who.beard))
+        side = [(0.24, chin_y - 0.03), (jaw_x * 0.96, 0.64 + jaw * 0.7), (wide * 0.95, 0.22), (0.62, 0.42)]
+        beard = mirrored([*side, (0.36, 0.40), (0.0, 0.38)])
+        del beard[6]  # the middle, which is its own mirror image
+        p.fill(closed_curve([(0, chin_y), *beard], 5), mix(p.skin, p.hair, 0.25 + 0.3 * who.beard))
     _paint_forehead(p)
     eyes = [paint_eye(p, side) for side in (-1, 1)]
-    nose = _paint_nose(p)
-    mouth = paint_mouth(p, jaw, chin_y)
+    nose, mouth = _paint_nose(p), paint_mouth(p, jaw, chin_y)
     brows = [paint_brow(p, side) for side in (-1, 1)]
     _paint_hair(p, wide)
     cheeks = [(side * 0.52, 0.28 - 0.07 * a(6, side) - 0.04 * a(12, side)) for side in (-1, 1)]
-    jaws = [(side * jaw_x, jaw_y) for side in (-1, 1)]
-    return np.vstack([*brows, *eyes, nose, mouth, [(0, chin_y)], jaws, cheeks])
+    return np.vstack([*brows, *eyes, nose, mouth, [(0, chin_y), (-jaw_x, jaw_y), (jaw_x, jaw_y)], cheeks])
 
 
 def _paint_behind(p: Painter, wide: float) -> None:
@@ -112,64 +107,54 @@ def _paint_behind(p: Painter, wide: float) -> None:
         p.disc((0, -0.55), wide + 0.1, 0.72, mix(p.hair, (0, 0, 0), 0.1))
     p.fill([(-0.42, 0.6), (0.42, 0.6), (0.48, 1.4), (-0.48, 1.4)], mix(p.skin, (50, 20, 20), 0.28))
     p.fill(curve([(-1.6, 1.7), (-0.9, 1.02), (0, 1.28), (0.9, 1.02), (1.6, 1.7)], 15), p.scene.clothes)
-    if style != "long":
-        for side in (-1, 1):
-            p.disc((side * (wide + 0.02), -0.02), 0.10, 0.20, mix(p.skin, (90, 30, 25), 0.18))
+    for side in (-1, 1) if style != "long" else ():
+        p.disc((side * (wide + 0.02), -0.02), 0.10, 0.20, mix(p.skin, (90, 30, 25), 0.18))
 
 
 def _paint_forehead(p: Painter) -> None:
+    """Folds at the middle (inner brow raiser), over the tails (outer brow raiser), between the brows (lowerer)."""
     rest = 0.22 * max(0.0, p.who.age - 0.35)
     for k, y in enumerate((-0.78, -0.68)):
-        if (depth := 0.75 * p.strength(1) + rest) > 0.05:  # inner brow raiser: folds at the middle
+        arc = [(0.34, y + 0.02), (0.52, y - 0.06), (0.72, y + 0.10 + 0.02 * k)]
+        if (depth := 0.75 * p.strength(1) + rest) > 0.05:
             p.fold([(-0.26, y + 0.02), (0, y - 0.05), (0.26, y + 0.02)], p.crease(depth), 1.1)
         for side in (-1, 1):
-            if (depth := 0.75 * p.strength(2, side) + rest) > 0.05:  # outer brow raiser: arcs over the tails
-                arc = [(0.34, y + 0.02), (0.52, y - 0.06), (0.72, y + 0.10 + 0.02 * k)]
+            if (depth := 0.75 * p.strength(2, side) + rest) > 0.05:
                 p.fold(arc, p.crease(depth), 1.1, side)
-    for side in (-1, 1):
-        if depth := 0.9 * p.strength(4):  # brow lowerer: upright furrows between the brows
-            p.fold([(0.055, -0.20), (0.07, -0.32), (0.04, -0.44)], p.crease(depth), 1.3, side)
+    for side in (-1, 1) if p.strength(4) else ():
+        p.fold([(0.055, -0.20), (0.07, -0.32), (0.04, -0.44)], p.crease(0.9 * p.strength(4)), 1.3, side)
 
 
 def _paint_nose(p: Painter) -> list[tuple[float, float]]:
     wrinkle = p.strength(9)
-    lift = 0.065 * wrinkle + 0.02 * p.strength(10)
-    w = 0.155 + 0.025 * p.who.nose_width + 0.025 * wrinkle
+    lift, w = 0.065 * wrinkle + 0.02 * p.strength(10), 0.155 + 0.025 * p.who.nose_width + 0.025 * wrinkle
     tip = 0.27 + 0.035 * p.who.nose_length - 0.4 * lift
-    wing = tip - lift
-    ridge = [(-0.035, -0.12), (0.035, -0.12), (0.055, tip - 0.08), (-0.055, tip - 0.08)]
-    p.fill(ridge, mix(p.crease(0), p.light, 0.45))
+    wing, y = tip - lift, tip - 0.08
+    p.fill([(-0.035, -0.12), (0.035, -0.12), (0.055, y), (-0.055, y)], mix(p.crease(0), p.light, 0.45))
     p.fold([(0.07, -0.14), (0.075, 0.05), (0.11, tip - 0.10)], p.crease(0.35), 1)
     p.fold([(-w * 0.55, tip + 0.01), (0, tip + 0.07), (w * 0.55, tip + 0.01)], p.crease(0.6), 1.2)
+    outline = [(w * 0.75, wing - 0.11), (w + 0.05, wing - 0.02), (w * 0.8, wing + 0.04)]
     for side in (-1, 1):
-        outline = [(w * 0.75, wing - 0.11), (w + 0.05, wing - 0.02), (w * 0.8, wing + 0.04)]
         p.fold(outline, p.crease(0.7), 1.3, side)
         p.disc((side * w * 0.45, tip + 0.015), 0.036, 0.02, p.crease(0.95))
-        if wrinkle:  # nose wrinkler: slanted folds over the bridge
-            for y in (-0.13, -0.05, 0.03):
-                p.stroke([(side * 0.035, y), (side * 0.13, y - 0.075)], p.crease(0.95 * wrinkle), 1.2)
+        for y in (-0.13, -0.05, 0.03) if wrinkle else ():  # slanted folds over the bridge
+            p.stroke([(side * 0.035, y), (side * 0.13, y - 0.075)], p.crease(0.95 * wrinkle), 1.2)
+        if wrinkle:
             p.fold([(0.14, 0.10), (0.22, 0.02), (0.19, -0.06)], p.crease(0.7 * wrinkle), 1.1, side)
     return [(0.0, tip), (-w, wing), (w, wing)]
 
 
 def _paint_hair(p: Painter, wide: float) -> None:
-    if p.who.hairstyle == "bald":
-        return
-    cap = [(-wide - 0.06, -0.30), (-wide - 0.08, -0.9), (-0.4, -1.35)]
-    cap += [(0.4, -1.35), (wide + 0.08, -0.9), (wide + 0.06, -0.30)]
+    """Hair on the head, from the right end of the hairline over its middle points to the left end."""
     right, middle, left = {
-        "short": ((wide - 0.10, -0.55), [(0.45, -0.93), (0, -0.90), (-0.45, -0.93)], (-wide + 0.10, -0.55)),
-        "long": ((wide - 0.07, -0.30), [(0.52, -0.93), (0, -1.02), (-0.52, -0.93)], (-wide + 0.07, -0.30)),
-        "parted": (
-            (wide - 0.06, -0.36),
-            [(0.62, -0.72), (-0.28, -1.05), (-0.58, -0.78)],
-            (-wide + 0.10, -0.42),
-        ),
-        "fringe": (
-            (wide - 0.08, -0.45),
-            [(0.58, -0.74), (0.1, -0.80), (-0.45, -0.76)],
-            (-wide + 0.08, -0.45),
-        ),
+        "short": ((0.10, -0.55), [(0.45, -0.93), (0, -0.90), (-0.45, -0.93)], (0.10, -0.55)),
+        "long": ((0.07, -0.30), [(0.52, -0.93), (0, -1.02), (-0.52, -0.93)], (0.07, -0.30)),
+        "parted": ((0.06, -0.36), [(0.62, -0.72), (-0.28, -1.05), (-0.58, -0.78)], (0.10, -0.42)),
+        "fringe": ((0.08, -0.45), [(0.58, -0.74), (0.1, -0.80), (-0.45, -0.76)], (0.08, -0.45)),
+        "bald": ((0, 0), [], (0, 0)),
     }[p.who.hairstyle]
-    hairline = closed_curve([right, *middle, left, (0, -1.3)], 4)[:16]
-    p.fill(np.vstack([curve(cap, 13), hairline]), mix(p.hair, (255, 255, 255), 0.06))
+    if middle:
+        side = [(wide + 0.06, -0.30), (wide + 0.08, -0.9), (0.4, -1.35)]
+        cap = curve(mirrored(side)[::-1], 13)
+        ends = [(wide - right[0], right[1]), *middle, (-wide + left[0], left[1]), (0, -1.3)]
+        p.fill(np.vstack([cap, closed_curve(ends, 4)[:16]]), mix(p.hair, (255, 255, 255), 0.06))
