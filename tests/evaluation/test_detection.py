@@ -153,7 +153,9 @@ def run(faces):
         return {"base": truth * 0 + 0.2, "exp_vqa": truth, "exp_vqa_fz": half}[name]
 
     def answers(name, kind, rows):
-        table = pd.DataFrame({"row": rows.index, "area": pd.NA, "answer": [answer_q1([12], None)] * len(rows)})
+        table = pd.DataFrame(
+            {"row": rows.index, "area": pd.NA, "answer": [answer_q1([12], None)] * len(rows)}
+        )
         return table if name == "exp_vqa" else table.assign(answer="A face.")
 
     profile = SimpleNamespace(resamples=20, seed=1)
@@ -164,7 +166,9 @@ def run(faces):
 def test_differences_say_what_is_better_and_what_is_not_shown(run):
     table = differences(run).set_index(["metric", "minus"])
     assert list(table.index.levels[1]) == ["base", "exp_vqa_fz", SHUFFLED, "prior"]
-    assert table.loc[("auc", "base"), "verdict"] == "better" and table.loc[("auc", "base"), "value"] == pytest.approx(50)
+    assert table.loc[("auc", "base"), "verdict"] == "better" and table.loc[
+        ("auc", "base"), "value"
+    ] == pytest.approx(50)
     assert table.loc[("f1", "prior"), "verdict"] == "worse"
     assert table.loc[("f1", "base"), "verdict"] == "no difference shown"  # neither ever says yes
 
@@ -174,7 +178,9 @@ def test_thresholds_are_tuned_on_validation_faces(run):
     assert set(tuned["metric"]) == {"f1_tuned", "balanced_accuracy_tuned", "precision_tuned", "recall_tuned"}
     assert value(tuned, "exp_vqa", "macro", "balanced_accuracy_tuned") > 50
     assert list(thresholds.index) == ["exp_vqa", "exp_vqa_fz"]
-    fixed = detection_table(run.faces_of(""), run.faces_of("", "train"), {MAIN: run.scores(MAIN)}, resamples=0)
+    fixed = detection_table(
+        run.faces_of(""), run.faces_of("", "train"), {MAIN: run.scores(MAIN)}, resamples=0
+    )
     layout = tuned_layout(fixed, tuned)
     assert list(layout.columns) == ["F1", "F1 tuned", "Balanced accuracy", "Balanced accuracy tuned"]
     run.faces_of = lambda corpus, split="test", all_of=run.faces_of: all_of(corpus, split).head(
