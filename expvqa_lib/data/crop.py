@@ -1,7 +1,5 @@
 """Data sets whose pictures show more than a face: each face is cut out once, into a folder to read."""
 
-from __future__ import annotations
-
 from multiprocessing import get_context
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The face in a photo: find it, level it, and frame it as the data sets do."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures as people have them: read any file or array as RGB."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

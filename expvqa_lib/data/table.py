@@ -8,8 +8,6 @@ did). Further columns may follow. `table.attrs`, which Parquet keeps, holds list
 `emotions` (further words that the column emotion may hold), `notes` and `rows` (how the data set was read).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

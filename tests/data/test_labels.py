@@ -50,7 +50,7 @@ def labels_of(reading) -> dict[str, dict[int, int]]:
 
 
 def examples_of(reading) -> str:
-    return "\n".join(example for examples in reading.examples.values() for example in examples)
+    return "\n".join(example for examples in reading.problems.values() for example in examples)
 
 
 def test_columns_are_found_by_their_names_and_empty_cells_are_unlabelled(own):
@@ -106,9 +106,7 @@ def test_rows_of_one_image_must_agree(own):
     assert reading.dropped == {"repeated row": 1, "labelled twice, differently": 2}
 
 
-@pytest.mark.parametrize(
-    "image", ["../secret.png", "/etc/passwd", "link/secret.png", "a/../../secret.png"]
-)
+@pytest.mark.parametrize("image", ["../secret.png", "/etc/passwd", "link/secret.png", "a/../../secret.png"])
 def test_an_image_outside_the_root_is_dropped_and_named(tmp_path, root, own, image):
     (tmp_path / "secret.png").write_bytes((root / "2.png").read_bytes())
     os.symlink(tmp_path, root / "link")

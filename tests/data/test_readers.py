@@ -45,7 +45,8 @@ def test_a_missing_image_drops_its_row_and_leaves_the_split_alone(root, name):
         shutil.rmtree(folder / kind / "Image" / "original", ignore_errors=True)
     after = read_dataset(name, folder)
     assert after.dropped["image missing"] == 1 and len(after.table) == len(before.table) - 1
-    assert after.problems["image missing"] == 1 and ", row " in after.examples["image missing"][0]
+    (place,) = after.problems["image missing"]
+    assert ", row " in place
     pd.testing.assert_frame_equal(after.splits, before.splits)
 
 
@@ -129,9 +130,9 @@ def test_links_are_named_and_not_followed(root, tmp_path):
     os.symlink(folder / "gone.csv", folder / "AUCoding" / "AU_OCC" / "F099_T1.csv")
     reading = read_bp4d(folder)
     assert "M007" not in set(reading.table["subject"]) and reading.dropped["image missing"] == 4
-    (kind,) = (kind for kind in reading.problems if "link" in kind)
+    (named,) = (places for kind, places in reading.problems.items() if "link" in kind)
     links = ["AUCoding/AU_OCC/F099_T1.csv", "Sequences_2D+3D/M007", "loop"]
-    assert sorted(reading.examples[kind]) == links
+    assert sorted(named) == links
     assert reading.read == len(reading.table) + sum(reading.dropped.values())
 
 
@@ -162,9 +163,10 @@ def test_many_problems_are_counted_and_few_are_listed(root):
     for k in range(4):
         put(folder / "aligned" / f"{k:04d}_aligned.jpg", b"")
     reading = read_raf_au(folder)
-    assert reading.problems == {"image missing": 20} and len(reading.examples["image missing"]) == 10
+    assert len(reading.problems["image missing"]) == 20
     report = describe_reading(reading)
-    assert "20 x image missing" in report and all(f"aligned/{k:04d}_aligned.jpg" in report for k in range(4))
+    assert report.count(": found '00") == 10 and "20 x image missing" in report
+    assert all(f"aligned/{k:04d}_aligned.jpg" in report for k in range(4))
 
 
 def test_the_command_reads_a_table_and_its_split_and_exits_with_1_where_nothing_is_usable(

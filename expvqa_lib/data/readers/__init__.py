@@ -1,7 +1,5 @@
 """The data sets' readers by name, and the face tables that they write."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

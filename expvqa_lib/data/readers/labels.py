@@ -5,8 +5,6 @@ null, none) is unlabelled; so is one that cannot be read, which is a problem wit
 such cell ever makes an AU absent.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ with its file and line; a code that cannot be read leaves its AU unlabelled and 
 guessed.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import re
@@ -23,7 +21,6 @@ from ...errors import TableError
 from ...facs import ACTION_UNITS, EMOTIONS
 from ..table import check_table
 
-LISTED = 10  # examples of each kind of problem; all are counted
 SUFFIX = r"\.(?i:jpe?g|png|bmp|tiff?|webp)$"  # of an image
 UNLABELLED = "label that cannot be read, left unlabelled"
 _LINK = "link, which is not followed: put the files themselves there"
@@ -41,8 +38,7 @@ class Reading:
         splits: split of each subject, also of those whose faces were dropped; after `finish`.
         read: how many label rows were read; they are those of the table and the dropped ones.
         dropped: how many rows were dropped, by reason.
-        problems, examples: how often a kind of problem occurred, and the first places, each with file and
-        row.
+        problems: the rows and files that could not be read as expected, by kind, each with its place.
         notes: where the split comes from, and what was chosen.
     """
 
@@ -52,26 +48,22 @@ class Reading:
         self.dataset, self.root = dataset, Path(root).resolve()
         self.read = 0
         self.dropped: Counter[str] = Counter()
-        self.problems: Counter[str] = Counter()
-        self.examples: dict[str, list[str]] = defaultdict(list)
+        self.problems: dict[str, list[str]] = defaultdict(list)
         self.notes: list[str] = []
         self.table = self.splits = pd.DataFrame()
 
     def problem(self, kind: str, rows: pd.DataFrame, column: str, expected: str = "") -> None:
-        """Count rows as a kind of problem, and list the first with their place and what `column` holds."""
-        if len(rows):
-            self.problems[kind] += len(rows)
-            cell = f", column {column}" if kind == UNLABELLED else ""
-            expected = f", expected {expected}" if expected else ""
-            self.examples[kind] += [
-                f"{row['file']}, row {row['line']}{cell}: found {str(row[column])[:60]!r}{expected}"
-                for row in rows[: LISTED - len(self.examples[kind])].to_dict("records")
-            ]
+        """Note rows as a kind of problem, with their place and what `column` holds."""
+        cell = f", column {column}" if kind == UNLABELLED else ""
+        expected = f", expected {expected}" if expected else ""
+        for row in rows.to_dict("records"):
+            place = f"{row['file']}, row {row['line']}{cell}"
+            self.problems[kind].append(f"{place}: found {str(row[column])[:60]!r}{expected}")
 
     def drop(
         self, rows: pd.DataFrame, bad: pd.Series, reason: str, column: str = "", expected: str = ""
     ) -> pd.DataFrame:
-        """Return the rows that are not bad; the others are counted, and listed where a column is given."""
+        """Return the rows that are not bad; the others are counted, and a problem where a column is given."""
         bad = np.asarray(bad, bool)
         if bad.any():
             self.dropped[reason] += int(bad.sum())
@@ -90,7 +82,7 @@ class Reading:
         self.problem(UNLABELLED, rows[unknown], column, f"one of {', '.join(codes)}")
         return rows[column].map(codes).astype(float)
 
-    def finish(self, rows: pd.DataFrame, splits: pd.Series) -> Reading:
+    def finish(self, rows: pd.DataFrame, splits: pd.Series) -> "Reading":
         """Make the face table of the rows that are left; `wanted` is the name of a missing image.
 
         Raises:
@@ -98,10 +90,10 @@ class Reading:
         """
         rows = self.drop(rows, rows["image"].isna(), "image missing", "wanted")
         if rows.empty:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
+            reasons = [f"{count} {reason}" for reason, count in self.dropped.items()]
+            first = next((f"; first: {places[0]}" for places in self.problems.values()), "")
             raise TableError(
-                f"{self.root}: nothing of {self.dataset} can be used:"
-                f" {self.read} rows read ({reasons or 'no label rows'}){self._first_example()}"
+                f"{self.root}: nothing of {self.dataset} can be used: {self.read} rows read, {reasons}{first}"
             )
         table = rows[[column for column in rows if _COLUMNS.fullmatch(column)]]
         table = table.assign(dataset=table.get("dataset", self.dataset))
@@ -110,9 +102,6 @@ class Reading:
         self.table = check_table(table, f"{self.root} ({self.dataset})")
         self.splits = splits.rename_axis("subject").rename("split").reset_index()
         return self
-
-    def _first_example(self) -> str:
-        return next((f"; first: {examples[0]}" for examples in self.examples.values() if examples), "")
 
     @cached_property
     def files(self) -> pd.Series:
@@ -125,8 +114,7 @@ class Reading:
             ]
             names += [below + name for name in files if _FILES.search(name) and name.isprintable()]
         if links:
-            self.problems[_LINK] += len(links)
-            self.examples[_LINK] += links[:LISTED]
+            self.problems[_LINK] = links
         return pd.Series(sorted(set(names) - set(links)), dtype=object)
 
     def find(self, pattern: str, prefer: str = "", expected: str = "") -> pd.DataFrame:
@@ -141,8 +129,7 @@ class Reading:
         found = self.files.str.extract(f"^(?P<base>(?:.*/)?){pattern}").assign(path=self.files)
         found = found[found["base"].notna()]
         if expected and found.empty:
-            place = f"{self.root}: no {expected} below it; is this the folder of {self.dataset}?"
-            raise TableError(place + self._first_example())
+            raise TableError(f"{self.root}: no {expected} below it; is this the folder of {self.dataset}?")
         other = ~found["path"].str.contains(prefer, regex=False)
         full = found["base"].map(found["base"].value_counts())
         order = pd.DataFrame({"other": other, "full": -full, "path": found["path"]})

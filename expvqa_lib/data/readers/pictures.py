@@ -3,8 +3,6 @@
 Each picture is a subject of its own: who is in it is not known.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

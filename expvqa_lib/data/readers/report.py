@@ -1,14 +1,14 @@
 """What was read, as text: rows, why some were dropped, splits, labels, published sizes and problems."""
 
-from __future__ import annotations
-
 import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
 from ..inspection import au_prevalence, count_faces, emotion_counts
-from .log import LISTED, Reading
+from .log import Reading
 from .splits import published_sizes
+
+LISTED = 10  # places of each kind of problem
 
 
 def describe_reading(reading: Reading) -> str:
@@ -26,19 +26,14 @@ def describe_reading(reading: Reading) -> str:
             Image.open(reading.root / image).close()
         except Exception as error:  # decoders meet damage with a dozen kinds of exceptions
             bad.append(f"{image}: {error}")
-    problems = reading.problems | {"image that cannot be opened": len(bad)}
-    examples = reading.examples | {"image that cannot be opened": bad[:LISTED]}
+    problems = reading.problems | {"image that cannot be opened": bad}
     parts = [f"{reading.dataset} in {reading.root}", *reading.notes]
-    parts += [
-        f"{title}\n{table.to_string(float_format='{:.1f}'.format)}"
-        for title, table in tables.items()
-        if len(table)
-    ]
-    parts += [
-        "\n  ".join([f"problem: {count} x {kind}", *examples[kind]])
-        for kind, count in problems.items()
-        if count
-    ]
+    for title, table in tables.items():
+        if len(table):
+            parts.append(f"{title}\n{table.to_string(float_format='{:.1f}'.format)}")
+    for kind, places in problems.items():
+        if places:
+            parts.append("\n  ".join([f"problem: {len(places)} x {kind}", *places[:LISTED]]))
     return "\n\n".join(parts)
 
 

@@ -1,7 +1,5 @@
 """Train, validation and test: published lists, or people drawn in the published proportion."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,12 +73,9 @@ def split_by_name(reading: Reading, subjects: pd.Series) -> pd.Series:
 
     Tables that are read apart, people's labels and a program's, thereby put a person into the same split.
     """
-    split = {}
-    for name in subjects.unique():
-        share = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8
-        split[name] = "test" if share < 0.1 else "validation" if share < 0.2 else "train"
+    shares = subjects.map(lambda name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8)
     reading.notes.append("split: by a hash of each subject's name, a tenth each for validation and test")
-    return subjects.map(split)
+    return pd.Series(np.select([shares < 0.1, shares < 0.2], ["test", "validation"], "train"), subjects.index)
 
 
 def read_split(path: str | Path) -> pd.Series:

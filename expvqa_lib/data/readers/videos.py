@@ -4,8 +4,6 @@ Videos are read as image files, one a frame. Of the training videos the paper ta
 every frame whose labels differ from those of the frame before it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
