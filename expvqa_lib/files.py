@@ -70,13 +70,15 @@ def cached(path: str | Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
 
 
 def inside(root: str | Path, paths: Iterable[str]) -> list[str | None]:
-    """Join paths to `root`; None for one that leads out of it. Links of folders are followed."""
+    """Join paths to `root`; None for one that leads out of it. Links are followed."""
     root = os.path.realpath(root)
     resolve = functools.cache(os.path.realpath)
     places = []
     for path in paths:
+        path = str(path).replace("\0", "?")  # which no path can hold
         folder, name = os.path.split(os.path.normpath(os.path.join(root, path)))
         place = os.path.join(resolve(folder), name)
+        place = os.path.realpath(place) if os.path.islink(place) else place
         places.append(place if place.startswith(os.path.join(root, "")) else None)
     return places
 

@@ -106,10 +106,13 @@ def test_rows_of_one_image_must_agree(own):
     assert reading.dropped == {"repeated row": 1, "labelled twice, differently": 2}
 
 
-@pytest.mark.parametrize("image", ["../secret.png", "/etc/passwd", "link/secret.png", "a/../../secret.png"])
+@pytest.mark.parametrize(
+    "image", ["../secret.png", "/etc/passwd", "link/secret.png", "out.png", "a/../../secret.png"]
+)
 def test_an_image_outside_the_root_is_dropped_and_named(tmp_path, root, own, image):
     (tmp_path / "secret.png").write_bytes((root / "2.png").read_bytes())
     os.symlink(tmp_path, root / "link")
+    os.symlink(tmp_path / "secret.png", root / "out.png")
     reading = own(f"image,AU1\n2.png,1\n{image},1\ngone.png,0\n{root}/3.png,0\n")
     assert labels_of(reading) == {"2.png": {1: 1}, "3.png": {1: 0}}
     assert reading.dropped == {"image path that leads out of the folder": 1, "image missing": 1}
