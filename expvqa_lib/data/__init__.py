@@ -4,7 +4,8 @@ from . import inspection
 from .crop import crop_dataset
 from .face_crop import crop_face, faces_in_folder
 from .images import ImageSource, load_image
-from .pairs import build_pairs, save_pairs
+from .pairs import PSEUDO, RULES, build_pairs, pair_row, save_pairs, to_dataset
+from .pairs_json import read_pairs_json, split_by_image
 from .readers import describe_reading, read_available, read_dataset
 from .table import (
     AU_COLUMNS,
@@ -19,6 +20,8 @@ from .table import (
 
 __all__ = [
     "AU_COLUMNS",
+    "PSEUDO",
+    "RULES",
     "SPLITS",
     "ImageSource",
     "au_labels",
@@ -32,9 +35,13 @@ __all__ = [
     "inspection",
     "labelled_aus",
     "load_image",
+    "pair_row",
     "read_available",
     "read_dataset",
+    "read_pairs_json",
     "read_table",
     "save_pairs",
+    "split_by_image",
+    "to_dataset",
     "write_table",
 ]

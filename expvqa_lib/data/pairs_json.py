@@ -7,7 +7,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from types import NoneType
 
@@ -30,7 +29,7 @@ _TYPE = re.compile(r"(?<![a-z0-9])(?:q|type[-_]?)([123])(?![0-9])", re.IGNORECAS
 _YES_NO = re.compile(rf"\s*(?:{YES}|{NO})\s*(?:[.,;:!]|$)", re.IGNORECASE)
 
 
-def read_json(
+def read_pairs_json(
     files: Sequence[str | Path],
     root: str | Path,
     *,
@@ -85,6 +84,7 @@ def _rows(path: Path, root: str | Path, drop_missing: bool, dropped: Counter[str
             dropped["empty question or answer"] += 1
         elif place is not None and os.path.isfile(place):
             kind = f"Q{named[1]}" if named else "Q3" if _YES_NO.match(answer) else "Q2" if area else "Q1"
+            aus = set().union(*read_aus(question)) if kind == "Q3" else ()
             yield {
                 "image": place,
                 "image_id": str(identity),
@@ -92,7 +92,7 @@ def _rows(path: Path, root: str | Path, drop_missing: bool, dropped: Counter[str
                 "text_output": answer,
                 "area": area,
                 "question_type": kind,
-                "au": _named_au(question) if kind == "Q3" else None,
+                "au": aus.pop() if len(aus) == 1 else None,
                 "dataset": "released",
             }
         elif place is not None and drop_missing:
@@ -110,12 +110,6 @@ def _check(value: object, place: str) -> None:
     for key, kind in _KEYS.items():
         if not isinstance(value.get(key), kind):
             raise TableError(f"{place}, key {key}: found {value.get(key)!r:.60}, expected text")
-
-
-@lru_cache(maxsize=4096)
-def _named_au(question: str) -> int | None:
-    aus = set().union(*read_aus(question))
-    return aus.pop() if len(aus) == 1 else None
 
 
 def split_by_image(pairs: datasets.Dataset, validation: float, seed: int = 42) -> datasets.DatasetDict:

@@ -10,8 +10,7 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from ..data.pairs import PSEUDO, RULES, pair_row, to_dataset
-from ..data.table import au_labels
+from ..data import PSEUDO, RULES, au_labels, pair_row, to_dataset
 from ..errors import SettingsError, TableError
 from ..facs import action_unit
 from ..questions import QUESTION_TYPES, Pair, answer_q1, ask_q1

@@ -17,8 +17,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from ..data import AU_COLUMNS, au_labels
-from ..data.pairs import PSEUDO, pair_row, to_dataset
+from ..data import AU_COLUMNS, PSEUDO, au_labels, pair_row, to_dataset
 from ..files import cached, file_state, fingerprint
 from ..model.answer import generate
 from ..questions import Q1_EMOTION, Pair, answer_q1, ask_q1, read_aus, read_emotion
@@ -80,19 +79,15 @@ def _answers(model, processor, images: list[str], question: str) -> pd.DataFrame
 def complete_labels(table: pd.DataFrame, captions: pd.DataFrame) -> dict[object, tuple[list[int], str]]:
     """Join labels and captions: present AUs and emotion, by row, of faces that a caption completes."""
     labels = {}
-    for answer, face in zip(
+    for caption, face in zip(
         captions.itertuples(), table.loc[captions["row"]].to_dict("records"), strict=True
     ):
-        if answer.missing == "actions":
-            present, absent = read_aus(answer.answer)
-            present, emotion = present - absent, face["emotion"]
-        else:
-            present, emotion = (
-                {n for n, label in au_labels(face).items() if label},
-                read_emotion(answer.answer),
-            )
-        if present if answer.missing == "actions" else emotion:
-            labels[answer.row] = sorted(present), emotion
+        present, absent = read_aus(caption.answer)
+        emotion = read_emotion(caption.answer)
+        if caption.missing == "actions" and present - absent:
+            labels[caption.row] = sorted(present - absent), face["emotion"]
+        elif caption.missing == "emotion" and emotion:
+            labels[caption.row] = [n for n, label in au_labels(face).items() if label], emotion
     return labels
 
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from expvqa_lib.data import read_pairs_json, split_by_image
 from expvqa_lib.data.pairs import FEATURES
-from expvqa_lib.data.pairs_json import read_json, split_by_image
 from expvqa_lib.errors import ExpVQAError, SettingsError, TableError
 from expvqa_lib.pipeline.cli import main
 
@@ -55,7 +55,7 @@ def write(folder, rows, name="pairs.json"):
 
 
 def test_rows_keep_their_words_and_get_a_type_an_au_and_an_absolute_path(tmp_path, root):
-    pairs, dropped = read_json([write(tmp_path, ROWS)], root)
+    pairs, dropped = read_pairs_json([write(tmp_path, ROWS)], root)
     table = pairs.to_pandas()
     assert dropped == {}
     for key in ("text_input", "text_output"):
@@ -69,24 +69,24 @@ def test_rows_keep_their_words_and_get_a_type_an_au_and_an_absolute_path(tmp_pat
 
 def test_a_type_in_the_files_name_goes_before_the_rows(tmp_path, root):
     files = [write(tmp_path, ROWS, name) for name in ("train_Q2.json", "type3.json")]
-    assert read_json(files, root)[0]["question_type"][:] == ["Q2"] * 4 + ["Q3"] * 4
+    assert read_pairs_json(files, root)[0]["question_type"][:] == ["Q2"] * 4 + ["Q3"] * 4
 
 
 def test_a_byte_order_mark_windows_lines_and_a_folder_for_the_pairs_change_nothing(tmp_path, root):
-    plain = read_json([write(tmp_path, ROWS)], root)[0].to_list()
+    plain = read_pairs_json([write(tmp_path, ROWS)], root)[0].to_list()
     windows = b"\xef\xbb\xbf" + json.dumps(ROWS, indent=2).replace("\n", "\r\n").encode()
-    assert read_json([write(tmp_path, windows)], root, folder=tmp_path)[0].to_list() == plain
+    assert read_pairs_json([write(tmp_path, windows)], root, folder=tmp_path)[0].to_list() == plain
 
 
 def test_rows_with_missing_images_are_an_error_or_dropped_and_counted(tmp_path, root):
     missing = [{"image": f"missing/{k}.png", "text_input": "?", "text_output": "!"} for k in range(30)]
     path = write(tmp_path, [*ROWS, *missing, {"image": "2.png", "text_input": "?", "text_output": " "}])
     with pytest.raises(TableError, match=r"row 4, key image: 'missing/0.png'.*--drop-missing"):
-        read_json([path], root)
-    pairs, dropped = read_json([path], root, drop_missing=True)
+        read_pairs_json([path], root)
+    pairs, dropped = read_pairs_json([path], root, drop_missing=True)
     assert len(pairs) == 4 and dropped == {"image missing": 30, "empty question or answer": 1}
     with pytest.raises(TableError, match="30"):
-        read_json([write(tmp_path, missing)], root, drop_missing=True)
+        read_pairs_json([write(tmp_path, missing)], root, drop_missing=True)
 
 
 @pytest.mark.parametrize("image", ["../secret.png", "a/../../secret.png", "/etc/passwd", "link/secret.png"])
@@ -95,7 +95,7 @@ def test_an_image_outside_of_the_root_is_refused_by_file_row_and_key(tmp_path, r
     os.symlink(tmp_path, root / "link")
     path = write(tmp_path, [*ROWS, ROWS[0] | {"image": image}])
     with pytest.raises(TableError, match=f"{path}: row 4, key image: '{image}'.*{root}"):
-        read_json([path], root, drop_missing=True)
+        read_pairs_json([path], root, drop_missing=True)
 
 
 @pytest.mark.parametrize(
@@ -115,14 +115,14 @@ def test_an_image_outside_of_the_root_is_refused_by_file_row_and_key(tmp_path, r
 def test_damage_is_named_by_file_row_and_key(tmp_path, root, content, message):
     path = write(tmp_path, content)
     with pytest.raises(TableError, match=f"{path}.*{message}"):
-        read_json([path], root)
+        read_pairs_json([path], root)
 
 
 def test_files_and_folders_that_are_missing_are_named(tmp_path, root):
     with pytest.raises(TableError, match=r"none\.json"):
-        read_json([tmp_path / "none.json"], root)
+        read_pairs_json([tmp_path / "none.json"], root)
     with pytest.raises(TableError, match="nowhere"):
-        read_json([write(tmp_path, ROWS)], tmp_path / "nowhere")
+        read_pairs_json([write(tmp_path, ROWS)], tmp_path / "nowhere")
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -133,7 +133,7 @@ def test_random_damage_ends_in_our_error_or_in_rows_below_the_root(tmp_path, roo
     damage = data.draw(st.one_of(st.binary(max_size=6), st.just(b'"../../etc/passwd"')))
     content[start : start + data.draw(st.sampled_from([0, 1, 40]))] = damage
     try:
-        pairs, _ = read_json([write(tmp_path, bytes(content))], root, drop_missing=True)
+        pairs, _ = read_pairs_json([write(tmp_path, bytes(content))], root, drop_missing=True)
     except ExpVQAError as error:
         assert "pairs.json" in str(error)
     else:
@@ -146,7 +146,7 @@ def test_validation_takes_its_share_of_the_images_in_any_order_of_rows(tmp_path,
     rows = [{"image": f"{k // 3}.png", "text_input": f"{k}?", "text_output": "!"} for k in range(60)]
     splits = []
     for order in (rows, rows[::-1]):
-        pairs, _ = read_json([write(tmp_path, order)], root)
+        pairs, _ = read_pairs_json([write(tmp_path, order)], root)
         splits.append(split_by_image(pairs, 0.2))
     assert {split: len(rows) for split, rows in splits[0].items()} == {"train": 48, "validation": 12}
     images = [set(split["validation"]["image"]) for split in splits]

@@ -79,18 +79,9 @@ class Chat:
         body = {"model": self.model, "messages": list(messages), "max_completion_tokens": MAX_TOKENS}
         key = fingerprint(body)
         if stored := self._query("SELECT text, finish FROM answers WHERE key = ?", key):
-            self._count(cached=1)
+            with self._lock:
+                self.counts.update(cached=1)
             return stored[0]
-        answer = self._request(body)
-        self._query("INSERT OR IGNORE INTO answers (key, text, finish) VALUES (?, ?, ?)", key, *answer)
-        return answer
-
-    def map(self, function: Callable, items: Sequence, label: str) -> list:
-        """Apply a function that asks to each item, `PARALLEL` at a time; the first error ends it."""
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            return list(tqdm(pool.map(function, items), label, len(items), disable=not items))
-
-    def _request(self, body: dict) -> tuple[str, str]:
         if self.max_cost is not None and self.counts["cost"] >= self.max_cost:
             raise ServerError(
                 f"the budget of {self.max_cost} is spent; answers are in {self.path}, start again"
@@ -106,12 +97,15 @@ class Chat:
             raise ServerError(f"{self._client.base_url}: reports no usage, so a budget cannot be kept")
         tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
         cost = sum(n * price for n, price in zip(tokens, self.price, strict=True)) / 1e6
-        self._count(requests=1, tokens_in=tokens[0], tokens_out=tokens[1], cost=cost)
+        with self._lock:
+            self.counts.update(requests=1, tokens_in=tokens[0], tokens_out=tokens[1], cost=cost)
+        self._query("INSERT OR IGNORE INTO answers (key, text, finish) VALUES (?, ?, ?)", key, *answer)
         return answer
 
-    def _count(self, **more: float) -> None:
-        with self._lock:
-            self.counts.update(more)
+    def map(self, function: Callable, items: Sequence, label: str) -> list:
+        """Apply a function that asks to each item, `PARALLEL` at a time; the first error ends it."""
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            return list(tqdm(pool.map(function, items), label, len(items), disable=not items))
 
     def _query(self, statement: str, *values: str) -> list[tuple]:
         try:

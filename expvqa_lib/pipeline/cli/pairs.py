@@ -15,10 +15,8 @@ from pathlib import Path
 
 import datasets
 
-from ...data.pairs import build_pairs, save_pairs
-from ...data.pairs_json import read_json, split_by_image
+from ...data import build_pairs, read_pairs_json, read_table, save_pairs, split_by_image
 from ...data.rewriting import Chat, rewrite
-from ...data.table import read_table
 from ...errors import SettingsError, TableError
 from ...expvqa import load
 from ...files import atomic
@@ -111,7 +109,7 @@ def _read_json(options: argparse.Namespace, folder: Path) -> datasets.DatasetDic
     """Return the pairs of released files; counts of dropped rows go to standard error."""
     if not options.image_root:
         raise SettingsError("--from-json needs --image-root, the folder that the images are relative to")
-    pairs, dropped = read_json(
+    pairs, dropped = read_pairs_json(
         options.from_json, options.image_root, drop_missing=options.drop_missing, folder=folder
     )
     for reason, count in dropped.items():
