@@ -19,12 +19,10 @@ from transformers import (
 
 from . import questions
 from .attention import DEFAULT_METHOD, relevance
-from .data.face_crop import crop_face
-from .data.images import load_image
+from .data import crop_face, load_image
 from .errors import ModelError, SettingsError
 from .facs import ACTION_UNITS
-from .model.answer import generate, score_yes_no
-from .model.load import load_model
+from .model import generate, load_model, score_yes_no
 from .plots import attention_gallery
 
 QUICK = Path(__file__).parent / "assets" / "quick"
@@ -91,13 +89,11 @@ class ExpVQA:
             image, question, answer.
 
         Raises:
-            SettingsError: the question is empty, or `samples` is below 1.
+            SettingsError: the question is empty.
             ImageError: an image is missing or unreadable.
         """
         if not question.strip():
             raise SettingsError("the question is empty; ask something, for instance: " + questions.ask_q1())
-        if samples < 1:
-            raise SettingsError(f"samples is {samples}; expected 1 or more")
         images, is_list = _as_list(images)
         faces = [self._face(image, crop) for image in images]
         answers = generate(
@@ -186,10 +182,9 @@ def load(
             is missing.
         SettingsError: the device, dtype or bits are unknown.
     """
-    quiet = quiet or source is None
-    model, processor = load_model(source or QUICK, device=device, dtype=dtype, bits=bits, quiet=quiet)
-    trained_on = getattr(model.config, "trained_on", str(source))
-    return ExpVQA(model, processor, NOTICES.get(trained_on))
+    options = {"device": device, "dtype": dtype, "bits": bits, "quiet": quiet or source is None}
+    model, processor = load_model(source or QUICK, **options)
+    return ExpVQA(model, processor, NOTICES.get(getattr(model.config, "trained_on", str(source))))
 
 
 def options_for_gpu() -> dict:

@@ -1,4 +1,5 @@
-"""Where the project lives is said once, in pyproject.toml. `python tools/badges.py` writes it into every badge and install line."""
+"""Where the project lives is said once, in pyproject.toml. `python tools/badges.py` writes it into every
+badge and install line."""
 
 from __future__ import annotations
 
@@ -15,11 +16,13 @@ COLAB = "https://colab.research.google.com"
 
 
 def rewritten(text: str, repository: str = REPOSITORY) -> str:
-    """Return a notebook's or the README's text with Colab addresses and install lines that name `repository` (on GitHub)."""
+    """Return a notebook's or the README's text with Colab addresses and install lines that name `repository`
+    (on GitHub)."""
     name = repository.removeprefix("https://github.com/")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise SystemExit(
-            f"pyproject.toml: Repository = {repository!r}; expected https://github.com/OWNER/NAME, which Colab can open"
+            f"pyproject.toml: Repository = {repository!r}; expected https://github.com/OWNER/NAME, which "
+            "Colab can open"
         )
     text = re.sub(rf"{COLAB}/github/[\w.-]+/[\w.-]+/", f"{COLAB}/github/{name}/", text)
     return re.sub(r"git\+https://github\.com/[\w.-]+/[\w.-]+", f"git+{repository}", text)

@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor, set_seed
 
 from ..data.images import load_image
-from ..errors import SettingsError
 from ..questions import ask_q3
 from .forward import encode_images, language_inputs, query_image
 from .tokenize import encode
@@ -171,9 +170,6 @@ def generate(
     Returns:
         For each image a list of `samples` answers.
     """
-    count = len(images if embeds is None else embeds)
-    if count != len(questions):
-        raise SettingsError(f"{len(questions)} questions for {count} images; give one question an image")
     options = _generation_options(model, processor.tokenizer, samples, options)
     progress &= processes().is_main_process
     if embeds is None and samples == 1:

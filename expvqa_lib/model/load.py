@@ -49,17 +49,13 @@ def load_model(
 
     Args:
         source: a folder of `save_pretrained` or `expvqa convert`, or a name on the Hugging Face hub.
-        device: `cpu`, `cuda`, `mps`, ...; by default an accelerator, if there is one, for models of a billion
-            parameters or more, else the CPU.
-        dtype: `float32`, `bfloat16`, `float16`; by default float32 on the CPU and for small models, else
-            bfloat16 (float16 on MPS).
+        device: `cpu`, `cuda`, ...; by default an accelerator for a billion parameters or more, else the CPU.
+        dtype: by default float32 on the CPU and for small models, else bfloat16 (float16 on MPS).
         bits: 8 or 4 hold the language model's linear layers in that many bits (needs bitsandbytes).
         language_dtype: of the language model alone, for training: everything else is float32 then.
-        quiet: no line on stderr.
 
     Raises:
-        ModelError: there is no InstructBLIP model, it cannot be read or is incomplete, it does not fit in
-            memory, or bitsandbytes is missing.
+        ModelError: the model is missing, unreadable, incomplete or too large, or needs bitsandbytes.
         SettingsError: the device, dtype or bits are unknown.
     """
     config = read_config(source)
@@ -67,31 +63,24 @@ def load_model(
         skeleton = InstructBlipForConditionalGeneration(config)
     is_large = skeleton.num_parameters() >= LARGE
     place = _device(device, is_large)
-    main_dtype = _dtype(dtype, place, is_large)
-    model_class, read_dtype = InstructBlipForConditionalGeneration, main_dtype
+    read_dtype = main_dtype = _dtype(dtype, place, is_large)
+    model_class = InstructBlipForConditionalGeneration
     if language_dtype:
         model_class, main_dtype, read_dtype = _HalfLanguageModel, torch.float32, DTYPES[language_dtype]
-    options = {} if place.type == "cpu" and bits is None else {"device_map": {"": place}}
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     if bits is not None:
         options["quantization_config"] = _quantization(source, bits, main_dtype)
+    if bits is not None or place.type != "cpu":
+        options["device_map"] = {"": place}
     _check_memory(source, skeleton, place, main_dtype, read_dtype, bits, quiet)
     try:
         with contextlib.nullcontext() if is_large else no_progress_bars():
-            model, report = model_class.from_pretrained(
-                source,
-                config=config,
-                dtype=read_dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **options,
-            )
+            model, report = model_class.from_pretrained(source, config=config, dtype=read_dtype, **options)
             processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
     except Exception as error:
-        raise ModelError(
-            f"{source}: the model cannot be read ({error}); copy or download it again"
-        ) from error
+        raise ModelError(f"{source}: cannot be read ({error}); copy or download it again") from error
     _check_complete(source, processor, report)
-    # the reference's final norm of the vision encoder has an epsilon of its own; transformers has one for all
+    # the final norm of the reference's vision encoder has an epsilon of its own; transformers has one
     vision = config.vision_config
     model.vision_model.post_layernorm.eps = getattr(vision, "post_layernorm_eps", vision.layer_norm_eps)
     if not bits:

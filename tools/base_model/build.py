@@ -42,8 +42,9 @@ TINY = Size()
 def build(size: Size = TINY, seed: int = 0) -> InstructBlipForConditionalGeneration:
     """Return a fresh InstructBLIP that can learn at small width.
 
-    transformers' own initialisation leaves all queries zero and the vision tower near zero, and does not train at this size; so linear
-    layers start by fan-in, positions are 2-D sine-cosine waves and the queries are spread.
+    transformers' own initialisation leaves all queries zero and the vision tower near zero, and does not
+    train at this size; so linear layers start by fan-in, positions are 2-D sine-cosine waves and the queries
+    are spread.
     """
     torch.manual_seed(seed)
     vision = InstructBlipVisionConfig(
@@ -93,7 +94,8 @@ def build(size: Size = TINY, seed: int = 0) -> InstructBlipForConditionalGenerat
 
 @torch.no_grad()
 def initialise(model: InstructBlipForConditionalGeneration) -> None:
-    """Give a fresh model starting values that carry a signal at small width (in place, from torch's global generator)."""
+    """Give a fresh model starting values that carry a signal at small width (in place, from torch's global
+    generator)."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             fan_in = module.weight[0].numel()

@@ -1,10 +1,12 @@
-"""Making the tiny base model of the quick profile, in stages as BLIP-2 is made, from what a generic model would know and no more.
+"""Making the tiny base model of the quick profile in BLIP-2's stages, from general knowledge of faces alone.
 
-1. `pretrain_vision`: the vision encoder predicts landmarks and their motion since rest, pose, who it is, the scene, and its own patches.
-2. `pretrain_language`: the language model reads text only: facts in a prefix, a question, an answer.
-3. `align`: the Q-Former learns to hand the frozen language model what questions about landmarks, motion, identity and scene need.
+1. `pretrain_vision`: the vision encoder predicts landmarks, motion since rest, pose, identity, scene, its
+patches.
+2. `pretrain_language`: the language model reads text alone: facts in a prefix, a question, an answer.
+3. `align`: the Q-Former learns to give the frozen language model what questions about an image need.
 
-The faces move at random and no AU or emotion label of an image enters any stage. `python -m tools.base_model.pretrain` rebuilds the base.
+The faces move at random, and no AU or emotion label of an image enters any stage.
+`python -m tools.base_model.pretrain` rebuilds the base.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ from tools.base_model.tokenizers import train_tokenizers
 
 @dataclass(frozen=True)
 class Budget:
-    """How long the base is trained: faces drawn and steps of the three stages; about an hour on two cores by default."""
+    """How long the base is trained: faces drawn and steps of the three stages; about an hour on two cores by
+    default."""
 
     faces: int = 30_000
     vision_steps: int = 2500
@@ -52,7 +55,7 @@ class Budget:
 
 
 DEFAULT = Budget()
-NOISE = 0.25  # largest deviation of the noise on facts, an element; a word's embedding has norm 1 or so in 128 elements
+NOISE = 0.25  # largest deviation of the noise on an element of a fact; a word's embedding has norm 1 or so
 CATEGORIES = {
     "hair": tuple(HAIR),
     "hairstyle": HAIRSTYLES,
@@ -77,7 +80,8 @@ def _draw_chunk(arguments: tuple[int, int, int]) -> tuple[list[str], np.ndarray,
 
 
 def _motion(face: Rendering, rest: Rendering) -> np.ndarray:
-    """Motion of each landmark from rest in x and y, and the mean grey change in a square of a seventh of the image around it: [L, 3]."""
+    """Motion of each landmark from rest in x and y, and the mean grey change in a square of a seventh of the
+    image around it: [L, 3]."""
     size = len(face.image)
     reach = size // 14
     change = np.abs(face.image.mean(2, dtype=np.float32) - rest.image.mean(2, dtype=np.float32))
@@ -87,11 +91,12 @@ def _motion(face: Rendering, rest: Rendering) -> np.ndarray:
 
 
 def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray, np.ndarray, np.ndarray]:
-    """Draw `n` random faces, each also at rest (the same person, scene and pose without any action), as two frames of a video would show.
+    """Draw `n` random faces, each also at rest (the same person, scene and pose without any action), as two
+    frames of a video would show.
 
     Returns:
-        The faces, images uint8 [n, size, size, 3], landmarks float32 [n, 34, 2] in pixels, and their motion since rest float32 [n, 34, 3]:
-        in x and y, and how much the grey around the landmark has changed.
+        The faces, images uint8 [n, size, size, 3], landmarks float32 [n, 34, 2] in pixels, and their motion
+        since rest float32 [n, 34, 3]: in x and y, and how much the grey around the landmark has changed.
     """
     chunks = [(seed * 100_000 + k, min(500, n - k), size) for k in range(0, n, 500)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -105,7 +110,8 @@ def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray
 def geometry_targets(
     faces: list[Face], landmarks: np.ndarray, motion: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the vision encoder must tell: standardised numbers [n, R] and category indices [n, len(CATEGORIES)]."""
+    """What the vision encoder must tell: standardised numbers [n, R] and category indices [n,
+    len(CATEGORIES)]."""
     people = [f.identity for f in faces]
     numbers = [
         landmarks.reshape(len(faces), -1) / size,
@@ -126,7 +132,8 @@ def geometry_targets(
 
 
 def normalise(images: np.ndarray) -> Tensor:
-    """Images uint8 [n, S, S, 3] to the pixel values [n, 3, S, S] that the processor makes (CLIP's mean and deviation)."""
+    """Images uint8 [n, S, S, 3] to the pixel values [n, 3, S, S] that the processor makes (CLIP's mean and
+    deviation)."""
     mean, std = (
         torch.tensor(v).view(1, 3, 1, 1)
         for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -135,7 +142,8 @@ def normalise(images: np.ndarray) -> Tensor:
 
 
 class _VisionHeads(nn.Module):
-    """Throw-away heads: one linear layer over all patches for numbers and categories, one per patch for its own grey picture."""
+    """Throw-away heads: one linear layer over all patches for numbers and categories, one per patch for its
+    own grey picture."""
 
     def __init__(self, patches: int, width: int, numbers: int) -> None:
         super().__init__()
@@ -186,7 +194,8 @@ def pretrain_vision(
 def fit(
     loss_of, parameters, n: int, *, steps: int, batch: int, peak: float, seed: int, title: str
 ) -> list[float]:
-    """Minimise `loss_of(indices)` by AdamW with linear warm-up and cosine decay over shuffled epochs of `n` examples."""
+    """Minimise `loss_of(indices)` by AdamW with linear warm-up and cosine decay over shuffled epochs of `n`
+    examples."""
     rng = np.random.default_rng(seed)
     parameters = list(parameters)
     optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.02, betas=(0.9, 0.98))
@@ -213,9 +222,10 @@ def fit(
 def pretrain_language(model, processor, *, steps: int, batch: int = 128, seed: int = 0) -> list[float]:
     """Stage 2. Train `model.language_model` in place on text alone; return the loss of each step.
 
-    A passage's facts stand in the places of the query outputs, as the mean of their words' embeddings, so that the language model learns to
-    answer from a prefix of vectors. It never sees an image. Once it can, noise is added up to `NOISE`, so that it weighs weak evidence:
-    else it would be deaf to all but exact facts, and no gradient would tell the Q-Former how to speak to it.
+    A passage's facts stand in the places of the query outputs, as the mean of their words' embeddings, so
+    that the language model learns to answer from a prefix of vectors. It never sees an image. Once it can,
+    noise is added up to `NOISE`, so that it weighs weak evidence: else it would be deaf to all but exact
+    facts, and no gradient would tell the Q-Former how to speak to it.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 2])
@@ -280,10 +290,12 @@ def align(
     batch: int = 32,
     seed: int = 0,
 ):
-    """Stage 3. Train queries, Q-Former and projection in place on `knowledge.image_questions`, the rest frozen; return each step's loss.
+    """Stage 3. Train queries, Q-Former and projection in place on `questions.image_questions`, the rest
+    frozen; return each step's loss.
 
-    Beside the answers, the Q-Former is taught to look: half of the heads of each cross-attention at the landmarks that a question speaks
-    of, half at a part of the face that belongs to the query; and to know: a throw-away linear layer reads all measures out of the queries.
+    Beside the answers, the Q-Former learns where to attend: half of the heads of each cross-attention at the
+    landmarks that a question names, half at a part of the face that belongs to the query. A throw-away
+    linear layer reads all measures from the queries.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 3])
@@ -344,7 +356,8 @@ def align(
 
 
 def near_points(points: np.ndarray, tokens: int) -> Tensor:
-    """Points [n, L, 2], 0 to 1 across the image, as distributions over the class token and the patches around each: [n, L, 1 + patches]."""
+    """Points [n, L, 2], 0 to 1 across the image, as distributions over the class token and the patches
+    around each: [n, L, 1 + patches]."""
     side = round((tokens - 1) ** 0.5)
     centre = (points * side - 0.5).clip(0, side - 1)[..., None]  # [n, L, 2, 1]
     x, y = np.moveaxis(np.exp(-((np.arange(side) - centre) ** 2) / (2 * 0.6**2)), 2, 0)  # each [n, L, side]
@@ -354,7 +367,8 @@ def near_points(points: np.ndarray, tokens: int) -> Tensor:
 
 
 def _look_loss(looks: list[Tensor], where: Tensor, own: Tensor) -> Tensor:
-    """Cross entropy of attention to where it should look: half of the heads to the question's places, half to the query's own part.
+    """Cross entropy of attention to where it should look: half of the heads to the question's places, half
+    to the query's own part.
 
     Args:
         looks: attention [I, heads, questions * Q, P] of each layer.
@@ -378,9 +392,11 @@ def vocabulary_texts(seed: int = 0, n: int = 6000) -> list[str]:
 
 
 def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -> None:
-    """Make the base model in `folder`: weights in float16, tokenizers, processor, and `pretraining.json` with the budget and the losses.
+    """Make the base model in `folder`: weights in float16, tokenizers, processor, and `pretraining.json`
+    with the budget and the losses.
 
-    The stages' results are kept beside `folder` until the end, so that a killed run goes on after its last finished stage.
+    The results of the stages stand beside `folder` until the end, so that a killed run resumes after its
+    last whole stage.
     """
     folder = Path(folder)
     stages = folder.with_name(f".{folder.name}-stages-{fingerprint(asdict(budget), asdict(size))}")

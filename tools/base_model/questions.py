@@ -1,8 +1,8 @@
-"""What a generic model would know: text about faces, and questions on landmarks, motion, identity and scene.
+"""General knowledge for the base: text about faces, and questions on landmarks, motion, identity and scene.
 
-`passage` makes text only: facts, a question, its answer. `image_questions` asks about a drawn face what its landmarks, their motion since
-the same person was at rest, its identity and its scene answer. Neither looks at an AU or emotion label of an image: of action units the
-text knows the words and the places.
+`passage` makes text alone: facts, a question, its answer. `image_questions` makes questions about a rendered
+face that its landmarks, their motion since rest, its identity and its scene answer. Neither uses an AU or
+emotion label of an image: the text has the words for action units and their places.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ PARTS = tuple(
 
 @dataclass(frozen=True)
 class ImageQuestion:
-    """A question about an image; its answer, or None where only the place to look at is taught; and that place as landmark rows."""
+    """A question about an image; its answer, or None where only the place to look at is taught; and that
+    place as landmark rows."""
 
     text: str
     answer: str | None
@@ -136,7 +137,8 @@ def _place(point) -> str:
 
 
 def random_face(rng: np.random.Generator) -> Face:
-    """A face that moves at random: each drawable AU by chance, at any strength, so that expressions carry no label and no emotion."""
+    """A face that moves at random: each drawable AU by chance, at any strength, so that expressions carry no
+    label and no emotion."""
     moved = rng.choice(AUS, size=rng.integers(0, 9), replace=False)
     aus = {int(au): float(rng.uniform(0.1, 1.0)) for au in moved}
     lateral = {au: float(np.clip(rng.normal(0, 0.3), -1, 1)) for au in aus}
@@ -150,7 +152,8 @@ def _span_question(rng: np.random.Generator) -> tuple[int, str]:
 
 
 def _compare_question(rng: np.random.Generator) -> tuple[int, str, int, bool]:
-    """One of `MEASURES`, the question whether it is more or less than a span, that span, and whether more is asked."""
+    """One of `MEASURES`, the question whether it is more or less than a span, that span, and whether more is
+    asked."""
     k, limit, more = int(rng.integers(len(MEASURES))), int(rng.choice((1, 2, 3))), bool(rng.integers(2))
     return k, f"Is the {MEASURES[k][0]} {'more' if more else 'less'} than {SPANS[limit]}?", limit, more
 
@@ -160,7 +163,8 @@ def describe(face: Face) -> str:
     who = face.identity
     hair = "no hair" if who.hairstyle == "bald" else f"{who.hairstyle} {who.hair} hair"
     extras = [name for name, there in (("a beard", who.beard > 0), ("glasses", who.glasses)) if there]
-    return f"A {_age(who)} person with {', '.join([hair, f'{who.eyes} eyes', *extras])} before a {face.scene.background} wall."
+    features = ", ".join([hair, f"{who.eyes} eyes", *extras])
+    return f"A {_age(who)} person with {features} before a {face.scene.background} wall."
 
 
 def _age(who) -> str:
@@ -168,7 +172,8 @@ def _age(who) -> str:
 
 
 def measure(landmarks: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """Values of `MEASURES`, [n, M], from landmarks [n, L, 2] in pixels and `motion` [n, L, 3] (see `pretraining.draw_faces`)."""
+    """Values of `MEASURES`, [n, M], from landmarks [n, L, 2] in pixels and `motion` [n, L, 3] (of
+    `pretrain.draw_faces`)."""
     index = {name: k for k, name in enumerate(LANDMARKS)}
     a, b = (landmarks[:, [index[pair[k]] for pair in DISTANCES]] for k in (0, 1))
     over, under = (landmarks[:, [index[pair[k]] for pair in HEIGHTS], 1] for k in (0, 1))
@@ -259,7 +264,7 @@ def _identity_question(face: Face, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def passage(rng: np.random.Generator) -> tuple[list[str], str, str]:
-    """Text only: facts that a reader is told, a question, and the answer that follows from the facts."""
+    """Text alone: facts, a question, and the answer that follows from the facts."""
     kind = rng.random()
     if kind < 0.2:
         word = "yes" if rng.random() < 0.5 else "no"
@@ -319,7 +324,7 @@ def _any_yes_no_question(rng: np.random.Generator) -> str:
 
 
 def _plain_fact(rng: np.random.Generator) -> tuple[str, str]:
-    """A fact that answers its question by itself, about a person who is not seen."""
+    """A fact that answers its question by itself, about a person without an image."""
     face = random_face(rng)
     if rng.random() < 0.25:
         return describe(face), "Describe this person."

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 def train_tokenizers(
     texts: Iterable[str], vocabulary: int
 ) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
-    """Train the language model's (byte-level BPE) and the Q-Former's tokenizer (WordPiece) on `texts`; both fold case, any text encodes.
+    """Train the language model's (byte-level BPE) and the Q-Former's tokenizer (WordPiece) on `texts`; both
+    fold case, any text encodes.
 
     As in the reference, a sequence of the language model starts with `</s>` (id 2), which is also its end.
     """
@@ -55,7 +56,8 @@ def train_tokenizers(
 
 
 def _word_pieces(texts: Iterable[str], size: int, names: Sequence[str]) -> dict[str, int]:
-    """Train a WordPiece vocabulary whose letters, at the head of a word and within, have fixed places; the trainer would shuffle them."""
+    """Train a WordPiece vocabulary whose letters, at the head of a word and within, have fixed places; the
+    trainer would shuffle them."""
     letters = [chr(c) for c in range(33, 127) if chr(c) == chr(c).lower()]
     fixed = [*names, *letters, *(f"##{letter}" for letter in letters)]
     piece = Tokenizer(models.WordPiece(unk_token="[UNK]"))

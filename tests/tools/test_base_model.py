@@ -1,0 +1,345 @@
+"""Making the tiny base: each stage learns, and no AU or emotion label of an image reaches a target."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from expvqa_lib.expvqa import load
+from expvqa_lib.facs import ACTION_UNITS, EMOTIONS
+from expvqa_lib.model import cross_attention_weights, encode, encode_images, query_image
+from expvqa_lib.questions import NO, YES, ask_q2, ask_q3, read_aus, read_emotion
+from expvqa_lib.synthfacs import AUS, LANDMARKS, Face, render
+from tools.base_model import pretrain
+from tools.base_model.build import Size, build
+from tools.base_model.pretrain import Budget, align, draw_faces, geometry_targets, make_base, normalise
+from tools.base_model.questions import (
+    AU_PLACES,
+    MEASURES,
+    PARTS,
+    SPANS,
+    describe,
+    image_questions,
+    measure,
+    passage,
+    random_face,
+    to_spans,
+)
+from tools.base_model.tokenizers import train_tokenizers
+
+TOY = Size(48, 12, 32, 1, 32, 1, 4, 32, 1, heads=2, vocabulary=400)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[list[Face], np.ndarray, np.ndarray, np.ndarray]:
+    return draw_faces(60, 48, seed=1)
+
+
+@pytest.fixture(scope="module")
+def spans(drawn) -> np.ndarray:
+    return to_spans(measure(*drawn[2:]))
+
+
+def parts_changed(before: dict, after: dict) -> set[str]:
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+# ---- a fresh model ----
+
+
+def test_the_size_decides_every_shape_and_the_seed_the_weights():
+    model = build(replace(TOY, qformer_layers=3, patch=8, queries=5, qformer_vocabulary=77))
+    assert model.query_tokens.shape == (1, 5, 32) and model.config.num_query_tokens == 5
+    assert len(model.qformer.encoder.layer) == 3 and len(model.language_model.model.layers) == 1
+    assert model.qformer.embeddings.word_embeddings.weight.shape == (77, 32)
+    assert encode_images(model, torch.zeros(2, 3, 48, 48)).shape == (2, 1 + 36, 32)
+    assert 1_500_000 < build().num_parameters() < 3_000_000
+    first, again, other = (build(TOY, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["query_tokens"], other["query_tokens"])
+
+
+@torch.no_grad()
+def test_a_fresh_model_can_tell_queries_positions_images_and_questions_apart(model, processor):
+    queries = model.query_tokens[0]
+    assert torch.cdist(queries, queries).add(torch.eye(len(queries)) * 9).min() > 1
+    grid = model.vision_model.embeddings.position_embedding[0, 1:].view(4, 4, -1)
+    assert (grid[0, 0] - grid[0, 1]).norm() < (grid[0, 0] - grid[0, 3]).norm()  # neighbours are alike
+    torch.testing.assert_close(grid[0, 1] - grid[0, 0], grid[2, 1] - grid[2, 0])  # in each row alike
+    text = encode(processor, ["What is here?", "What is here?", "Why?"])
+    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))[[0, 1, 0]]
+    embeds = encode_images(model, pixels)
+    output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
+    assert 0.3 < embeds.std() < 3 and 0.3 < output.std() < 3  # the signal neither dies nor explodes
+    assert min((output[0] - output[k]).abs().mean() for k in (1, 2)) > 0.05
+
+
+def test_tokenizers_are_the_same_for_the_same_texts_with_special_tokens_at_their_places():
+    texts = pretrain.vocabulary_texts(n=100)
+    language, qformer = train_tokenizers(texts, 400)
+    for a, b in zip((language, qformer), train_tokenizers(texts, 400), strict=True):
+        assert a.get_vocab() == b.get_vocab() and sorted(a.get_vocab().values()) == list(range(400))
+    assert language.convert_tokens_to_ids(["[PAD]", "<s>", "</s>", "<image>"]) == [0, 1, 2, 3]
+    assert language.bos_token_id == language.eos_token_id == language.unk_token_id == 2
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+    assert qformer.convert_tokens_to_ids(names) == list(range(6))
+    assert qformer.unk_token_id not in qformer(" ".join(texts[:50]))["input_ids"]
+    for text in ("Größe 顔 😀", "The person raises cheek."):  # any text, but for its case
+        ids = language(text, add_special_tokens=False)["input_ids"]
+        assert language.decode(ids, clean_up_tokenization_spaces=False).strip() == text.lower()
+
+
+# ---- the three stages ----
+
+
+def test_each_stage_learns_and_changes_its_parts_alone(model, processor, drawn):
+    targets = geometry_targets(drawn[0], *drawn[2:], 48)
+    stages = (
+        (lambda: pretrain.pretrain_vision(model, drawn[1], *targets, steps=40, batch=16), {"vision_model"}),
+        (lambda: pretrain.pretrain_language(model, processor, steps=60, batch=16), {"language_model"}),
+        (
+            lambda: align(model, processor, *drawn, steps=30, each=2, batch=12),
+            {"query_tokens", "qformer", "language_projection"},
+        ),
+    )
+    for stage, parts in stages:
+        before = copy.deepcopy(model.state_dict())
+        losses = stage()
+        assert np.mean(losses[-8:]) < 0.98 * np.mean(losses[:8])
+        assert parts_changed(before, model.state_dict()) == parts
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_the_seed_decides_every_stage(model, processor, drawn):
+    targets = geometry_targets(drawn[0], *drawn[2:], 48)
+    stages = (
+        lambda m, seed: pretrain.pretrain_vision(m, drawn[1], *targets, steps=2, batch=8, seed=seed),
+        lambda m, seed: pretrain.pretrain_language(m, processor, steps=2, batch=8, seed=seed),
+        lambda m, seed: align(m, processor, *drawn, steps=2, each=2, batch=4, seed=seed),
+    )
+    for stage in stages:
+        first, again, other = (stage(copy.deepcopy(model), seed) for seed in (1, 1, 2))
+        assert first == again != other
+
+
+def test_alignment_teaches_where_to_attend(model, processor, drawn):
+    text = encode(processor, ["Where is the chin?"] * 20)
+
+    def attention_to_the_chin() -> float:
+        with cross_attention_weights(model.qformer) as weights, torch.no_grad():
+            embeds = encode_images(model, normalise(drawn[1][:20]))
+            query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
+        points = pretrain.near_points(drawn[2][:20] / 48, embeds.shape[1])
+        near = points[:, [LANDMARKS.index("chin")]].mean(1)  # [20, P]
+        half = weights[0].shape[1] // 2
+        return float((weights[0][:, :half].mean((1, 2)) * (near > 0.05)).sum(1).mean())
+
+    before = attention_to_the_chin()
+    align(model, processor, *drawn, steps=120, batch=12)
+    assert attention_to_the_chin() > 1.2 * before
+
+
+def test_pixels_are_those_that_the_processor_makes(processor, drawn):
+    pictures = [Image.fromarray(image) for image in drawn[1][:3]]
+    expected = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(normalise(drawn[1][:3]), expected, rtol=1e-4, atol=1e-4)
+
+
+# ---- no label reaches a target ----
+
+
+def other_actions(face: Face) -> Face:
+    """The same person and scene; other AUs, in another order, on other sides."""
+    aus = dict(reversed([(au, 0.5) for au in AUS if au not in face.aus][:5]))
+    return replace(face, aus=aus, lateral=dict.fromkeys(aus, 1.0))
+
+
+def questions_about(face: Face, landmarks: np.ndarray, spans: np.ndarray) -> list:
+    return image_questions(face, landmarks, spans, 48, 300, np.random.default_rng(0))
+
+
+def test_faces_move_at_random_without_emotion():
+    rng = np.random.default_rng(0)
+    faces = [random_face(rng).aus for _ in range(2000)]
+    counts = Counter(au for aus in faces for au in aus)
+    shares = np.array([counts[au] for au in AUS]) / len(faces)
+    assert shares.min() > 0.12 and shares.max() < 0.20  # each as often as any other: no prototype
+    assert np.mean([{6, 12} <= set(aus) for aus in faces]) < 0.05
+
+
+def test_motion_is_the_way_from_rest(drawn):
+    faces, images, landmarks, motion = drawn
+    for face, image, points, moved in list(zip(faces, images, landmarks, motion, strict=True))[:20]:
+        rest = render(replace(face, aus={}, lateral={}), 48)
+        np.testing.assert_allclose(moved[:, :2], points - rest.landmarks, atol=1e-5)
+        if not face.aus:
+            assert np.array_equal(image, rest.image) and not moved.any()
+    still = np.array([not face.aus for face in faces])
+    assert still.any() and (motion[~still][..., 2].max(1) > 1).all()
+
+
+def test_targets_come_from_landmarks_and_motion_and_not_from_the_actions(drawn):
+    faces, _, landmarks, motion = drawn
+    numbers, categories = geometry_targets(faces, landmarks, motion, 48)
+    again = geometry_targets([other_actions(face) for face in faces], landmarks, motion, 48)
+    assert np.array_equal(numbers, again[0]) and np.array_equal(categories, again[1])
+    drift = np.arange(len(landmarks), dtype=np.float32)[:, None, None]
+    assert not np.array_equal(numbers, geometry_targets(faces, landmarks + drift, motion, 48)[0])
+    assert not np.array_equal(numbers, geometry_targets(faces, landmarks, motion + drift, 48)[0])
+    alike = geometry_targets(faces[:1] * 2, landmarks[[0, 0]], motion[[0, 0]], 48)[0]
+    assert np.isfinite(numbers).all() and np.isfinite(alike).all()
+
+
+def test_image_questions_are_answered_from_identity_scene_and_measures_alone(drawn, spans):
+    faces, _, landmarks, _ = drawn
+    for face, points, span in list(zip(faces, landmarks, spans, strict=True))[:10]:
+        questions = questions_about(face, points, span)
+        assert questions_about(other_actions(face), points, span) == questions
+    face, points, span = faces[0], landmarks[0], spans[0]
+    identity = next(f.identity for f in faces if f.identity.eyes != face.identity.eyes)
+    scene = next(f.scene for f in faces if f.scene.background != face.scene.background)
+    questions = questions_about(face, points, span)
+    for changed in (
+        questions_about(replace(face, identity=identity), points, span),
+        questions_about(replace(face, scene=scene), points, span),
+        questions_about(face, 48 - points, span),
+        questions_about(face, points, 4 - span),
+    ):
+        assert [q.text for q in changed] == [q.text for q in questions] and changed != questions
+
+
+def test_no_answer_about_an_image_names_an_action_or_an_emotion(drawn, spans):
+    aus = {ask_q3(au, k): au for au in AU_PLACES for k in range(3)}
+    unanswered = 0
+    for face, points, span in list(zip(drawn[0], drawn[2], spans, strict=True))[:12]:
+        for q in questions_about(face, points, span):
+            answer = q.answer or ""
+            assert read_aus(answer) == (set(), set()) and read_emotion(answer) is None, q
+            words = next((text for text in aus if q.text.endswith(text)), None)
+            if words:  # an AU's words ask for the place that they name, never whether it occurs
+                assert q.places == AU_PLACES[aus[words]]
+                assert q.answer is None if q.text == words else q.answer.startswith("row ")
+                unanswered += q.answer is None
+    assert unanswered > 100
+
+
+def test_places_and_measures_are_the_true_ones(drawn, spans):
+    faces, _, landmarks, motion = drawn
+    values = measure(landmarks, motion)
+    index = {name: k for k, name in enumerate(LANDMARKS)}
+    names = {name: k for k, (name, _) in enumerate(MEASURES)}
+    left, right = index["left lip corner"], index["right lip corner"]
+    apart = np.linalg.norm(landmarks[:, left] - landmarks[:, right], axis=1)
+    distance = values[:, names["distance from left lip corner to right lip corner"]]
+    np.testing.assert_allclose(distance, apart, rtol=1e-5)
+    np.testing.assert_allclose(values[:, names["rise of left lip corner"]], -motion[:, left, 1])
+    above = landmarks[:, index["upper lip edge"], 1] - landmarks[:, left, 1]
+    height = values[:, names["height of left lip corner over upper lip edge"]]
+    np.testing.assert_allclose(height, above, atol=1e-5)
+    assert np.ptp(np.bincount(spans[:, 0], minlength=5)) <= 2  # five spans of like size
+
+    numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    answers = Counter()
+    for face, points, span in list(zip(faces, landmarks, spans, strict=True))[:30]:
+        for q in questions_about(face, points, span):
+            answers[q.answer] += 1
+            if q.text.startswith("Where is the ") and q.text[13:-1] in index:
+                k = index[q.text[13:-1]]
+                column, row = np.clip(points[k] / 6, 0, 7).astype(int)
+                assert q.answer == f"row {numbers[row]} column {numbers[column]}" and q.places == (k,)
+            elif q.text.startswith("How large is the "):
+                k = names[q.text[17:-1]]
+                assert q.answer == SPANS[span[k]] and {LANDMARKS[p] for p in q.places} == set(MEASURES[k][1])
+            elif q.text.startswith("Is the ") and " than " in q.text:
+                words, limit = q.text[7:-1].split(" than ")
+                name, _, more = words.rpartition(" ")
+                difference = span[names[name]] - SPANS.index(limit)
+                assert q.answer == (YES if (difference > 0 if more == "more" else difference < 0) else NO)
+            elif q.text == "Describe this person.":
+                assert q.answer == describe(face)
+    assert min(answers[s] for s in SPANS) > 0.05 * sum(answers[s] for s in SPANS)
+    assert 0.25 < answers[YES] / (answers[YES] + answers[NO]) < 0.75
+
+
+def test_every_au_has_landmarks_and_every_part_has_some():
+    assert set(AUS) <= set(AU_PLACES) <= set(ACTION_UNITS)
+    for places in (*AU_PLACES.values(), *PARTS):
+        assert places and set(places) <= set(range(len(LANDMARKS)))
+
+
+def test_answers_of_passages_follow_from_their_facts():
+    rng = np.random.default_rng(0)
+    q3 = {ask_q3(au, k): au for au in ACTION_UNITS for k in range(3)}
+    q2 = {ask_q2(area, k) for area in {unit.area for unit in ACTION_UNITS.values()} for k in range(3)}
+    kinds = Counter()
+    for _ in range(2000):
+        facts, question, answer = passage(rng)
+        assert facts or answer
+        if facts in ([YES], [NO]):
+            assert answer == facts[0]
+            kinds["yes or no"] += 1
+        elif question in q3:
+            assert answer == (YES if ACTION_UNITS[q3[question]].third_person in facts else NO)
+            kinds[answer] += 1
+        elif question in q2:
+            assert {ACTION_UNITS[au].third_person for au in read_aus(answer)[0]} <= set(facts)
+            kinds["Q2"] += 1
+        elif answer not in facts:
+            present = {au for au, unit in ACTION_UNITS.items() if unit.third_person in facts}
+            emotion = next((fact for fact in facts if fact in EMOTIONS), None)
+            assert read_aus(answer) == (present, set()) and read_emotion(answer) == emotion
+            kinds["Q1"] += 1
+        else:
+            kinds["fact"] += 1
+    assert min(kinds.values()) > 100 and len(kinds) == 6
+
+
+# ---- the whole base ----
+
+
+def test_rendered_faces_are_the_seeds(drawn):
+    faces, images, landmarks, motion = draw_faces(60, 48, seed=1)
+    assert faces == drawn[0] and images.dtype == np.uint8
+    arrays = zip((images, landmarks, motion), drawn[1:], strict=True)
+    assert all(np.array_equal(first, second) for first, second in arrays)
+    assert np.array_equal(images[7], render(faces[7], 48).image)
+    assert draw_faces(2, 48, seed=2)[0] != faces[:2]
+
+
+def test_a_base_is_made_with_its_card_and_a_killed_one_resumes_after_its_last_stage(tmp_path, monkeypatch):
+    budget = Budget(faces=30, vision_steps=2, language_steps=2, align_steps=2)
+    texts = pretrain.vocabulary_texts
+    monkeypatch.setattr(pretrain, "vocabulary_texts", lambda seed: texts(seed, 200))
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "align", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_base(tmp_path / "cut", budget, TOY)
+    assert not (tmp_path / "cut").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "pretrain_vision", killed)
+        with pytest.raises(KeyboardInterrupt):  # another budget has no use for these stages
+            make_base(tmp_path / "cut", replace(budget, language_steps=3), TOY)
+        patch.setattr(pretrain, "pretrain_language", killed)
+        make_base(tmp_path / "cut", budget, TOY)
+    make_base(tmp_path / "whole", budget, TOY)
+    cut, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole"))
+    assert cut.keys() == whole.keys() and all(torch.equal(cut[name], whole[name]) for name in cut)
+    assert {value.dtype for value in whole.values()} == {torch.float16}
+    model = load(tmp_path / "whole")
+    assert isinstance(model.ask(render(Face()).image, "Why?"), str) and "drawn faces" in model.notice
+    assert list(model.aus(render(Face()).image).index) == [f"AU{au}" for au in AUS]
+    record = json.loads((tmp_path / "whole" / "pretraining.json").read_text())
+    assert record["budget"] == vars(budget) and len(record["mean_loss_of_last_100_steps"]) == 3
+    assert "30 drawn faces" in (tmp_path / "whole" / "README.md").read_text()
