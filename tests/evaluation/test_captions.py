@@ -185,8 +185,6 @@ def test_embedding_similarity_is_the_cosine_of_mean_states(encoder):
 
 
 def test_a_missing_encoder_is_named(tmp_path):
-    with pytest.raises(SettingsError, match="needs an encoder"):
-        metrics.caption_scores(["a"], [["a"]], metrics=["embedding_similarity"])
     with pytest.raises(
         ModelError, match=r"nothing: no sentence encoder could be loaded .* expected a folder"
     ):
@@ -202,38 +200,22 @@ def test_degenerate_captions_are_counted():
         "a b c. a b c.",
         "The brow lowers.",
         'He said "yes."',
-        "The person pulls lip",
+        "pulls lip",
     ]
-    got = metrics.caption_scores(
-        captions, [[]] * 8, metrics=["empty", "no_letter", "one_word", "unfinished", "repetition"]
-    )
-    assert got.eq(100).sum().to_dict() == {
-        "empty": 2,
-        "no_letter": 1,
-        "one_word": 1,
-        "unfinished": 4,
-        "repetition": 0,
-    }
+    flaws = ["empty", "no_letter", "one_word", "unfinished", "repetition"]
+    got = metrics.caption_scores(captions, [["x"]] * 8, metrics=flaws)
+    counts = {"empty": 2, "no_letter": 1, "one_word": 1, "unfinished": 4, "repetition": 0}
+    assert got.eq(100).sum().to_dict() == counts
     assert got["repetition"][4] == pytest.approx(25)  # abc bca cab abc
     table = metrics.caption_table(captions, [["x"]] * 8, **NAMES, resamples=0)
     assert values(table)["empty"] == 25 and (table["support"] == 8).all()
 
 
-def test_empty_captions_score_nothing_and_rows_without_references_are_left_out():
-    captions, references = (
-        ["", "the brow lowers", "the brow", "x"],
-        [["the brow"], ["the brow lowers"], None, [" ", "", None]],
-    )
-    names = ["meteor_exact_stem", "rouge_l", "bleu4", "cider_d", "tfidf_similarity", "empty"]
-    with pytest.warns(UserWarning, match="2 of 4 captions have no reference"):
-        got = metrics.caption_scores(captions, references, metrics=names)
-    assert (got.iloc[0, :-1] == 0).all() and (got.loc[1, ["rouge_l", "bleu4"]] == 100).all()
-    assert got.iloc[2:, :-1].isna().all(axis=None) and got["empty"].tolist() == [100, 0, 0, 0]
-    with pytest.warns(UserWarning, match="2 of 4 captions have no reference"):
-        table = metrics.caption_table(captions, references, **NAMES).set_index("metric")
-    assert table.loc["rouge_l", ["value", "support"]].tolist() == [50, 2] and table.loc[
-        "empty", ["value", "support"]
-    ].tolist() == [25, 4]
+def test_empty_captions_score_nothing_and_empty_references_are_left_out():
+    names = ["meteor_exact_stem", "rouge_l", "bleu4", "cider_d", "tfidf_similarity"]
+    references = [["the brow", ""], ["the brow lowers"]]
+    got = metrics.caption_scores(["", "the brow lowers"], references, metrics=names)
+    assert (got.iloc[0] == 0).all() and (got.loc[1, ["rouge_l", "bleu4"]] == 100).all()
 
 
 def test_intervals_follow_subjects_and_hold_the_value():
@@ -250,18 +232,16 @@ def test_intervals_follow_subjects_and_hold_the_value():
 
 
 @pytest.mark.parametrize(
-    ("captions", "references", "message"),
+    ("captions", "references", "row"),
     [
-        (["a"], [["a"], ["b"]], "1 captions and 2 lists"),
-        (["a", None], [["a"], ["b"]], 'caption 1: found None, expected a text; write ""'),
+        (["a", None], [["a"], ["b"]], "caption 1: found None"),
         (["a", float("nan")], [["a"], ["b"]], "caption 1: found nan"),
-        (["a"], ["a person"], "references of caption 0: found the text 'a person', expected a list"),
-        (["a"], [[]], "no row has any"),
-        ([], [], "0 captions"),
+        (["a"], ["a person"], "caption 0.*'a person'"),
+        (["a", "b"], [["a"], [" ", ""]], "caption 1"),
     ],
 )
-def test_bad_captions_are_named(captions, references, message):
-    with pytest.raises(TableError, match=message):
+def test_bad_captions_are_named(captions, references, row):
+    with pytest.raises(TableError, match=row):
         metrics.caption_table(captions, references, **NAMES)
 
 

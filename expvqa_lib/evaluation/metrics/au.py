@@ -1,7 +1,5 @@
 """Per-AU detection: F1, AUC, balanced accuracy, precision and recall in percent, with bootstrap intervals."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +14,6 @@ from .ranking import auc, average_precision
 
 METRICS = ("f1", "auc", "balanced_accuracy", "precision", "recall")
 ALL_METRICS = (*METRICS, "accuracy", "average_precision", "calibration_error")
-TUNED = "_tuned"
-"""Ends the name of a metric whose threshold was chosen on validation labels, not fixed beforehand."""
-
 BINS = 10  # of equal width, of the expected calibration error (Guo et al. 2017, arXiv 1706.04599)
 _RANKED = {"auc": auc, "average_precision": average_precision}
 _NO_THRESHOLD = (*_RANKED, "calibration_error")
@@ -117,7 +112,7 @@ def au_table(
     measure = _measure(y, p, thresholds, metrics, averages)
     any_label = int((~np.isnan(y)).any(axis=1).sum())
     support = [*np.nansum(y, axis=0).astype(int), *(any_label for _ in averages)]
-    names = [name + TUNED if tuned and name not in _NO_THRESHOLD else name for name in metrics]
+    names = [f"{name}_tuned" if tuned and name not in _NO_THRESHOLD else name for name in metrics]
     targets = zip([*columns, *averages], support, strict=True)
     rows = [(target, name, count) for target, count in targets for name in names]
     return bootstrap_table(measure, rows, group_codes(groups, len(labels)), **settings)

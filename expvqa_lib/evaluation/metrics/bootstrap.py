@@ -1,7 +1,5 @@
 """Percentile bootstrap over subjects or rows, in chunks, so that 50 000 rows stay small."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np

@@ -3,10 +3,7 @@
 Everything is in percent (CIDEr-D times 100). Words are lower case, letters and digits alone, for all metrics.
 """
 
-from __future__ import annotations
-
 import re
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +14,12 @@ import pandas as pd
 from nltk.translate.meteor_score import meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 
-from ...errors import SettingsError, TableError
+from ...errors import TableError
 from ...facs import ACTION_UNITS
 from ...questions import read_aus
 from .au import check_names
 from .bootstrap import bootstrap_table, group_codes
 from .similarity import (
-    ORDER,
     Tokens,
     bleu,
     bleu_counts,
@@ -34,11 +30,6 @@ from .similarity import (
     tokens,
 )
 
-METRICS = (
-    *("meteor_exact_stem", "rouge_l", "bleu4", "cider_d", "tfidf_similarity"),
-    *("repetition", "empty", "no_letter", "one_word", "unfinished"),
-)
-ALL_METRICS = (*METRICS, "embedding_similarity")
 REPEATED = 3  # words: a repetition is a group of so many that the caption has had before
 _NO_WORDNET = SimpleNamespace(synsets=lambda word: [])  # the real one would have to be downloaded
 _WORDS = SimpleNamespace(tokenize=lambda words: words)  # of captions that are tokenised already
@@ -66,116 +57,8 @@ def repetition(text: str) -> float:
     return 100 * (1 - len(counts) / counts.total()) if counts else 0.0
 
 
-_FLAWS: dict[str, Callable[[str], float]] = {
-    "repetition": repetition,
-    "empty": lambda text: 100.0 * (not text.strip()),
-    "no_letter": lambda text: 100.0 * (bool(text.strip()) and not any(map(str.isalpha, text))),
-    "one_word": lambda text: 100.0 * (len(words := tokens(text)) > 2 and len(set(words)) == 1),
-    "unfinished": lambda text: 100.0 * (re.search(r"[.!?][\"')\]]*\s*$", text) is None),
-}
-
-
-def caption_scores(
-    captions: Iterable[str],
-    references: Iterable[Sequence[str]],
-    *,
-    metrics: Sequence[str] = METRICS,
-    encoder: str | Path | None = None,
-) -> pd.DataFrame:
-    """Score each caption by itself: one row a caption, one column a metric, in percent.
-
-    Args:
-        captions: one text a row; an empty one has 0 wherever it is compared.
-        references: one list of texts a row; of several, the best counts for METEOR, ROUGE-L and similarity
-            (Exp-BLIP, table 2), while BLEU and CIDEr-D have ways of their own. A row without a reference is
-            NaN for all metrics that need one, with a warning.
-        metrics: of `ALL_METRICS`. `bleu4` is smoothed here (see `similarity.bleu`).
-        encoder: of `similarity.embedding_similarity`; where given, that metric is added.
-
-    Raises:
-        TableError: the lengths differ, a caption is missing (None, NaN) or no text, references are a text
-            instead of a list, or no row has one.
-        SettingsError: a metric is unknown, or lacks its encoder.
-        ModelError: the encoder cannot be loaded.
-    """
-    metrics = list(dict.fromkeys([*metrics, *(["embedding_similarity"] if encoder else [])]))
-    check_names(metrics, ALL_METRICS, "metric")
-    if "embedding_similarity" in metrics and encoder is None:
-        raise SettingsError(
-            "embedding_similarity needs an encoder: name a folder; tfidf_similarity needs none"
-        )
-    captions, references = _checked(captions, references)
-    rows = [k for k, texts in enumerate(references) if texts]
-    if len(rows) < len(captions) and not set(metrics) <= set(_FLAWS):
-        if not rows:
-            raise TableError(
-                "references: no row has any; the metrics that need none are " + ", ".join(_FLAWS)
-            )
-        left_out = len(captions) - len(rows)
-        warnings.warn(
-            f"{left_out} of {len(captions)} captions have no reference and are left out", stacklevel=2
-        )
-    table = pd.DataFrame(np.nan, index=range(len(captions)), columns=metrics)
-    compared = [captions[k] for k in rows], [references[k] for k in rows]
-    for metric in metrics:
-        if metric in _FLAWS:
-            table[metric] = [_FLAWS[metric](text) for text in captions]
-        elif metric == "embedding_similarity":
-            table.loc[rows, metric] = embedding_similarity(*compared, encoder)
-        else:
-            table.loc[rows, metric] = _COMPARISONS[metric](*compared)
-    return table
-
-
-def caption_table(
-    captions: Iterable[str],
-    references: Iterable[Sequence[str]],
-    *,
-    target: str = "captions",
-    groups: Iterable[object] | None = None,
-    metrics: Sequence[str] = METRICS,
-    encoder: str | Path | None = None,
-    **settings: Any,
-) -> pd.DataFrame:
-    """Score all captions together: means of `caption_scores`, and the BLEU-4 of the corpus, unsmoothed.
-
-    Args:
-        captions, references, metrics, encoder: as for `caption_scores`.
-        target: what the rows of the table are called (`Q1`, say).
-        groups, settings: as for `au_table`. CIDEr-D keeps the word weights of all images in each resample.
-
-    Returns:
-        Tidy table with the columns of `au_table`. Support is the number of captions that the metric is over.
-
-    Raises:
-        As `caption_scores`.
-    """
-    captions, references = _checked(captions, references)
-    table = caption_scores(captions, references, metrics=metrics, encoder=encoder)
-    values, defined = np.nan_to_num(table.to_numpy(dtype=float)), table.notna().to_numpy()
-    counts = np.zeros((len(table), 2 * ORDER + 2))
-    if "bleu4" in table:
-        rows = [k for k, texts in enumerate(references) if texts]
-        counts[rows] = _once(bleu_counts)([captions[k] for k in rows], [references[k] for k in rows])
-
-    def measure(weights: np.ndarray) -> np.ndarray:
-        total = (weights @ defined).astype(float)  # [R, metric]
-        undefined = np.full(total.shape, np.nan)
-        mean = np.divide(weights @ values, total, out=undefined, where=total > 0)
-        return np.where(table.columns == "bleu4", bleu(weights @ counts)[:, None], mean)
-
-    support = defined.sum(axis=0).tolist()
-    rows = [(target, metric, count) for metric, count in zip(table, support, strict=True)]
-    return bootstrap_table(measure, rows, group_codes(groups, len(table)), **settings)
-
-
-def caption_aus(captions: Iterable[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Read which AUs captions say are present: a row a caption, 1.0 or 0.0 in each of `columns` (`AU1` ...).
-
-    As scores for `au_table` they give the captions' precision and recall; there is nothing to rank by.
-    """
-    present = [{ACTION_UNITS[au].name for au in read_aus(text)[0]} for text in captions]
-    return pd.DataFrame([[float(name in aus) for name in columns] for aus in present], columns=list(columns))
+def _of_each(flaw: Callable[[str], float]) -> Callable[..., list[float]]:
+    return lambda captions, references: [flaw(text) for text in captions]
 
 
 def _once(score: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -191,31 +74,98 @@ def _once(score: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     return scores
 
 
-_COMPARISONS = {
+_SCORES = {
     "meteor_exact_stem": _once(meteor_exact_stem),
     "rouge_l": _once(rouge_l),
     "bleu4": _once(lambda captions, references: bleu(bleu_counts(captions, references), smooth=True)),
     "cider_d": _once(cider_d),
     "tfidf_similarity": tfidf_similarity,
+    "repetition": _of_each(repetition),
+    "empty": _of_each(lambda text: 100.0 * (not text.strip())),
+    "no_letter": _of_each(lambda text: 100.0 * (bool(text.strip()) and not any(map(str.isalpha, text)))),
+    "one_word": _of_each(lambda text: 100.0 * (len(words := tokens(text)) > 2 and len(set(words)) == 1)),
+    "unfinished": _of_each(lambda text: 100.0 * (re.search(r"[.!?][\"')\]]*\s*$", text) is None)),
 }
+METRICS = tuple(_SCORES)
+
+
+def caption_scores(
+    captions: Iterable[str],
+    references: Iterable[Sequence[str]],
+    *,
+    metrics: Sequence[str] = METRICS,
+    encoder: str | Path | None = None,
+) -> pd.DataFrame:
+    """Score each caption by itself: one row a caption, one column a metric, in percent.
+
+    Args:
+        captions: one text a row; an empty one has 0 wherever it is compared.
+        references: one list of texts a row; of several, the best counts for METEOR, ROUGE-L and similarity
+            (Exp-BLIP, table 2), while BLEU and CIDEr-D have ways of their own.
+        metrics: of `METRICS`. `bleu4` is smoothed here (see `similarity.bleu`).
+        encoder: of `similarity.embedding_similarity`; where given, that metric is added.
+
+    Raises:
+        TableError: a caption is no text, or lacks a list of references with a word.
+        SettingsError: a metric is unknown.
+        ModelError: the encoder cannot be loaded.
+    """
+    check_names(metrics, METRICS, "metric")
+    captions, references = _checked(captions, references)
+    scores = {metric: _SCORES[metric](captions, references) for metric in metrics}
+    if encoder:
+        scores["embedding_similarity"] = embedding_similarity(captions, references, encoder)
+    return pd.DataFrame(scores)
+
+
+def caption_table(
+    captions: Iterable[str],
+    references: Iterable[Sequence[str]],
+    *,
+    target: str = "captions",
+    groups: Iterable[object] | None = None,
+    metrics: Sequence[str] = METRICS,
+    encoder: str | Path | None = None,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Score all captions together: means of `caption_scores`, and the BLEU-4 of the corpus, unsmoothed.
+
+    Args:
+        captions, references, metrics, encoder: as for `caption_scores`, as are the errors.
+        target: what the rows of the table are called (`Q1`, say).
+        groups, settings: as for `au_table`. CIDEr-D keeps the word weights of all images in each resample.
+
+    Returns:
+        Tidy table with the columns of `au_table`. Support is the number of captions.
+    """
+    captions, references = _checked(captions, references)
+    table = caption_scores(captions, references, metrics=metrics, encoder=encoder)
+    values, counts = table.to_numpy(dtype=float), _once(bleu_counts)(captions, references)
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        mean = weights @ values / weights.sum(axis=1, keepdims=True)  # [R, metric]
+        return np.where(table.columns == "bleu4", bleu(weights @ counts)[:, None], mean)
+
+    rows = [(target, metric, len(table)) for metric in table]
+    return bootstrap_table(measure, rows, group_codes(groups, len(table)), **settings)
 
 
 def _checked(
     captions: Iterable[str], references: Iterable[Sequence[str]]
 ) -> tuple[list[str], list[list[str]]]:
     """Both as lists; references without a word are dropped."""
-    captions, references = list(captions), list(references)
-    if not captions or len(captions) != len(references):
-        count = f"{len(captions)} captions and {len(references)} lists of references"
-        raise TableError(f"{count}; expected one caption or more, with one list each")
-    for row, (caption, texts) in enumerate(zip(captions, references, strict=True)):
-        if not isinstance(caption, str):
-            raise TableError(
-                f'caption {row}: found {caption!r}, expected a text; write "" where the model said nothing'
-            )
-        if isinstance(texts, str):
-            raise TableError(
-                f"references of caption {row}: found the text {texts[:40]!r}, expected a list of texts"
-            )
-    lists = [[] if texts is None or isinstance(texts, float) else texts for texts in references]
-    return captions, [[text for text in texts if isinstance(text, str) and tokens(text)] for texts in lists]
+    pairs = list(zip(captions, references, strict=True))
+    for row, (caption, texts) in enumerate(pairs):
+        if not isinstance(caption, str) or isinstance(texts, str) or not any(map(tokens, texts)):
+            wanted = "expected a text, and a list of texts of which one has a word"
+            raise TableError(f"caption {row}: found {caption!r} and the references {texts!r}; {wanted}")
+    return [caption for caption, _ in pairs], [[text for text in texts if tokens(text)] for _, texts in pairs]
+
+
+def caption_aus(captions: Iterable[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Read which AUs captions say are present: a row a caption, 1.0 or 0.0 in each of `columns` (`AU1` ...).
+
+    As scores for `au_table` they give the captions' precision and recall; there is nothing to rank by.
+    """
+    present = [{ACTION_UNITS[au].name for au in read_aus(text)[0]} for text in captions]
+    return pd.DataFrame([[float(name in aus) for name in columns] for aus in present], columns=list(columns))

@@ -1,7 +1,5 @@
 """The metrics as metrics of Hugging Face's `evaluate` that load from this package, without a network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,9 +9,9 @@ import evaluate
 import pandas as pd
 
 from ...facs import BP4D_AUS, au_column
+from .answers import emotion_table
 from .au import au_table, check_names
 from .captions import caption_table
-from .emotion import emotion_table
 
 _UNNAMED = {"model": "", "dataset": "", "split": "", "resamples": 0}
 _TEXT = datasets.Value("string")

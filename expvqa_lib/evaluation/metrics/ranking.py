@@ -4,8 +4,6 @@ Labels y (0, 1, NaN) and scores p are [N]; where a row has `each` of them, one a
 each] and share its weight.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -48,8 +46,8 @@ def average_precision(y: np.ndarray, p: np.ndarray, each: int = 1) -> Weighted:
 
 
 def _sorted(y: np.ndarray, p: np.ndarray, each: int) -> tuple[np.ndarray, ...]:
-    """Rows of positives and of negatives by rising score; of each positive: negatives below it, and up to it, and
-    the first positive of the same score."""
+    """Rows of positives and of negatives by rising score; of each positive, how many negatives are below it and
+    up to it, and the first positive of the same score."""
     positives, negatives = (
         rows[np.argsort(p[rows], kind="stable")] for rows in (np.flatnonzero(y == 1), np.flatnonzero(y == 0))
     )

@@ -1,7 +1,5 @@
 """How near captions are to their references: BLEU and CIDEr-D, a caption at a time, and cosines; percent."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter
