@@ -196,7 +196,7 @@ def read_aus(answer: str) -> tuple[set[int], set[int]]:
     present: set[int] = set()
     absent: set[int] = set()
     for clause in re.split(r"[.!?;]|, which", answer):
-        numbers = {_PHRASES[phrase] for phrase in _ACTION.findall(f" {' '.join(stems(clause))} ")}
+        numbers = {_PHRASES[phrase] for phrase in _ACTION.findall(f" {' '.join(_stems(clause))} ")}
         (absent if _NEGATION.search(clause) else present).update(numbers)
     return present, absent
 
@@ -212,26 +212,26 @@ def read_emotion(answer: str) -> str | None:
     return next(iter(read_emotions(answer)), None)
 
 
-def stem(word: str) -> str:
+def _stem(word: str) -> str:
     """Fold the inflections of one word: raises, raised and raising; press and presses."""
     word = {"stuck": "stick", "eyelid": "lid", "eyelids": "lid"}.get(word, word.replace("eyebrow", "brow"))
     short = re.sub(r"(?:ing|ed|es|s|e)$", "", word) if len(word) > 3 else word
     return re.sub(r"([a-z])\1$", r"\1", short)
 
 
-def stems(text: str) -> list[str]:
+def _stems(text: str) -> list[str]:
     """Split a text into stems and punctuation; `the corners of the lips` becomes `lip corner`."""
     text = _OF.sub(r"\2 \1", _CODE.sub(r"au\1", text.lower())).replace("mouth corner", "lip corner")
     words = re.findall(r"au\d+|[a-z]+|[^\sa-z]", text)
-    return [stem(word) for word in words if not _SKIPPED.fullmatch(word)]
+    return [_stem(word) for word in words if not _SKIPPED.fullmatch(word)]
 
 
 def _phrases() -> dict[str, int]:
     """List the ways to name an AU, in stems: code, noun, verb and object, object and verb."""
     phrases = {}
     for unit in ACTION_UNITS.values():
-        verb, *rest = stems(unit.verb)
-        for words in (stems(unit.name), stems(unit.noun), [verb, *rest], [*rest, verb]):
+        verb, *rest = _stems(unit.verb)
+        for words in (_stems(unit.name), _stems(unit.noun), [verb, *rest], [*rest, verb]):
             phrases[" ".join(words)] = unit.number
     return phrases
 
