@@ -4,8 +4,6 @@ Linear probes are logistic regressions on standardised features, classes balance
 regularisation for all targets, chosen on validation. Fine-tuned probes train what gives the features, too.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import warnings

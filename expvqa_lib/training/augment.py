@@ -1,17 +1,13 @@
-"""The reference's training augmentation with Pillow: random crop, flip, and RandAugment over its eight
-operations.
+"""The reference's training augmentation with Pillow: random crop, flip, and RandAugment.
 
 Source: the released `blip_processors.py` and `randaugment.py`. AutoContrast and Rotate are not among the
-operations there, and at the magnitude used (5 of 10) Brightness and Sharpness have factor 1: they leave the
-image as it is.
+operations there. The magnitude is 5 of 10, at which Brightness and Sharpness change nothing.
 """
-
-from __future__ import annotations
 
 import math
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageOps
 
 OPERATIONS = (
     "Identity",
@@ -24,27 +20,23 @@ OPERATIONS = (
     "TranslateY",
 )
 GREY = (128, 128, 128)  # where shear and shift uncover nothing
-CHANCE = 0.5  # that a drawn operation is applied
+SHEAR, SHIFT = 0.15, 5  # pixels a pixel, and pixels, at magnitude 5
 
 
 def augment(
-    image: Image.Image,
-    rng: np.random.Generator,
-    *,
-    size: int,
-    crop: tuple[float, float],
-    randaugment: tuple[int, int],
+    image: Image.Image, rng: np.random.Generator, *, size: int, crop: tuple[float, float], draws: int
 ) -> Image.Image:
-    """Return a random variant [size, size] of an RGB image: crop, flip half of the time, then `randaugment`
-    = (draws, magnitude of 10)."""
+    """A random variant [size, size] of an RGB image: a crop, flipped half of the time, then RandAugment.
+
+    RandAugment draws `draws` operations and applies each half of the time.
+    """
     image = random_crop(image, rng, size, crop)
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    draws, magnitude = randaugment
     for name in rng.choice(OPERATIONS, draws):
         sign = -1 if rng.random() < 0.5 else 1
-        if rng.random() < CHANCE:
-            image = apply(str(name), image, magnitude, sign)
+        if rng.random() < 0.5:
+            image = apply(str(name), image, sign)
     return image
 
 
@@ -70,25 +62,19 @@ def random_crop(
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
 
 
-def apply(name: str, image: Image.Image, magnitude: int, sign: int = 1) -> Image.Image:
-    """Apply one of `OPERATIONS`; `sign` is the direction of a shear or shift."""
-    share = magnitude / 10
-    if name == "Brightness":
-        return ImageEnhance.Brightness(image).enhance(0.1 + 1.8 * share)
-    if name == "Sharpness":
-        return ImageEnhance.Sharpness(image).enhance(0.1 + 1.8 * share)
+def apply(name: str, image: Image.Image, sign: int = 1) -> Image.Image:
+    """Apply one of `OPERATIONS` at magnitude 5; `sign` is the direction of a shear or shift."""
     if name == "Equalize":
         return ImageOps.equalize(image)
-    if name in ("ShearX", "ShearY", "TranslateX", "TranslateY"):
-        shear, shift = sign * 0.3 * share, sign * 10 * share
-        # output to input, about the centre of the corner pixel: x = x' - shear * y' for ShearX
-        matrix = {
-            "ShearX": (1, -shear, shear / 2, 0, 1, 0),
-            "ShearY": (1, 0, 0, -shear, 1, shear / 2),
-            "TranslateX": (1, 0, shift, 0, 1, 0),
-            "TranslateY": (1, 0, 0, 0, 1, shift),
-        }[name]
-        return image.transform(
-            image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=GREY
-        )
-    return image
+    if not name.startswith(("Shear", "Translate")):
+        return image
+    shear, shift = sign * SHEAR, sign * SHIFT
+    # output to input, about the centre of the corner pixel: x = x' - shear * y' for ShearX
+    matrix = {
+        "ShearX": (1, -shear, shear / 2, 0, 1, 0),
+        "ShearY": (1, 0, 0, -shear, 1, shear / 2),
+        "TranslateX": (1, 0, shift, 0, 1, 0),
+        "TranslateY": (1, 0, 0, 0, 1, shift),
+    }[name]
+    affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+    return image.transform(image.size, affine, matrix, bilinear, fillcolor=GREY)

@@ -1,7 +1,5 @@
 """Batches of question-answer pairs: several about each image, drawn anew in every epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import datasets
@@ -41,7 +39,7 @@ class ImagePairs(torch.utils.data.Dataset):
             found = ", ".join(pairs.column_names)
             raise TableError(f"the pairs have no column {', '.join(missing)}; found {found}")
         if not len(pairs):
-            raise TableError("no pairs to train on: the split is empty")
+            raise TableError("no pairs to train on: the split is empty, or the curriculum leaves none of it")
         self.recipe, self.train, self.epoch = recipe, train, 0
         self.images, image = _factorize(pairs, "image")
         self.questions, self.question = _factorize(pairs, "text_input")
@@ -142,4 +140,4 @@ class Collator:
         if rng is None:
             return picture
         size = self.processor.image_processor.size["height"]
-        return augment(picture, rng, size=size, crop=recipe.crop, randaugment=recipe.randaugment)
+        return augment(picture, rng, size=size, crop=recipe.crop, draws=recipe.randaugment)

@@ -1,10 +1,8 @@
 """Features of a frozen encoder by image, computed once and read from disk afterwards.
 
-A folder for each encoder holds safetensors files of some images each. Images are known by their content,
-files are written whole or not at all, and a killed run computes only what is still missing.
+A folder for each encoder holds safetensors files of some images each. Images are known by their content;
+files are written whole or not at all, so a killed run computes only what is missing.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -13,13 +11,13 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from ..data.images import load_image
+from ..data import load_image
 from ..errors import ImageError
 from ..files import atomic, fingerprint
 from .loss import vision_states
@@ -33,68 +31,39 @@ class FeatureCache:
     def __init__(self, folder: str | Path, key: str) -> None:
         """Open the cache of one encoder, whose `key` is from `encoder_key`."""
         self.folder = Path(folder) / key
-        self._contents: dict[str, str] = {}  # hash of the file, by image path
-        self._places: dict[str, tuple[str, int]] = {}  # file and row, by hash
-        self._files: dict[str, object] = {}  # open files by name
+        self._contents: dict[str, str] = {}  # hash of the file by image path
+        self._places: dict[str, tuple] = {}  # open file and row by hash
 
-    def fill(
-        self,
-        images: Iterable[str],
-        encode: Callable[[Sequence[str]], Tensor],
-        process: int = 0,
-        processes: int = 1,
-    ) -> None:
-        """Compute missing features: `encode` gives [n, ...] for n paths. Each of several processes computes
-        its share.
-
-        Processes that share the work call `scan` when all are done.
+    def fill(self, images: Iterable[str], encode: Callable[[Sequence[str]], Tensor]) -> None:
+        """Compute missing features: `encode` gives [n, ...] for n paths.
 
         Raises:
             ImageError: an image cannot be read.
             ExpVQAError: the folder cannot be written to, or the disk is full.
         """
-        for image in images:
-            if image not in self._contents:
-                self._contents[image] = _content(image)
-        self.scan()
-        unique = list({content: image for image, content in self._contents.items()}.items())
-        # shares are cut before looking at what is on disk, which other processes may be changing
-        missing = [(c, image) for c, image in unique[process::processes] if c not in self._places]
-        chunks = [missing[k : k + CHUNK] for k in range(0, len(missing), CHUNK)]
-        for chunk in tqdm(chunks, desc="encoding images", unit=f"x{CHUNK}", disable=not chunks):
-            contents = [content for content, _ in chunk]
-            features = encode([image for _, image in chunk]).detach().cpu().contiguous()
-            with atomic(self.folder / f"{fingerprint(contents)}.safetensors") as temporary:
-                save_file({"states": features}, temporary, metadata={"images": json.dumps(contents)})
-        self.scan()
-
-    def scan(self) -> None:
-        """Open files that are new on disk; a damaged file is deleted, so that its images are computed
-        again."""
+        self._contents = {image: _content(image) for image in images}
         for path in sorted(self.folder.glob("[!.]*.safetensors")):
-            if path.name in self._files:
-                continue
-            try:
-                file = safe_open(path, "pt")
-                contents = json.loads(file.metadata()["images"])
-                self._files[path.name] = file.get_slice("states")
-            except (SafetensorError, KeyError, TypeError, ValueError):
-                path.unlink(missing_ok=True)
-                continue
-            self._places |= {content: (path.name, row) for row, content in enumerate(contents)}
+            self._open(path)
+        unique = {content: image for image, content in self._contents.items()}
+        missing = [content for content in unique if content not in self._places]
+        chunks = [missing[k : k + CHUNK] for k in range(0, len(missing), CHUNK)]
+        for contents in tqdm(chunks, desc="encoding images", unit=f"x{CHUNK}", disable=not chunks):
+            path = self.folder / f"{fingerprint(contents)}.safetensors"
+            features = encode([unique[content] for content in contents]).detach().cpu().contiguous()
+            with atomic(path) as temporary:
+                save_file({"states": features}, temporary, metadata={"images": json.dumps(contents)})
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        file = safe_open(path, "pt")
+        rows = file.get_slice("states")  # read from disk by row
+        contents = json.loads(file.metadata()["images"])
+        self._places |= {content: (rows, k) for k, content in enumerate(contents)}
 
     def __getitem__(self, image: str) -> Tensor:
         """Features [...] of one image that `fill` was given."""
-        name, row = self._places[self._contents[image]]
-        return self._files[name][row]
-
-    def __getstate__(self) -> dict:
-        """Without the open files: a worker process opens its own."""
-        return self.__dict__ | {"_files": {}, "_places": {}}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__ |= state
-        self.scan()
+        rows, k = self._places[self._contents[image]]
+        return rows[k]
 
 
 def cached_vision_states(
@@ -103,7 +72,7 @@ def cached_vision_states(
     images: Sequence[str],
     folder: str | Path,
 ) -> FeatureCache:
-    """`loss.vision_states` of images by path, each process of this training computing its share."""
+    """`loss.vision_states` of images by path; of several processes, the main one computes them."""
     state = PartialState()
     vision = model.vision_model.to(state.device)
     key = encoder_key([vision.embeddings, vision.encoder], processor.image_processor.to_dict())
@@ -115,15 +84,13 @@ def cached_vision_states(
         pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         return torch.cat([vision_states(model, part.to(state.device)).cpu() for part in pixels.split(64)])
 
-    cache.fill(images, encode, state.process_index, state.num_processes)
-    state.wait_for_everyone()
-    cache.scan()
+    with state.main_process_first():
+        cache.fill(images, encode)
     return cache
 
 
 def encoder_key(modules: Iterable[nn.Module], *settings: object) -> str:
-    """16 hex digits that change with any weight of the modules, its precision, or a setting (say, of the
-    image processor)."""
+    """16 hex digits that change with any weight of the modules, its precision, or a setting."""
     digest = hashlib.sha256()
     for module in modules:
         for name, value in module.state_dict().items():

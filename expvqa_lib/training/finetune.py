@@ -4,8 +4,6 @@ Exp-VQA trains the vision encoder, the Q-Former, the queries and the projection.
 encoder frozen, all but its final norm. The language model is frozen in both.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import shutil
@@ -39,38 +37,40 @@ def finetune(
 ) -> pd.DataFrame:
     """Fine-tune a model in place and save it; a training that was killed goes on from its last checkpoint.
 
-    Under `accelerate launch` or `torchrun` all processes call it, and one of them writes. The loss is a
-    mean over the answer tokens of all processes, so it does not depend on their number.
+    Under `accelerate launch` or `torchrun` all processes call it. The loss is a mean over the answer tokens
+    of all processes, so it does not depend on their number.
 
     Args:
         pairs: a split `train` and, to be measured on, `validation` (`data.pairs`).
         folder: of the model, its processor and `log.csv`; checkpoints stand in a hidden folder beside it.
-        variant: one of `VARIANTS`.
-        features: cache of a frozen vision encoder's states (default: `features` beside `folder`); may be
-            deleted.
+        features: cache of a frozen vision encoder's states (default: `features` beside `folder`).
 
     Returns:
-        The log: `step`, `loss` (training), `eval_loss` (validation), `learning_rate`; missing where not
-            measured.
+        The log: `step`, `loss` (training), `eval_loss` (validation), `learning_rate`; NaN if not measured.
 
     Raises:
-        SettingsError: variant, folder, number of images or precision are not possible; the message says
-            which.
+        SettingsError: variant, folder, number of images or precision are impossible; the message says which.
         ModelError: the language model is an encoder-decoder or quantised.
         TrainingError: the loss is not a number; step and images are named.
     """
-    folder = Path(folder)
+    folder, processes = Path(folder), int(os.environ.get("WORLD_SIZE", 1))
     _check(model, folder, recipe)
     freeze(model, variant)
-    train = ImagePairs(pairs["train"], recipe)
-    validation = ImagePairs(pairs["validation"], recipe, train=False) if "validation" in pairs else None
-    steps = _steps(train, recipe)
-    work = _work_folder(model, variant, recipe, [split for split in (train, validation) if split], folder)
+    splits = [name for name in ("train", "validation") if name == "train" or len(pairs.get(name, ()))]
+    train, *validation = (ImagePairs(pairs[name], recipe, train=name == "train") for name in splits)
+    if len(train) < (batch := recipe.images * processes):
+        raise SettingsError(
+            f"{len(train)} training images are fewer than a batch of {batch}: lower Recipe.images"
+        )
+    steps = recipe.steps or recipe.epochs * math.ceil(len(train) // batch / recipe.accumulate)
+    made_from = [encoder_key([model]), *(split.fingerprint() for split in (train, *validation))]
+    identity = fingerprint(variant, asdict(recipe), processes, *made_from)
     _set_precision(model, variant, recipe)
+    work = folder.parent / f".{folder.name}-checkpoints-{identity}"
     collator = Collator(processor, recipe)
-    trainer = PairTrainer(LossModel(model), recipe, steps, work, train, validation, collator)
+    trainer = PairTrainer(LossModel(model), recipe, steps, work, train, *validation, collator=collator)
     if variant == "exp_vqa_fz" and not recipe.augment:  # a frozen encoder, and images that never change
-        images = list(dict.fromkeys([*train.images, *(validation.images if validation else [])]))
+        images = list(dict.fromkeys(image for split in (train, *validation) for image in split.images))
         cache = features or folder.parent / "features"
         collator.states = cached_vision_states(model, processor, images, cache)
     trainer.train_on()
@@ -106,35 +106,8 @@ def _check(model: InstructBlipForConditionalGeneration, folder: Path, recipe: Re
         )
 
 
-def _steps(train: ImagePairs, recipe: Recipe) -> int:
-    batch = recipe.images * _processes()
-    if len(train) < batch:
-        raise SettingsError(
-            f"{len(train)} training images are fewer than a batch of {batch}; lower Recipe.images"
-        )
-    return recipe.steps or recipe.epochs * math.ceil(len(train) // batch / recipe.accumulate)
-
-
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def _work_folder(
-    model: InstructBlipForConditionalGeneration,
-    variant: str,
-    recipe: Recipe,
-    splits: list[ImagePairs],
-    folder: Path,
-) -> Path:
-    """Folder of the checkpoints, named for all that the training depends on."""
-    pairs = [split.fingerprint() for split in splits]
-    identity = fingerprint(variant, asdict(recipe), _processes(), encoder_key([model]), pairs)
-    return folder.parent / f".{folder.name}-checkpoints-{identity}"
-
-
 def _set_precision(model: InstructBlipForConditionalGeneration, variant: str, recipe: Recipe) -> None:
-    """Hold frozen parts in the recipe's precision, as the reference does, and trained parts in float32 (in
-    place)."""
+    """Hold frozen parts in the recipe's precision, as the reference does, and trained parts in float32."""
     precision = DTYPES[recipe.precision]
     for part in (model.vision_model, model.qformer, model.language_projection):
         part.float()
@@ -153,10 +126,8 @@ def _save(trainer: PairTrainer, model, processor: InstructBlipProcessor, folder:
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered where processes share them
     model.requires_grad_(True).eval()
     if trainer.args.should_save:
-        for half_written in folder.parent.glob(
-            f".{folder.stem}-????????{folder.suffix}"
-        ):  # by a killed training
-            shutil.rmtree(half_written, ignore_errors=True)
+        for cut_off in folder.parent.glob(f".{folder.stem}-????????{folder.suffix}"):
+            shutil.rmtree(cut_off, ignore_errors=True)
         with atomic(folder) as temporary:
             model.save_pretrained(temporary, state_dict=weights)
             processor.save_pretrained(temporary)

@@ -1,7 +1,5 @@
 """The loss of a batch; each image passes the vision encoder once for all questions about it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from transformers import InstructBlipForConditionalGeneration

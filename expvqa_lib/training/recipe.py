@@ -1,8 +1,6 @@
 """How to fine-tune: every setting in one frozen dataclass, the paper's own among them, and the learning
 rate by step."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 
@@ -42,7 +40,7 @@ class Recipe:
     validate_every: int = 500  # steps; a checkpoint stands there too
     augment: bool = _option(True, "images as they are; a frozen vision encoder then reads each once only")
     crop: tuple[float, float] = (0.8, 1.0)  # share of the area
-    randaugment: tuple[int, int] = (0, 5)  # operations drawn, magnitude of 10
+    randaugment: int = 0  # operations drawn; at magnitude 5 of 10
     reference_text: bool = False  # lower case, some characters to spaces, cut to `max_words`
     max_words: int = _option(50, "words to which a text is cut (paper: 50)")
     precision: str = _option("float32", "of the arithmetic and of frozen parts (paper: float16)", PRECISIONS)
@@ -83,7 +81,7 @@ PAPER = Recipe(
     clip=0.0,
     schedule="reference",
     validate_every=1000,
-    randaugment=(2, 5),
+    randaugment=2,
     reference_text=True,
     precision="float16",
     gradient_checkpointing=True,

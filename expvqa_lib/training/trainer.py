@@ -1,7 +1,5 @@
-"""transformers' `Trainer` with the recipe's optimiser and learning rate, and checkpoints that are whole or
-passed over."""
-
-from __future__ import annotations
+"""transformers' `Trainer` with a recipe's optimiser and schedule, and with checkpoints that are always
+whole."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +27,8 @@ class PairTrainer(Trainer):
         steps: int,
         work: Path,
         train: ImagePairs,
-        validation: ImagePairs | None,
+        validation: ImagePairs | None = None,
+        *,
         collator: Collator,
     ) -> None:
         self.recipe = recipe
@@ -44,8 +43,7 @@ class PairTrainer(Trainer):
         torch.manual_seed(recipe.seed + self.args.process_index)
 
     def train_on(self) -> None:
-        """Train from the last whole checkpoint, or from the start; remove those that a killed training cut
-        off."""
+        """Train from the last whole checkpoint or the start; remove checkpoints that were cut off."""
         work = Path(self.args.output_dir)
         checkpoints = _checkpoints(work)
         if self.args.should_save:
@@ -119,26 +117,22 @@ class _Steps(TrainerCallback):
         train_dataloader.dataset.set_epoch(int(state.epoch))
 
     def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
-        """Set the learning rate by step: the scheduler would lag behind by each step that the gradient
-        scaler skips."""
+        """Set the learning rate by step: the scheduler lags behind where the gradient scaler skips one."""
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * learning_rate(self.recipe, state.global_step, self.steps)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        """Keep weights that are not finite out of checkpoints; the last step has none, as the model is
-        saved next."""
+        """No checkpoint of weights that are not finite, nor of the last step: the model is saved next."""
         if state.global_step >= self.steps:
             control.should_save = False
         if control.should_save:
             for name, value in model.named_parameters():
                 if value.requires_grad and not torch.isfinite(value).all():
-                    raise TrainingError(
-                        f"step {state.global_step}: {name} is no longer finite; the last checkpoint stays"
-                    )
+                    step = state.global_step
+                    raise TrainingError(f"step {step}: {name} is not finite; the last checkpoint stays")
 
     def on_save(self, args, state, control, **kwargs):
-        """Mark the checkpoint as whole when all processes have written it, and only then remove older
-        ones."""
+        """Mark the checkpoint as whole when all processes have written it; then remove older ones."""
         PartialState().wait_for_everyone()
         if args.should_save:
             older = _checkpoints(Path(args.output_dir))
@@ -157,8 +151,7 @@ def _checkpoints(work: Path) -> list[Path]:
 class _Arguments(TrainingArguments):
     @property
     def n_gpu(self) -> int:
-        """At most one a process: with more, `Trainer` takes torch's DataParallel, which would cut batches
-        apart."""
+        """At most one a process: with more, `Trainer` would cut batches apart for torch's DataParallel."""
         return min(super().n_gpu, 1)
 
 

@@ -99,7 +99,7 @@ def test_the_papers_recipe_prepares_texts_as_the_reference_does(pairs):
 
 
 def test_augmented_images_change_with_the_epoch_and_validation_images_do_not(pairs, processor):
-    recipe = replace(THREE, randaugment=(2, 5))
+    recipe = replace(THREE, randaugment=2)
 
     def pixels(train: bool, epoch: int) -> torch.Tensor:
         dataset = ImagePairs(pairs["train"], recipe, train=train)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +53,6 @@ def test_each_image_is_encoded_once_and_read_back_exactly(images, cache):
         assert_right(filled, images)
     assert first.calls == images and again.calls == []
     assert len(list(filled.folder.iterdir())) == 4
-    assert_right(pickle.loads(pickle.dumps(filled)), images)  # as worker processes get it
 
 
 def test_images_of_the_same_content_share_and_a_changed_image_is_encoded_again(images, cache):
@@ -68,7 +66,7 @@ def test_images_of_the_same_content_share_and_a_changed_image_is_encoded_again(i
     assert encode.calls[6:] == [images[1]] and filled[images[1]][0, 0] == 40 / 7
 
 
-def test_a_killed_run_goes_on_and_a_damaged_file_is_made_again(images, cache):
+def test_a_killed_run_computes_only_what_is_missing(images, cache):
     encode = Encoder()
 
     def cut(paths):
@@ -79,25 +77,12 @@ def test_a_killed_run_goes_on_and_a_damaged_file_is_made_again(images, cache):
     filled = cache()
     with pytest.raises(KeyboardInterrupt):
         filled.fill(images, cut)
-    files = sorted(filled.folder.iterdir())
-    assert len(files) == 2  # whole ones; nothing half-written beside them
-    files[0].write_bytes(files[0].read_bytes()[:-5])
+    assert len(list(filled.folder.iterdir())) == 2  # whole ones; nothing half-written beside them
     (filled.folder / ".half-1234.safetensors").write_bytes(b"killed while writing")
     filled = cache()
     filled.fill(images, encode)
-    assert len(encode.calls) == 4 + 5
+    assert encode.calls == images
     assert_right(filled, images)
-
-
-def test_processes_share_the_work(images, cache):
-    caches, encoders = (cache(), cache()), (Encoder(), Encoder())
-    caches[1].fill(images, encoders[1], 1, 2)
-    caches[0].fill(images, encoders[0], 0, 2)  # finds the other's files; its share is the same
-    assert sorted(encoders[0].calls + encoders[1].calls) == images
-    for filled, encode in zip(caches, encoders, strict=True):
-        filled.scan()
-        assert_right(filled, images)
-        assert encode.calls
 
 
 def test_the_key_changes_with_weights_precision_and_settings():
