@@ -1,4 +1,4 @@
-"""Predictions, metrics with intervals, and the tables of a run; functions that take `run` take a `pipeline.Run`."""
+"""Predictions, metrics with intervals, and the tables of a run (a `pipeline.Run`)."""
 
 from . import ablations, published, zero_shot
 from .captions import (

@@ -1,7 +1,7 @@
-"""What each type of question is worth: models trained on some of them, captioners, and models with one AU left out of Q3.
+"""What each type of question is worth: models trained on some types, captioners, one AU left out of Q3.
 
-All are trained from the base by the recipe of Exp-VQA(fz), for as many steps (or epochs) and with the same seed, and
-measured on the same people.
+All are trained from the base by the recipe of Exp-VQA(fz), for as many steps (or epochs) and with the same
+seed, and measured on the same people.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..data import labelled_aus
-from ..errors import SettingsError
 from ..facs import au_column
 from ..questions import ask_q1
 from ..training.curriculum import ABLATIONS, Curriculum
@@ -62,7 +61,7 @@ _LEFT_OUT = {
 
 
 def available(run) -> tuple[str, ...]:
-    """The ablations that the faces of a `pipeline.Run` allow: without emotion labels, no captioner that needs them."""
+    """The ablations of a `pipeline.Run`: without emotion labels, no captioner that needs them."""
     faces = run.faces()
     has_emotion = faces.loc[faces["split"] == "train", "emotion"].notna().any()
     return tuple(
@@ -71,7 +70,7 @@ def available(run) -> tuple[str, ...]:
 
 
 def training_sets(run) -> pd.DataFrame:
-    """What each available ablation is trained on: pairs, of faces, pseudo (filled in by a captioner), an example."""
+    """What each ablation is trained on: pairs, of faces, pseudo (filled in by a captioner), such as."""
     rows = []
     for name in available(run):
         pairs = run.training_pairs(name)["train"].to_pandas()
@@ -85,18 +84,18 @@ def training_sets(run) -> pd.DataFrame:
 
 
 def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
-    """Measure ablations (default: all `available`) beside the model trained on all, its shuffled control, base and prior.
+    """Measure ablations (default: all `available`) beside the model trained on all, base and controls.
 
-    Q3 is P(yes), the mean over the wordings. AUs are read out of one Q1 answer about the AU corpus, where the question
-    asks for the actions alone (a captioner is asked the one question that it was trained on); the emotion likewise
-    on the emotion corpus. Probes are linear, on the Q-Former's features.
+    Q3 is P(yes), the mean over the wordings. AUs are read out of one Q1 answer about the AU corpus, where the
+    question asks for the actions alone (a captioner is asked the one question that it was trained on); the
+    emotion likewise on the emotion corpus. Probes are linear, on the Q-Former's features.
 
     Args:
         run: a `pipeline.Run`; models that are not there yet are trained.
 
     Returns:
-        One row a model, question and metric of `MEASURES`: the columns of `au_table` (percent), `question`, and
-        `taught`: whether the model was trained on that question.
+        One row a model, question and metric of `MEASURES`: the columns of `au_table` (percent), `question`,
+        and `taught`: whether the model was trained on that question.
     """
     names = ("base", ALL, *(available(run) if ablated is None else ablated))
     faces, settings = run.faces_of(run.au_corpus), bootstrap_settings(run) | {"main": ALL}
@@ -136,7 +135,7 @@ def _is_taught(run, model: str, question: str) -> bool:
 
 
 def layout(table: pd.DataFrame) -> pd.DataFrame:
-    """A `study` to read: a row a model, a column a measure; a star follows what the model was not trained on."""
+    """A `study` to read: a row a model, a column a measure; a star marks what was not trained."""
     asked = table["question"].isin(["Q3", "Q1 actions", "Q1 emotion"])
     stars = (asked & ~table["taught"] & (table["model"] != "prior")).map({True: "*", False: ""})
     columns = [MEASURES[pair] for pair in zip(table["question"], table["metric"], strict=True)]
@@ -148,35 +147,25 @@ def layout(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def example_answers(run) -> pd.DataFrame:
-    """The answer of every available model to the first Q1 question about the first test face of the caption corpus."""
+    """The answer of every model to Q1 about the first test face of the caption corpus."""
     face = run.faces_of(run.caption_corpus)["image"].iat[0]
     names = ("base", ALL, *available(run))
     answers = {TITLES[name]: run.model(name).ask(face, ask_q1(), crop=False) for name in names}
     return pd.Series(answers, name="answer to the first Q1 question").to_frame()
 
 
-def leave_one_out(run, aus: Sequence[int] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def leave_one_out(run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask a model about an AU that no Q3 pair of its training asks about, though Q1 and Q2 name it.
 
-    Args:
-        run: a `pipeline.Run`.
-        aus: AUs of the AU corpus; default: the profile's `left_out`. Each is a training.
+    One model is trained for each AU of the profile's `left_out` that the run's AU corpus has labelled.
 
     Returns:
-        F1 and AUC of each AU by that model (`left_out`), by it on shuffled images, by the model that was asked (`ALL`)
-        and by the prior, in the columns of `au_table`; and the differences of the first to the third on the same
-        resampled people: target, metric, value, low, high (percentage points), p, support.
-
-    Raises:
-        SettingsError: an AU is not labelled in the AU corpus, or is one of the profile's unseen AUs.
+        F1 and AUC of each AU by that model (`left_out`), by it on shuffled images, by the one that was asked
+        (`ALL`) and by the prior, in the columns of `au_table`; and the differences of the first to the third on the same
+        people: target, metric, value, low, high (percentage points), p, support.
     """
     faces, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
-    aus = run.profile.left_out if aus is None else aus
-    trained = [au for au in labelled_aus(faces) if au not in run.profile.unseen]
-    if unknown := [au for au in aus if au not in trained]:
-        raise SettingsError(
-            f"AU {unknown[0]} cannot be left out; {run.au_corpus} has, and {ALL} is taught, {trained}"
-        )
+    aus = [au for au in run.profile.left_out if au in labelled_aus(faces)]
     settings, tables, differences = bootstrap_settings(run), [], []
     for au in aus:
         column, scores = au_column(au), {"left_out": run.scores(f"without_au{au}"), ALL: run.scores(ALL)}
@@ -190,7 +179,7 @@ def leave_one_out(run, aus: Sequence[int] | None = None) -> tuple[pd.DataFrame, 
 
 
 def left_out_layout(table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
-    """`leave_one_out` to read: a row an AU and metric, a column a model, then the difference and its p-value."""
+    """`leave_one_out` to read: a row an AU and metric, a column a model, the difference and its p."""
     texts = table.assign(text=interval_texts(table))
     wide = texts.pivot(index=["target", "metric"], columns="model", values="text")[list(_LEFT_OUT)]
     differences = differences.set_index(["target", "metric"])

@@ -25,7 +25,7 @@ KINDS = ("Q1", "Q2")
 
 
 def references(face: dict, kind: str, area: str) -> list[str]:
-    """The sentence that the rules write of a face in answer to Q1 or Q2; none where its labels say nothing."""
+    """The sentence that the rules write about a face for Q1 or Q2; none without labels."""
     labels = au_labels(face)
     if kind == "Q2":
         sentence = answer_q2(labels, area)
@@ -73,7 +73,7 @@ def _most_frequent(train: pd.DataFrame, kind: str, areas: Iterable[str]) -> dict
 
 
 def caption_quality(run) -> pd.DataFrame:
-    """Caption metrics of each model and control for Q1 and Q2; columns as `au_table`, the kind is the target."""
+    """Caption metrics of each model and control in the columns of `au_table`; the target is Q1 or Q2."""
     tables = []
     for kind in KINDS:
         settings = {
@@ -89,7 +89,7 @@ def caption_quality(run) -> pd.DataFrame:
 
 
 def caption_layout(table: pd.DataFrame, kind: str, flaws: bool = False) -> pd.DataFrame:
-    """`caption_quality` of Q1 or Q2: a row a metric (against the reference, or the flaws), a column a model."""
+    """`caption_quality` of Q1 or Q2: a row a metric (of the reference, or flaws), a column a model."""
     rows = table[(table["target"] == kind) & table["metric"].isin(FLAWS if flaws else REFERENCE_METRICS)]
     rows = rows.assign(target=rows["metric"].replace(REFERENCE_METRICS), metric="score")
     return with_intervals(rows, "score").rename_axis(index="metric")
@@ -103,7 +103,7 @@ def caption_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def caption_examples(run) -> pd.DataFrame:
-    """Exp-VQA's three Q1 answers that ROUGE-L likes least, and two that it likes best, beside the reference."""
+    """Exp-VQA's three Q1 answers that ROUGE-L likes least and the two that it likes best."""
     rows = captions(run, "Q1")
     rows = rows[rows["model"] == MAIN].reset_index(drop=True)
     scores = caption_scores(rows["caption"], rows["references"], metrics=("rouge_l",))["rouge_l"]
@@ -113,7 +113,7 @@ def caption_examples(run) -> pd.DataFrame:
 
 
 def captions_beside_published(run, table: pd.DataFrame) -> pd.DataFrame:
-    """Exp-BLIP's published captions and Q1 of `caption_quality`: Data, Model, METEOR, ROUGE-L (percent), Source.
+    """Exp-BLIP's published captions above Q1 of `caption_quality` (METEOR, ROUGE-L, percent).
 
     References and METEOR differ, so no order between the two means anything.
     """

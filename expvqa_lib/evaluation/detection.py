@@ -1,4 +1,4 @@
-"""Action units and emotions as a model detects them, with controls: label prior, untuned base, shuffled images."""
+"""Action units and emotions that models detect, with label prior and shuffled images as controls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def table_settings(faces: pd.DataFrame, resamples: int, seed: int) -> dict:
 def with_controls(
     predictions: Mapping[str, pd.DataFrame], faces: pd.DataFrame, seed: int, main: str | None = MAIN
 ) -> dict[str, pd.DataFrame]:
-    """Add the shuffled-image control: each face gets the `main` model's prediction for another subject's face.
+    """Add the shuffled-image control: each face gets the `main` model's prediction for another subject's
+    face.
 
     The question is the same for all faces, so this equals asking about the other image. None adds no control.
     """
@@ -54,7 +55,8 @@ def with_controls(
 
 
 def exchange_subjects(subjects: pd.Series, seed: int) -> np.ndarray:
-    """Draw a permutation of the rows that gives every row another subject's, as near to random as that allows.
+    """Draw a permutation of the rows that gives every row another subject's, as near to random as that
+    allows.
 
     Raises:
         TableError: one subject has more than half of the rows.
@@ -90,7 +92,8 @@ def detection_table(
     main: str | None = MAIN,
     averages: Sequence[str] = ("macro",),
 ) -> pd.DataFrame:
-    """Detection of each AU (Q3) by every model, by the label prior, and by the `main` model on shuffled images.
+    """Detection of each AU (Q3) by every model, by the label prior, and by the `main` model on shuffled
+    images.
 
     Args:
         faces: test faces with labels and subjects.
@@ -117,7 +120,7 @@ def emotion_answer_table(
     seed: int = 0,
     main: str | None = MAIN,
 ) -> pd.DataFrame:
-    """Emotions read out of Q1 answers (one a face), of every model and control, in the columns of `detection_table`.
+    """Emotions read out of Q1 answers (one a face), in the columns of `detection_table`.
 
     The prior names the most frequent emotion of `train`, if that has any.
     """
@@ -192,7 +195,7 @@ def sentence_labels(run) -> pd.DataFrame:
 
 
 def emotion_answers(run) -> pd.DataFrame:
-    """Each test face's emotion, and the one that Exp-VQA's Q1 answer names: columns true, answered (None: unread)."""
+    """Each test face's emotion (`true`) and that of Exp-VQA's Q1 answer (`answered`, None: unread)."""
     answered = run.answers(MAIN, "Q1")["answer"].map(read_emotion)
     return pd.DataFrame({"true": run.emotion_faces()["emotion"].astype(object), "answered": answered})
 
@@ -200,8 +203,8 @@ def emotion_answers(run) -> pd.DataFrame:
 def differences(run) -> pd.DataFrame:
     """Macro F1 and AUC of Exp-VQA minus those of each other model and control, on the same resampled people.
 
-    `run` is a `pipeline.Run`. Columns: metric, minus, value, low, high (percentage points), p, verdict: an interval
-    without 0 is "better" or "worse", else "no difference shown".
+    `run` is a `pipeline.Run`. Columns: metric, minus, value, low, high (percentage points), p, verdict: an
+    interval without 0 is "better" or "worse", else "no difference shown".
     """
     faces = run.faces_of(run.au_corpus)
     labels, settings = faces[au_columns(faces)], bootstrap_settings(run)
@@ -218,11 +221,11 @@ def differences(run) -> pd.DataFrame:
 
 
 def tuned_thresholds(run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Detection by both variants with each AU's threshold that is best on the validation split, in place of 0.5.
+    """Detection by both variants with each AU's best threshold on the validation split, not 0.5.
 
     Returns:
-        A table in the columns of `au_detection` whose metrics end in `_tuned`, and the thresholds, a row a model
-        and a column an AU; both empty where the AU corpus has no validation split.
+        A table in the columns of `au_detection` whose metrics end in `_tuned`, and the thresholds, a row a
+        model and a column an AU; both empty where the AU corpus has no validation split.
     """
     validation, test = run.faces_of(run.au_corpus, "validation"), run.faces_of(run.au_corpus)
     columns = [column for column in au_columns(test) if column in au_columns(validation)]
@@ -236,6 +239,6 @@ def tuned_thresholds(run) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def reliability(run) -> pd.DataFrame:
-    """How often yes is right against how probable Exp-VQA says it is, of all AUs together; see `reliability_table`."""
+    """`reliability_table` of Exp-VQA on the AU corpus, all AUs together."""
     faces = run.faces_of(run.au_corpus)
     return reliability_table(faces[au_columns(faces)], run.scores(MAIN))

@@ -27,20 +27,21 @@ def measure(
 ) -> pd.DataFrame:
     """Score predictions, with the label prior and the model on shuffled images beside them.
 
-    Intervals come from drawing subjects. Where one subject has more than half of the faces, the control by shuffled
-    images is left out (with a note on standard error).
+    Intervals come from drawing subjects. Where one subject has more than half of the faces, the control by
+    shuffled images is left out (with a note on standard error).
 
     Args:
         predictions: from `predict_in_parts` or `read_predictions`, one wording a question.
         faces: from `read_faces`.
 
     Returns:
-        Columns of `detection_table` and `question`. Q3: all metrics of `au_table`, and of answers in words, model
-        `NAME_in_words`, those of `answer_table`. Q1 and Q2: the AUs and emotions read out of the answers, the share
-        of `empty` answers, and of Q1 the share `unread` in which no emotion could be read.
+        Columns of `detection_table` and `question`. Q3: all metrics of `au_table`, and of answers in words,
+        model `NAME_in_words`, those of `answer_table`. Q1 and Q2: the AUs and emotions read out of the
+        answers, the share of `empty` answers, and of Q1 the share `unread` in which no emotion could be read.
 
     Raises:
-        TableError: a prediction is missing, given twice, of an unknown face, AU or area, or its probability is NaN.
+        TableError: a prediction is missing, given twice, of an unknown face, AU or area, or its probability
+        is NaN.
     """
     datasets = {rows["dataset"].iat[0]: rows for rows in test_faces(faces)}
     if unknown := sorted(set(map(str, predictions["dataset"])) - set(datasets)):
@@ -74,9 +75,8 @@ def _yes_no_tables(predictions, faces, train, questions, name: str, settings: di
         if (bad := predictions["p_yes"].isna()).any():
             first = predictions[bad].iloc[0]
             raise TableError(
-                f"predictions: p_yes is missing or no number: {first['au']} of {first['image']} ({bad.sum()} "
-                "such rows in all); expected a probability; ask the model again, or empty the whole column to "
-                "score the answers in words alone"
+                f"predictions: p_yes of {first['au']} of {first['image']} is missing ({bad.sum()} such rows "
+                "in all); expected a probability, or no value in the whole column"
             )
         scores, main = {name: mean_scores(predictions, images, targets)}, _main_of(faces, name)
         averages = ("macro", "micro")

@@ -1,8 +1,8 @@
 """Predictions as one table, a row a question about a face; how a model is asked for them.
 
-Columns: `image` (relative to the table's root), `dataset`, `subject`, `split`, `question_type` (Q1, Q2, Q3), `au`
-(`AU12`, of Q3), `area` (of Q2 and Q3), `wording`, `question`, `answer` (in words; missing where only probabilities
-were asked for) and `p_yes` (of Q3).
+Columns: `image` (relative to the table's root), `dataset`, `subject`, `split`, `question_type` (Q1, Q2, Q3),
+`au` (`AU12`, of Q3), `area` (of Q2 and Q3), `wording`, `question`, `answer` (in words; missing where only
+probabilities were asked for) and `p_yes` (of Q3).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def read_faces(
         The face table with a column `name`, the image's path relative to the root.
 
     Raises:
-        TableError: as for `read_table`, no row is labelled by people, or an image is in several rows of a data set.
-        SettingsError: there are no data sets in the folder.
+        TableError: as for `read_table`, no row is labelled by people, or an image is in several rows of a
+        data set. SettingsError: there are no data sets in the folder.
     """
     data = Path(data)
     root = Path(root or (data if data.is_dir() else data.parent)).resolve()
@@ -74,7 +74,7 @@ def with_names(faces: pd.DataFrame, root: str | Path) -> pd.DataFrame:
 def questions_about(
     aus: Sequence[int], kinds: Sequence[str] = ("Q3",), wordings: Sequence[int] = (0,)
 ) -> pd.DataFrame:
-    """The questions about faces with these labelled AUs: Q1 once, Q2 for each area and Q3 for each AU, in each wording.
+    """The questions about faces with these labelled AUs: Q1, Q2 of each area, Q3 of each AU.
 
     Columns: question_type, au, area, wording, question.
     """
@@ -127,11 +127,8 @@ def predict(
         p_yes[:, yes_no] = score_questions(model, processor, embeds, asked, progress=progress).numpy()
     if (bad := np.isnan(p_yes) & yes_no).any():
         row, column = np.argwhere(bad)[0]
-        raise ModelError(
-            f"the model's probability of yes is no number for {questions['au'].iat[column]} of "
-            f"{faces['name'].iat[row]} ({bad.sum()} in all); its weights hold NaN or its precision is too small: "
-            "try --dtype float32"
-        )
+        where = f"{questions['au'].iat[column]} of {faces['name'].iat[row]} ({bad.sum()} in all)"
+        raise ModelError(f"P(yes) is NaN for {where}: the model holds NaN, or overflows; try --dtype float32")
     for column in np.flatnonzero(~yes_no | in_words):
         options = {"max_new_tokens": _ANSWER_TOKENS} if yes_no[column] else {}
         options |= {"embeds": embeds, "batch": batch, "progress": progress}
@@ -153,7 +150,8 @@ def predict_in_parts(
     in_words: bool = False,
     name: str = "model",
 ) -> pd.DataFrame:
-    """Ask about the labels of the test faces and write `folder/predictions.parquet`, in parts of `CHUNK` faces.
+    """Ask about the labels of the test faces and write `folder/predictions.parquet`, in parts of `CHUNK`
+    faces.
 
     Parts are cached in `folder/parts`, by model, images and questions: a run that was killed goes on. Several
     processes of `accelerate launch` or `torchrun` share the parts.

@@ -1,4 +1,4 @@
-"""How results are laid out to be read: names of models, values with their intervals, a row a target or a model."""
+"""Results laid out to be read: names of models, values with their intervals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ _RESULTS = {
 
 
 def with_intervals(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """A row a target, a column a model, and cells such as `71.3 [66.0, 75.2]`: the value and its 95% interval.
+    """A row a target, a column a model, and cells such as `71.3 [66.0, 75.2]`: the value and its 95%
+    interval.
 
     Args:
         table: results in the columns of `au_table`, of one data set and split.
@@ -69,13 +70,13 @@ def macro_averages(table: pd.DataFrame, metrics: Iterable[str] = ALL_METRICS) ->
 
 
 def tuned_layout(table: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
-    """Averages of `au_detection` with a threshold of 0.5 beside those of `tuned_thresholds`, for F1 and balanced accuracy."""
+    """F1 and balanced accuracy (macro) with a threshold of 0.5 beside those of `tuned_thresholds`."""
     both = pd.concat([table[table["model"].isin(tuned["model"])], tuned], ignore_index=True)
     return macro_averages(both, ("f1", "f1_tuned", "balanced_accuracy", "balanced_accuracy_tuned"))
 
 
 def emotion_layout(labels: pd.DataFrame) -> pd.DataFrame:
-    """Emotions of `sentence_labels`: accuracy, F1 of each, macro F1; a column a model. Empty where none was measured."""
+    """Emotions of `sentence_labels`: accuracy, F1 of each, macro F1; a column a model."""
     rows = labels[labels["question"] == "Q1"]
     if rows.empty:
         return rows
@@ -85,7 +86,7 @@ def emotion_layout(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def results_table(au: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """The table of the README from `au_detection` and `sentence_labels`: a row a model, values with their intervals."""
+    """The README's table, a row a model, from `au_detection` and `sentence_labels`."""
     rows = pd.concat([au.assign(question="Q3"), labels])
     rows = rows[(rows["target"] == "macro") & rows["model"].isin(["prior", *MODELS])]
     rows = rows.assign(

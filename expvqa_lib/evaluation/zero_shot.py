@@ -1,7 +1,8 @@
-"""Zero-shot detection: action units (AUs) that Q3 never asked Exp-VQA(fz) about in training, beside those that it did.
+"""Zero-shot detection: action units (AUs) that Q3 did not ask Exp-VQA(fz) about in training.
 
-Only Q3 leaves them out: the answers to Q1 and Q2 name their actions. Exp-VQA, which was asked about all, stands beside
-it; it also trains the vision encoder, so what asking alone is worth is measured by `ablations.leave_one_out`.
+Only Q3 leaves them out: the answers to Q1 and Q2 name their actions. Exp-VQA, which was asked about all,
+stands beside it; it also trains the vision encoder, so what asking alone is worth is measured by
+`ablations.leave_one_out`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ METRICS = ("auc", "balanced_accuracy", "f1", "recall")
 
 
 def corpus(run) -> str | None:
-    """The corpus of a `pipeline.Run` whose test faces show most of the unseen AUs; None where none shows any."""
+    """The corpus of a `pipeline.Run` whose test faces show most of the unseen AUs, if any does."""
     faces, counts = run.faces(), {}
     for name in faces.loc[faces["split"] == "test", "dataset"].unique():
         counts[name] = len(_frequent(run.faces_of(name), run.profile.unseen))
@@ -46,7 +47,7 @@ def aus(run) -> dict[str, list[int]]:
 
 
 def _groups(run) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """The test faces, their labels by group (`seen`, `unseen`), and P(yes) [faces, AUs] of each model and control."""
+    """Test faces, labels by group (`seen`, `unseen`), and P(yes) [faces, AUs] by model and control."""
     faces, groups = run.faces_of(corpus(run)), aus(run)
     labels = {group: faces[[au_column(au) for au in numbers]] for group, numbers in groups.items() if numbers}
     scores = {model: run.scores(model, faces, sum(groups.values(), [])) for model in MODELS}
@@ -60,9 +61,9 @@ def _groups(run) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str, pd.Da
 def zero_shot(run) -> pd.DataFrame:
     """Measure each model and control on every AU, and the averages `seen` and `unseen`, in percent.
 
-    Models: those of the run (a `pipeline.Run`), the prior (always yes), Exp-VQA(fz) on shuffled images, and the AUs
-    that its Q1 answer names, which are yes or no and so have no AUC. Columns as `au_table`; no rows where no test
-    split has an unseen AU labelled.
+    Models: those of the run (a `pipeline.Run`), the prior (always yes), Exp-VQA(fz) on shuffled images, and
+    the AUs that its Q1 answer names, which are yes or no and so have no AUC. Columns as `au_table`; no rows
+    where no test split has an unseen AU labelled.
     """
     if corpus(run) is None:
         return pd.DataFrame(columns=list(COLUMNS))
@@ -102,7 +103,7 @@ def differences(run) -> pd.DataFrame:
 
 
 def layout(table: pd.DataFrame, targets: Sequence[str] = ()) -> pd.DataFrame:
-    """AUC, balanced accuracy and F1 of a `zero_shot` table (of some targets): a row a metric and target, a column a model."""
+    """AUC, balanced accuracy and F1 of a `zero_shot` table: a row a metric and target, a column a model."""
     rows = table[table["target"].isin(targets)] if targets else table
     parts = {metric_name(metric): with_intervals(rows, metric) for metric in METRICS[:3]} if len(rows) else {}
     return pd.concat(parts, names=["Metric", "AUs"]).reset_index() if parts else rows

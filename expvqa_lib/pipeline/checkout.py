@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def repository_root() -> Path | None:
-    """The folder above this package with `notebooks/` and `pyproject.toml`; None where it is installed without them."""
+    """The folder above this package with `notebooks/` and `pyproject.toml`; None without a checkout."""
     folders = Path(__file__).resolve().parents
     holds = (f for f in folders if (f / "notebooks").is_dir() and (f / "pyproject.toml").is_file())
     return next(holds, None)
 
 
 def git_commit() -> str | None:
-    """The checkout's short commit, with `+changes` where files differ; None without a git checkout or without git."""
+    """The checkout's short commit, with `+changes` where files differ; None where git knows none."""
     root = repository_root()
     if root is None or not (root / ".git").exists():  # a repository further up is not this project's
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import SettingsError
@@ -18,28 +18,17 @@ class Profile:
     """Settings of one run from faces to figures."""
 
     name: str
-    corpora: CorpusSizes | None = field(default_factory=CorpusSizes)  # None: real data
-    exp_vqa: Recipe = field(
-        default_factory=lambda: Recipe(steps=900, learning_rate=8e-4, crop=(1.0, 1.0))
-    )  # flips alone
-    exp_vqa_fz: Recipe = field(default_factory=lambda: Recipe(steps=950, learning_rate=1.5e-3, augment=False))
-    unseen: tuple[int, ...] = (
-        5,
-        9,
-        20,
-        25,
-        26,
-    )  # AUs that Exp-VQA(fz) is asked about without having been taught to (zero-shot)
-    exp_vqa_start: str = "base"  # what Exp-VQA starts from; `exp_vqa_fz` frees the vision encoder of a model that can read it already
-    ablations: bool = False  # whether notebook 09, which trains them, belongs to the run
-    left_out: tuple[int, ...] = (
-        12,
-        4,
-    )  # AUs that one model each is never asked about, to see whether it can still tell them
+    corpora: CorpusSizes | None = CorpusSizes()  # None: real data
+    exp_vqa: Recipe = Recipe(steps=900, learning_rate=8e-4, crop=(1.0, 1.0))  # augmented by flips alone
+    exp_vqa_fz: Recipe = Recipe(steps=950, learning_rate=1.5e-3, augment=False)
+    unseen: tuple[int, ...] = (5, 9, 20, 25, 26)  # AUs that no Q3 of training asks about, except Exp-VQA's
+    exp_vqa_start: str = "base"  # what Exp-VQA starts from
+    ablations: bool = False  # whether notebook 11, which trains them, belongs to the run
+    left_out: tuple[int, ...] = (12, 4)  # AUs that a model each is never asked about in training
     explained: int = 32  # faces an AU in the attention measurements
     probed: int | None = 600  # faces that a linear probe is trained on; None: all
-    probed_finetuned: int | None = 400  # the same where what gives the features is trained, too
-    probe_epochs: int = 0  # for which notebook 06 also trains what gives the features, at most
+    probed_finetuned: int | None = 400  # faces that a fine-tuned probe is trained on; None: all
+    probe_epochs: int = 0  # most epochs of fine-tuned probes; 0: none
     resamples: int = 1000  # of the bootstrap
     seed: int = 42
     base: str = str(BASE)  # model folder or hub name that fine-tuning starts from
@@ -87,8 +76,8 @@ PROFILES |= {
     full: replace(PROFILES[name], name=full, ablations=True, probe_epochs=20)
     for name, full in (("quick", "full"), ("paper", "paper-full"))
 }
-"""`quick` regenerates the committed figures; `smoke` runs the same code on a miniature in the tests and learns nothing; `paper` is the
-paper's own scale, on data sets of one's own. `full` and `paper-full` are the same with ablations and fine-tuned probes."""
+"""`quick` makes the committed figures; `smoke` runs the same code on a miniature in the tests; `paper` is the
+paper's own scale, on data sets of one's own. `full` and `paper-full` add ablations and fine-tuned probes."""
 
 
 def get(name: str) -> Profile:
@@ -103,20 +92,18 @@ def get(name: str) -> Profile:
 
 
 def with_data(name: str, data_root: str | None) -> Profile:
-    """Return a profile whose faces can be had: it draws them, or `data_root` is the folder of the data sets that it reads.
+    """Return a profile that draws its faces, or whose data sets are below `data_root`.
 
     Raises:
-        SettingsError: there is none of that name, the folder is missing, or it is given to a profile that draws its faces.
+        SettingsError: the profile is unknown, or the folder is missing or not needed.
     """
     profile = get(name)
-    if profile.corpora is None and not data_root:
+    if profile.corpora and data_root:
         raise SettingsError(
-            f"profile {name!r} reads data sets; give the folder that holds them with --data-root DIR"
+            f"data_root={data_root!r}: profile {name!r} draws its faces; paper reads data sets"
         )
-    if profile.corpora is not None and data_root:
-        raise SettingsError(
-            f"data_root={data_root!r}: profile {name!r} draws its own faces; the profile that reads data sets is paper"
-        )
+    if not profile.corpora and not data_root:
+        raise SettingsError(f"profile {name!r} reads data sets; give their folder with --data-root DIR")
     if data_root and not Path(data_root).is_dir():
         raise SettingsError(
             f"data root {data_root}: no such folder; give the folder that holds the data sets"

@@ -1,4 +1,4 @@
-"""One run on disk: faces, pairs, models and predictions, each made when first needed and read back afterwards."""
+"""One run on disk: faces, pairs, models and predictions, made when first needed, then read back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .checkout import repository_root, software
 
 AU_CORPORA = ("synth_lab", "BP4D", "DISFA", "RAF-AU", "EmotioNet")
 EMOTION_CORPORA = ("synth_emotion", "AffectNet", "RAF-DB basic")
-"""Models are measured on the first of each that is there, else on a face table of one's own that has the labels."""
+"""Models are measured on the first of each that is there, else on a table of one's own."""
 
 COMMITTED = ("quick", "full")
 """Profiles whose figures are those of the checkout's `figures/`."""
@@ -43,10 +43,10 @@ class Run:
 
     Args:
         profile: name of a profile (`profiles.PROFILES`).
-        output: folder of all runs, default `runs/` of the checkout. `<output>/store` holds what profiles share, by
-            fingerprints: data, pairs, models, features, predictions.
-        figures_dir: folder for tables and pictures; default `figures/` of the checkout for `quick` and `full`, else
-            `<output>/<profile>/figures`.
+        output: folder of all runs, default `runs/` of the checkout. `<output>/store` holds what profiles
+            share, by fingerprints: data, pairs, models, features, predictions.
+        figures_dir: folder for tables and pictures; default `figures/` of the checkout for `quick` and
+            `full`, else `<output>/<profile>/figures`.
         data_root: folder of the data sets, for a profile that reads them.
         base: model folder or hub name that fine-tuning starts from; default the profile's.
 
@@ -79,7 +79,7 @@ class Run:
         """The corpus' name, which says where its faces are drawn."""
         return f"{corpus}, drawn faces" if self.is_drawn else corpus
 
-    # ------------------------------------------------------------------------------- faces and pairs
+    # --------------------------------------------------------------------------- faces and pairs
 
     def faces(self) -> pd.DataFrame:
         """The face table of all corpora: SynthFACS's three, or what is below `data_root`."""
@@ -107,7 +107,7 @@ class Run:
         if corpus := self._first(AU_CORPORA, labelled):
             return corpus
         raise SettingsError(
-            f"{self.data_root}: none of the data sets has action units and a test split; add one of {AU_CORPORA[1:]}"
+            f"{self.data_root}: no data set has action units and a test split; add one of {AU_CORPORA[1:]}"
         )
 
     @cached_property
@@ -126,7 +126,7 @@ class Run:
         return next((name for name in (*order, *sorted(corpora)) if name in corpora), None)
 
     def faces_of(self, dataset: str, split: str = "test") -> pd.DataFrame:
-        """Rows of one corpus and split, numbered from 0; of a test split without those that a program labelled."""
+        """Rows of one corpus and split, numbered from 0; no test face that a program labelled."""
         faces = self._faces[(self._faces["dataset"] == dataset) & (self._faces["split"] == split)]
         if split == "test":
             faces = faces[faces["labelled_by"].isna()]
@@ -154,7 +154,7 @@ class Run:
                 shutil.rmtree(arrow)
         return datasets.load_from_disk(str(folder))
 
-    # --------------------------------------------------------------------------------------------------------- models
+    # ------------------------------------------------------------------------------------ models
 
     def ensure(self, *names: str) -> None:
         """Fine-tune the models that are not there yet, and print which."""
@@ -191,14 +191,14 @@ class Run:
         return folder
 
     def recipe(self, name: str) -> Recipe:
-        """The profile's recipe of a model (an ablation's is that of `exp_vqa_fz`); float32 without a CUDA GPU."""
+        """The profile's recipe of a model (of an ablation: `exp_vqa_fz`'s); float32 without a CUDA GPU."""
         recipe = getattr(self.profile, variant_of(name))
         if recipe.precision == "float16" and not torch.cuda.is_available():
             return replace(recipe, precision="float32")
         return recipe
 
     def training_pairs(self, name: str) -> datasets.DatasetDict:
-        """The pairs that a model is trained on; for `cat` and `exp` the other captioners' answers fill in labels."""
+        """The pairs that a model is trained on; captioners fill in labels for `cat` and `exp`."""
         chosen = self.curriculum(name)
         if chosen.captioner is None:
             return select(self.pairs(), chosen)
@@ -213,7 +213,7 @@ class Run:
         return captioner_pairs(faces, chosen.captioner, halves)
 
     def curriculum(self, name: str) -> Curriculum:
-        """The curriculum of a model: everything for Exp-VQA; no Q3 about the profile's unseen AUs for the others."""
+        """The curriculum of a model: all for Exp-VQA, no Q3 about the profile's unseen AUs for others."""
         return curriculum(name, () if name == "exp_vqa" else self.profile.unseen)
 
     def model_dir(self, name: str) -> Path:
@@ -228,7 +228,7 @@ class Run:
         """The model that a training starts from."""
         return self.profile.exp_vqa_start if name == "exp_vqa" else "base"
 
-    # ---------------------------------------------------------------------------------------------------- predictions
+    # ------------------------------------------------------------------------------- predictions
 
     def scores(
         self, name: str, faces: pd.DataFrame | None = None, aus: Sequence[int] | None = None
@@ -245,10 +245,11 @@ class Run:
         return mean_scores(predictions, predictions["image"].unique(), questions["au"].unique())
 
     def answers(self, name: str, kind: str, faces: pd.DataFrame | None = None) -> pd.DataFrame:
-        """One model's answers in words to `Q1`, to `Q1_actions` (which asks for actions alone) or to `Q2` of each area.
+        """One model's answers to `Q1`, `Q1_actions` (which asks for actions alone) or `Q2` of each area.
 
         Args:
-            faces: rows of `faces()` of one corpus; default: `emotion_faces()` for Q1, else the AU corpus' test split.
+            faces: rows of `faces()` of one corpus; default: `emotion_faces()` for Q1, else the AU corpus'
+                test split.
 
         Returns:
             The prediction table with a column `row`: the face's number, from 0.
@@ -262,7 +263,7 @@ class Run:
         return predictions.assign(row=predictions.index // len(questions))
 
     def predictions(self, name: str, faces: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
-        """The prediction table of one model; the model is loaded only where it has not answered these questions yet."""
+        """The prediction table of one model, which is loaded only if it has not been asked yet."""
         faces = with_names(faces, self._data_folder if self.is_drawn else self.data_root)
         kind = questions["question_type"].iat[0].lower()
         made_of = fingerprint(faces["name"].tolist(), questions.to_numpy().tolist())
@@ -278,10 +279,10 @@ class Run:
         file = f"{kind}-{model}-{self._model_fingerprint(model)}.parquet"
         return cached(self.store / "predictions" / file, make)
 
-    # --------------------------------------------------------------------------------------------------------- tables
+    # ------------------------------------------------------------------------------------ tables
 
     def save_table(self, table: pd.DataFrame, name: str) -> Path:
-        """Write a table to `figures_dir/<name>.csv`, and what made it to its row of `figures_dir/runs.csv`."""
+        """Write a table to `figures_dir/<name>.csv`, and its row of `figures_dir/runs.csv`."""
         path = self.figures_dir / f"{name}.csv"
         with atomic(path) as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")
@@ -311,7 +312,7 @@ class Run:
         return fingerprint(rows.to_numpy().tobytes(), self.profile.seed)
 
     def _model_fingerprint(self, name: str) -> str:
-        """Changes with whatever the model is made from: data, base, curriculum and the recipe that is used."""
+        """Changes with what the model is made from: data, base, curriculum, and the recipe as used."""
         if name == "base":
             return fingerprint(self._data_fingerprint, _base_fingerprint(self.base))
         chosen = {field: value for field, value in vars(self.curriculum(name)).items() if value is not None}
@@ -319,7 +320,7 @@ class Run:
 
 
 def _base_fingerprint(base: str) -> str:
-    """Changes with a small model's content, with the sizes and times of a large one's files, or with the hub's name."""
+    """Changes with a small model's content, a large one's file sizes and times, or the hub's name."""
     files = sorted(Path(base).glob("*.safetensors"))
     if sum(path.stat().st_size for path in files) < 10**9:
         return fingerprint(*(path.read_bytes() for path in files)) if files else fingerprint(base)
