@@ -2,6 +2,7 @@
 rate by step."""
 
 import math
+from argparse import BooleanOptionalAction
 from dataclasses import dataclass, field
 
 from ..errors import SettingsError
@@ -11,9 +12,9 @@ SCHEDULES = ("cosine", "reference")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def _option(default, text: str, choices: tuple[str, ...] | None = None):
-    """A setting that `expvqa train` takes as an option, too, with its help text."""
-    return field(default=default, metadata={"help": text, "choices": choices})
+def _option(default, text: str, **settings):
+    """A setting that `expvqa train` takes as an option, too: its help text and settings of argparse."""
+    return field(default=default, metadata={"help": text, **(settings or {"type": int, "metavar": "N"})})
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,18 @@ class Recipe:
     warmup_steps: int = 1000  # reference: steps of the first epoch
     warmup_start: float = 1e-8  # reference: the learning rate before the warm-up
     validate_every: int = 500  # steps; a checkpoint stands there too
-    augment: bool = _option(True, "images as they are; a frozen vision encoder then reads each once only")
+    augment: bool = _option(
+        True,
+        "crop, flip and RandAugment; without, a frozen encoder reads each image once",
+        action=BooleanOptionalAction,
+    )
     crop: tuple[float, float] = (0.8, 1.0)  # share of the area
     randaugment: int = 0  # operations drawn; at magnitude 5 of 10
     reference_text: bool = False  # lower case, some characters to spaces, cut to `max_words`
     max_words: int = _option(50, "words to which a text is cut (paper: 50)")
-    precision: str = _option("float32", "of the arithmetic and of frozen parts (paper: float16)", PRECISIONS)
+    precision: str = _option(
+        "float32", "of the arithmetic and of frozen parts (paper: float16)", choices=PRECISIONS
+    )
     gradient_checkpointing: bool = False
     accumulate: int = _option(1, "batches a step (paper: 1)")
     workers: int = 0  # processes that read images

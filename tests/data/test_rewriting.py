@@ -304,6 +304,6 @@ def test_an_interrupt_keeps_the_answers(many, connect):
 
 def test_a_missing_setting_is_an_error_before_the_work(many, tmp_path, capsys):
     arguments = ["pairs", "--table", str(many), "--output", str(tmp_path / "pairs"), "--rewrite"]
-    assert main(arguments) == 1 and "EXPVQA_LLM_MODEL" in capsys.readouterr().err
+    assert main(arguments) == 1 and "--llm-model" in capsys.readouterr().err
     assert main([*arguments, "--llm-model", "x"]) == 1 and "OPENAI_API_KEY" in capsys.readouterr().err
     assert not (tmp_path / "pairs").exists()

@@ -63,7 +63,7 @@ def test_usage_errors_exit_with_2(arguments, capsys):
         (["train", "--unseen", "12"], "--pairs"),
         (["train", "--pairs", "pairs", "--variant", "cat_captioner"], "cat_captioner"),
         (["train", "--pairs", "pairs"], "--model"),
-        (["train", "--pairs", "nowhere", "--model", "x", "--output", "y"], "nowhere: no pairs could be read"),
+        (["train", "--pairs", "nowhere", "--model", "x", "--output", "y"], "nowhere: no pairs"),
         (["evaluate", "--data", "faces.parquet"], "--model"),
         (["evaluate", "--predictions", "p.parquet"], "--data"),
         (["evaluate", "--in-words"], "--in-words"),

@@ -1,7 +1,7 @@
 """The command `expvqa`. Each command is a module of this package, imported when it is chosen."""
 
-import argparse
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -33,20 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_parser(chosen: str) -> argparse.ArgumentParser:
+def build_parser(chosen: str) -> ArgumentParser:
     """Return the parser with the options of the `chosen` command alone: the others are not imported."""
-    parser = argparse.ArgumentParser(
-        prog="expvqa",
-        description="Ask questions about facial expressions, and reproduce Exp-VQA.",
+    parser = ArgumentParser(
+        prog="expvqa", description="Ask questions about facial expressions, and reproduce Exp-VQA."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        command = commands.add_parser(name, help=summary, formatter_class=RawDescriptionHelpFormatter)
         if name == chosen:
             module = import_module(f".{name}", __package__)
             command.description = module.__doc__
             command.set_defaults(run=module.run)
-            module.add_arguments(command)
+            for flags, settings in module.ARGUMENTS:
+                command.add_argument(*flags, **settings)
     return parser

@@ -7,54 +7,49 @@ examples:
   expvqa data read own --root photos --labels labels.csv --output own.parquet
 """
 
-import argparse
+from argparse import Namespace
 
 from ...data import crop_dataset, readers
 from ...errors import SettingsError
+from .options import argument
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `expvqa data`."""
-    parser.add_argument(
+ARGUMENTS = (
+    argument(
         "action",
         choices=("check", "read", "crop"),
         help="report on the data set; write its face table and split; cut out the faces of a face table",
-    )
-    parser.add_argument(
+    ),
+    argument(
         "dataset",
         metavar="DATASET",
         help="one of docs/datasets.md; with --labels own, OpenFace, Py-Feat or LibreFace; crop: face table",
-    )
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        metavar="FILE",
-        help="your own CSV or Parquet table, or the output of the AU tool",
-    )
-    parser.add_argument(
-        "--root", required=True, metavar="DIR", help="folder of the data set as it was distributed"
-    )
-    parser.add_argument(
+    ),
+    argument(
+        "--labels", nargs="+", metavar="FILE", help="your own CSV or Parquet table, or the AU tool's output"
+    ),
+    argument("--root", required=True, metavar="DIR", help="folder of the data set as it was distributed"),
+    argument(
         "--output", metavar="PATH", help="read: the face table, .parquet; crop: the folder for the faces"
-    )
+    ),
+)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: Namespace) -> None:
     """Print the report of the data set; with `read` and `crop`, write the output."""
-    if options.action == "check":
-        reading = readers.read_dataset(options.dataset, options.root, labels=options.labels)
-        print(readers.describe_reading(reading))
-        return
-    if not options.output:
+    if options.action != "check" and not options.output:
         raise SettingsError(
-            f"{options.action} needs --output: a face table such as bp4d.parquet, or the folder for faces"
+            f"{options.action} needs --output: a face table, .parquet, or the folder for faces"
         )
     if options.action == "crop":
         faces, dropped = crop_dataset(options.dataset, options.root, options.output)
         reasons = "".join(f", {count} dropped: {reason}" for reason, count in dropped.items())
         print(f"{options.output}: {len(faces)} faces{reasons}; use it as --data-root")
         return
-    reading = readers.read_dataset(options.dataset, options.root, options.output, options.labels)
-    print(readers.count_rows(reading).to_string())
-    print(f"{options.output}: the face table, with images relative to {reading.root}")
-    print(f"{readers.split_path(options.output)}: its split")
+    output = options.output if options.action == "read" else None
+    reading = readers.read_dataset(options.dataset, options.root, output, options.labels)
+    if options.action == "check":
+        print(readers.describe_reading(reading))
+    else:
+        print(readers.count_rows(reading).to_string())
+        print(f"{output}: the face table, with images relative to {reading.root}")
+        print(f"{readers.split_path(output)}: its split")

@@ -6,7 +6,7 @@ examples:
       --profile paper --pairs pairs --model instructblip --output mine
 """
 
-import argparse
+from argparse import SUPPRESS, Namespace
 from dataclasses import fields, replace
 
 import datasets
@@ -19,48 +19,39 @@ from ...training.curriculum import curriculum, select, variant_of
 from ...training.finetune import finetune
 from ...training.recipe import Recipe
 from ..profiles import get
-from .options import add_profile_options, open_run, positive
+from .options import PROFILE, argument, open_run, positive
 
+RECIPE = [setting for setting in fields(Recipe) if setting.metadata]
+"""Settings that the command line can change; `metadata` is what `add_argument` takes."""
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `expvqa train`: among them each setting of the recipe that has a help text."""
-    add_profile_options(parser)
-    parser.add_argument(
+ARGUMENTS = (
+    *PROFILE,
+    argument(
         "--variant",
         default="exp_vqa",
         metavar="NAME",
         help="exp_vqa trains the vision encoder (default), exp_vqa_fz keeps it frozen; or an ablation "
         "of that, such as q3_only, cat_captioner or without_au12",
-    )
-    parser.add_argument(
+    ),
+    argument(
         "--output",
+        default="",
         metavar="DIR",
         help="folder of runs (default: runs); with --pairs: new model folder",
-    )
-    own = parser.add_argument_group("your own pairs and model, with changes of the profile's recipe")
-    own.add_argument("--pairs", metavar="DIR", help="folder of `expvqa pairs`")
-    own.add_argument("--model", metavar="DIR", help="model folder or hub name to start from")
-    own.add_argument(
-        "--unseen", type=positive, nargs="+", metavar="AU", help="AUs that no Q3 pair asks about"
-    )
-    for setting in fields(Recipe):
-        if not setting.metadata:
-            continue
-        name, help_text = setting.name.replace("_", "-"), setting.metadata["help"]
-        given = {"dest": setting.name, "default": argparse.SUPPRESS, "help": help_text}
-        if isinstance(setting.default, bool):
-            own.add_argument(f"--no-{name}", action="store_false", **given)
-        elif choices := setting.metadata["choices"]:
-            own.add_argument(f"--{name}", choices=choices, **given)
-        else:
-            own.add_argument(f"--{name}", type=positive, metavar="N", **given)
+    ),
+    argument("--pairs", metavar="DIR", help="your own pairs, a folder of `expvqa pairs`; with --model"),
+    argument("--model", metavar="DIR", help="with --pairs: model folder or hub name to start from"),
+    argument("--unseen", type=positive, nargs="+", metavar="AU", help="with --pairs: AUs without Q3 pairs"),
+    *(
+        argument(f"--{setting.name.replace('_', '-')}", default=SUPPRESS, **setting.metadata)
+        for setting in RECIPE
+    ),
+)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: Namespace) -> None:
     """Fine-tune, on as many processes as were launched, and print where the model is."""
-    changes = {
-        setting.name: getattr(options, setting.name) for setting in fields(Recipe) if setting.name in options
-    }
+    changes = {s.name: getattr(options, s.name) for s in RECIPE if s.name in options}
     if options.pairs:
         _train_on_pairs(options, changes)
         return
@@ -68,10 +59,6 @@ def run(options: argparse.Namespace) -> None:
         raise SettingsError(
             "--model, --unseen and changes of the recipe go with --pairs; a profile has its own"
         )
-    _train_in_run(options)
-
-
-def _train_in_run(options: argparse.Namespace) -> None:
     curriculum(options.variant)  # an unknown one is refused before any work
     run = open_run(options, options.output)
     state = PartialState(cpu=not torch.accelerator.is_available())
@@ -81,9 +68,9 @@ def _train_in_run(options: argparse.Namespace) -> None:
     state.print(f"{folder}: the fine-tuned model")
 
 
-def _train_on_pairs(options: argparse.Namespace, changes: dict) -> None:
-    lessons = curriculum(options.variant, tuple(options.unseen or ()))
-    if lessons.captioner:
+def _train_on_pairs(options: Namespace, changes: dict) -> None:
+    chosen = curriculum(options.variant, tuple(options.unseen or ()))
+    if chosen.captioner:
         raise SettingsError(f"--variant {options.variant} needs the faces of a profile; leave --pairs out")
     if not options.model or not options.output:
         raise SettingsError("--pairs needs --model, what to start from, and --output, the new folder")
@@ -91,18 +78,9 @@ def _train_on_pairs(options: argparse.Namespace, changes: dict) -> None:
     steps = {"steps": None} if "epochs" in changes else {}
     recipe = replace(getattr(get(options.profile), variant), **changes, **steps)
     try:
-        pairs = datasets.load_from_disk(options.pairs)
-    except Exception as error:
-        raise SettingsError(
-            f"{options.pairs}: no pairs could be read ({error}); expected a folder of `expvqa pairs`"
-        ) from error
+        pairs = select(datasets.load_from_disk(options.pairs), chosen)
+    except FileNotFoundError as error:
+        raise SettingsError(f"{options.pairs}: no pairs; expected a folder of `expvqa pairs`") from error
     model, processor = load_model(options.model, device="cpu", language_dtype=recipe.precision)
-    finetune(
-        model,
-        processor,
-        select(pairs, lessons),
-        options.output,
-        variant=variant,
-        recipe=recipe,
-    )
+    finetune(model, processor, pairs, options.output, variant=variant, recipe=recipe)
     PartialState().print(f"{options.output}: the fine-tuned model")
