@@ -110,7 +110,8 @@ def test_the_two_sets_of_raf_db_are_not_confused(root, tmp_path):
     put_lines(folder / "basic" / "EmoLabel" / "list_patition_label.txt", lines)
     basic, compound = read_dataset("RAF-DB-basic", folder), read_raf_db(folder)
     assert sorted(basic.table["emotion"]) == ["disgust", "neutral", "sadness"] and len(compound.table) == 26
-    assert basic.table["image"].str.startswith("basic/Image/aligned/").all()
+    for kind, reading in (("basic", basic), ("compound", compound)):
+        assert reading.table["image"].str.startswith(f"{kind}/Image/aligned/").all()
     assert len(read_raf_db(folder / "compound").table) == 26
     with pytest.raises(TableError, match="basic/EmoLabel/list_patition_label.txt"):
         read_raf_db(folder / "compound", basic=True)

@@ -58,7 +58,7 @@ def read_dataset(
     """
     readers = READERS | LABEL_READERS
     if name not in readers:
-        raise SettingsError(f"data set {name!r} is unknown; known are {', '.join(readers)}")
+        raise SettingsError(f"data set {name!r} is unknown; expected one of {', '.join(readers)}")
     if (name in LABEL_READERS) != bool(labels):
         expected = "needs label files: give --labels" if name in LABEL_READERS else "takes no label files"
         raise SettingsError(f"{name} {expected}")
@@ -98,16 +98,16 @@ def read_available(root: str | Path, tables: str | Path) -> pd.DataFrame:
     """
     root = Path(root)
     folders = {name: root / name for name in READERS if (root / name).is_dir()}
-    found = []
+    faces = []
     for name, folder in folders.items():
         path = Path(tables) / f"{name}.parquet"
         if not path.exists():
             read_dataset(name, folder, path)
-        found.append(read_table(path, folder))
-    found += [read_table(path) for path in sorted(root.glob("*.parquet")) if path.stem not in folders]
-    if not found:
+        faces.append(read_table(path, folder))
+    faces += [read_table(path) for path in sorted(root.glob("*.parquet")) if path.stem not in folders]
+    if not faces:
         raise SettingsError(
             f"{root}: no data set below it; expected folders named {', '.join(READERS)},"
             " or face tables *.parquet"
         )
-    return concat_tables(found)
+    return concat_tables(faces)

@@ -30,7 +30,7 @@ _OPTIONAL = ("subject", "split", "frame", "dataset", "success", "AU", "intensity
 
 
 class Reading:
-    """A data set that is read, and what became of its label rows.
+    """A data set and the result of reading it, with a count of every label row.
 
     Attributes:
         dataset, root: its name and folder.
@@ -39,7 +39,7 @@ class Reading:
         read: how many label rows were read; they are those of the table and the dropped ones.
         dropped: how many rows were dropped, by reason.
         problems: the rows and files that could not be read as expected, by kind, each with its place.
-        notes: where the split comes from, and what was chosen.
+        notes: where the split comes from, and what a reader decided.
     """
 
     def __init__(self, dataset: str, root: str | Path) -> None:
@@ -117,11 +117,10 @@ class Reading:
             self.problems[_LINK] = links
         return pd.Series(sorted(set(names) - set(links)), dtype=object)
 
-    def find(self, pattern: str, prefer: str = "", expected: str = "") -> pd.DataFrame:
+    def find(self, pattern: str, expected: str = "") -> pd.DataFrame:
         """Return the files whose path matches: `path`, `base` (the folders before the match), and its groups.
 
-        Of several files with the same groups, the one in a folder called `prefer` is taken, or in the fuller
-        one.
+        Of several files with the same groups, the one in the fuller folder is taken.
 
         Raises:
             TableError: nothing matches, and something is `expected`.
@@ -130,11 +129,10 @@ class Reading:
         found = found[found["base"].notna()]
         if expected and found.empty:
             raise TableError(f"{self.root}: no {expected} below it; is this the folder of {self.dataset}?")
-        other = ~found["path"].str.contains(prefer, regex=False)
-        full = found["base"].map(found["base"].value_counts())
-        order = pd.DataFrame({"other": other, "full": -full, "path": found["path"]})
-        found = found.loc[order.sort_values(["other", "full", "path"]).index]
-        again = found.duplicated([column for column in found if column not in ("base", "path")] or ["path"])
+        found["size"] = found["base"].map(found["base"].value_counts())
+        found = found.sort_values(["size", "path"], ascending=[False, True])
+        groups = list(re.compile(pattern).groupindex)
+        again = found.duplicated(groups or ["path"])
         if again.any():
             used, unused = found["path"][~again].iloc[0], found["path"][again].iloc[0]
             self.notes.append(f"{again.sum()} files are copies: {used} is used, {unused} is not")

@@ -14,7 +14,7 @@ from ...facs import ACTION_UNITS, au_column
 from .log import SUFFIX, Reading
 from .splits import assign_splits
 
-FACS_CODES = range(1, 70)  # numbers of actions in the FACS manual; from 70 on: what cannot be seen
+FACS_CODES = range(1, 70)  # numbers of actions in the FACS manual; from 70 on, actions out of sight
 EMOTIONET_AUS = (1, 2, 4, 5, 6, 9, 12, 17, 20, 25, 26)
 AFFECTNET = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")  # 0 to 7
 _AFFECTNET_COLUMNS = (
@@ -57,8 +57,8 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
         TableError: no usable picture is there, or a file cannot be read; the message names it.
     """
     reading = Reading("RAF-AU", root)
-    found = reading.find(r"RAFAU_label\.txt$", expected="RAFAU_label.txt")
-    rows = reading.drop_repeated(_listed(reading, found["path"].iat[0]), ["name"], ["label"])
+    list_file = reading.find(r"RAFAU_label\.txt$", "RAFAU_label.txt")["path"].iat[0]
+    rows = reading.drop_repeated(_listed(reading, list_file), ["name"], ["label"])
     coded = rows["label"].str.split("+").explode().str.strip()
     coded = coded[coded.str.lower() != "null"]
     numbers = coded.str.extract(r"^[TBLR]{0,2}([0-9]{1,2})$")[0].astype(float)
@@ -124,15 +124,14 @@ def read_affectnet(root: str | Path, split_file: str | Path | None = None) -> Re
     `read_raf_au`.
     """
     reading = Reading("AffectNet", root)
-    lists = reading.find(r"(?P<part>training|validation)\.csv$", "Manually_Annotated")
+    lists = reading.find(r"(?P<part>training|validation)\.csv$")
     rows = _affectnet_lists(reading, lists) if len(lists) else _affectnet_arrays(reading)
     rows = reading.drop(rows, rows["expression"].isin(["8", "9", "10"]), "none, uncertain or no face")
     rows = _name_emotions(
         reading, rows, "expression", {str(code): name for code, name in enumerate(AFFECTNET)}
     )
     rows = reading.drop_repeated(rows, ["name"], ["emotion"])
-    if not split_file:
-        reading.notes.append("split: the official one; its validation set is the paper's test set")
+    reading.notes.append("published split: the validation set is the paper's test set")
     return _pictures(reading, rows, _images(reading, rows["name"]), split_file)
 
 
@@ -150,14 +149,14 @@ def _affectnet_arrays(reading: Reading) -> pd.DataFrame:
     """Rows of the files NUMBER_exp.npy, each of which holds one expression as a number or as text."""
     expected = "Manually_Annotated_file_lists/training.csv or train_set/annotations/0_exp.npy"
     pattern = r"(?P<part>train|val|valid)_set/annotations/(?P<number>[0-9]+)_exp\.npy$"
-    found = reading.find(pattern, expected=expected)
-    reading.read += len(found)
-    folders = found["path"].str.rpartition("/annotations/")[0].str.rpartition("/")[2]
-    rows = found.assign(
-        name=folders + "/images/" + found["number"] + ".jpg",
-        part=np.where(found["part"] == "train", "train", "test"),
-        expression=[_array_value(reading.root / file) for file in found["path"]],
-        file=found["path"],
+    files = reading.find(pattern, expected)
+    reading.read += len(files)
+    folders = files["path"].str.rpartition("/annotations/")[0].str.rpartition("/")[2]
+    rows = files.assign(
+        name=folders + "/images/" + files["number"] + ".jpg",
+        part=np.where(files["part"] == "train", "train", "test"),
+        expression=[_array_value(reading.root / file) for file in files["path"]],
+        file=files["path"],
         line=1,
     )
     return rows.sort_values("part", kind="stable")[["name", "part", "expression", "file", "line"]]
@@ -186,18 +185,16 @@ def read_raf_db(root: str | Path, split_file: str | Path | None = None, *, basic
     reading = Reading("RAF-DB basic" if basic else "RAF-DB", root)
     folder = "" if reading.root.name == kind else f"{kind}/"
     expected = f"{kind}/EmoLabel/list_patition_label.txt"
-    found = reading.find(rf"(?<![^/]){folder}EmoLabel/list_par?tition_label\.txt$", expected=expected)
-    rows = _listed(reading, found["path"].iat[0])
+    list_file = reading.find(rf"{folder}EmoLabel/list_par?tition_label\.txt$", expected)["path"].iat[0]
+    rows = _listed(reading, list_file)
     rows = _name_emotions(reading, rows, "label", {str(code): name for code, name in enumerate(emotions, 1)})
     rows = reading.drop_repeated(rows, ["name"], ["emotion"])
     rows["part"] = rows["name"].str.extract(r"^(train|test)_")[0]
     reason = "name that tells no split"
     rows = reading.drop(rows, rows["part"].isna(), reason, "name", "train_ or test_ before the number")
-    if not split_file:
-        reading.notes.append("split: the official one, by the files' names")
-    return _pictures(
-        reading, rows, _images(reading, rows["name"], "_aligned", found["base"].iat[0]), split_file
-    )
+    reading.notes.append("published split: by the files' names")
+    images = _images(reading, rows["name"], "_aligned", under=list_file.partition("EmoLabel/")[0])
+    return _pictures(reading, rows, images, split_file)
 
 
 def _listed(reading: Reading, file: str) -> pd.DataFrame:

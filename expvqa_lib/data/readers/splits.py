@@ -41,7 +41,7 @@ def assign_splits(
     names = np.unique(rows["subject"].to_numpy(dtype=str))
     if file:
         splits = read_split(file)
-        reading.notes.append(f"split: as in {Path(file).name}")
+        reading.notes.append(f"split: as in {Path(file).name}, in place of others")
     else:
         splits = _draw_test(reading, names) if given is None else pd.Series(given).reindex(names).dropna()
         train = splits.index[splits == "train"].sort_values()

@@ -50,7 +50,7 @@ def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading
     """
     reading = Reading("BP4D", root)
     pattern = r"(?P<subject>[FM][0-9]{3})_(?P<video>T[0-9]{1,2})\.csv$"
-    tables = reading.find(pattern, "AU_OCC", expected="AUCoding/AU_OCC/F001_T1.csv")
+    tables = reading.find(pattern, expected="AUCoding/AU_OCC/F001_T1.csv")
     columns = {"number": r"0|\D*", "AU": rf"(?:AU)?\s*0*({'|'.join(map(str, BP4D_AUS))})"}
     parts = [
         reading.read_csv(table.path, columns).assign(subject=table.subject, video=table.video)
@@ -95,14 +95,12 @@ def read_disfa(root: str | Path, split_file: str | Path | None = None) -> Readin
     lines["intensity"] = reading.codes(lines, "code", INTENSITY)
     lines = reading.drop_repeated(lines, ["subject", "au", "number"], ["intensity"])
     wide = lines.pivot(index=["subject", "number"], columns="au", values="intensity")
-    wide = wide.reindex(columns=list(DISFA_AUS))
+    wide = wide.reindex(columns=list(DISFA_AUS)).rename(columns="AU{}_intensity".format)
     reading.read += len(wide) - len(lines)  # from here on a row is a frame: what its files say together
-    rows = wide.rename(columns=lambda au: f"AU{au}_intensity").reset_index()
+    present = (wide >= PRESENT_FROM).astype(float).where(wide.notna())
+    rows = wide.join(present.rename(columns=lambda name: name.removesuffix("_intensity"))).reset_index()
     folders = tables.drop_duplicates("subject").set_index("subject")["path"].str.rpartition("/")[0]
     rows = rows.assign(video="", file=rows["subject"].map(folders), line=rows["number"])
-    for column in map(au_column, DISFA_AUS):
-        intensity = rows[f"{column}_intensity"]
-        rows[column] = (intensity >= PRESENT_FROM).astype(float).where(intensity.notna())
     images = reading.find(r"[^/]*(?P<subject>SN[0-9]{3})[^/]*/" + _FRAME).assign(video="")
     if (images["number"].astype(int) == 0).any():
         reading.notes.append("images are counted from 0: frame 1 of the labels is image 0")
