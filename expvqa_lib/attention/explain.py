@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,17 +18,13 @@ from ..errors import SettingsError
 from ..model.forward import encode_images
 from ..model.tokenize import encode
 from ..model.yes_no import beginnings, first_p_yes
-from .methods import BLUR, BY_QUERY, DEFAULT_METHOD, METHODS, ON_PIXELS, Score, answer_logits, blur
+from .methods import BLUR, DEFAULT_METHOD, METHODS, ON_PIXELS, Score, answer_logits, blur
 
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 
 
-class Relevance(NamedTuple):
-    """Maps float32 [N, h, h] (maximum 1), P(yes) [N] by the first token alone, and the explained words."""
-
-    maps: np.ndarray
-    p_yes: np.ndarray
-    words: list[str]
+Relevance = namedtuple("Relevance", "maps p_yes words")
+"""Maps float32 [N, h, h] (maximum 1), P(yes) [N] by the first token alone, and the explained words."""
 
 
 def relevance(
@@ -40,8 +36,6 @@ def relevance(
     targets: Sequence[str] | None = None,
     prefixes: Sequence[str] | None = None,
     method: str = DEFAULT_METHOD,
-    layer: int | None = None,
-    query: int | None = None,
     batch: int = 64,
 ) -> Relevance:
     """Map which parts of a picture one word of the answer comes from.
@@ -52,17 +46,16 @@ def relevance(
             answer first. The logit of a yes or no is explained against that of the other.
         prefixes: the answer before the explained word, nothing by default. For decoder-only language models.
         method: of `METHODS`, where each is described.
-        layer, query: of the Q-Former, counted from 0 among layers with cross-attention; for `BY_QUERY`.
 
     Returns:
         Maps over the model's square picture, from 0 to 1, with h the patches a side or, of the methods
         `ON_PIXELS`, the picture's side.
 
     Raises:
-        SettingsError: the method is unknown or does not fit the model, layer or query; or lengths differ.
+        SettingsError: the method is unknown or does not fit the model.
     """
-    part = {name: index for name, index in (("layer", layer), ("query", query)) if index is not None}
-    _check(method, part, len(images), questions=questions, targets=targets, prefixes=prefixes)
+    if method not in METHODS:
+        raise SettingsError(f"attention method {method!r} is unknown; known are {', '.join(METHODS)}")
     vision = model.config.vision_config
     side = vision.image_size if method in ON_PIXELS else vision.image_size // vision.patch_size
     maps, p_yes, words = [np.empty((0, side, side), np.float32)], [np.empty(0, np.float32)], []
@@ -73,23 +66,11 @@ def relevance(
         with torch.no_grad():
             logits = answer_logits(model, encode_images(model, pixels.to(model.dtype)), text)
         tokens = first_tokens(processor, targets[chunk]) if targets else logits.argmax(1).tolist()
-        heat = METHODS[method](model, pixels, text, _margin(processor, tokens, model.device), **part).float()
+        heat = METHODS[method](model, pixels, text, _margin(processor, tokens, model.device)).float()
         maps.append((heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-30)).cpu().numpy())
         p_yes.append(first_p_yes(logits, beginnings(processor.tokenizer)).cpu().numpy())
         words += [processor.tokenizer.decode([token]).strip() for token in tokens]
     return Relevance(np.concatenate(maps), np.concatenate(p_yes), words)
-
-
-def _check(method: str, part: dict[str, int], images: int, **texts: Sequence[str] | None) -> None:
-    for name, values in texts.items():
-        if values is not None and len(values) != images:
-            raise SettingsError(f"{len(values)} {name} for {images} images; give one an image")
-    if method not in METHODS:
-        raise SettingsError(f"attention method {method!r} is unknown; known are {', '.join(METHODS)}")
-    if part and method not in BY_QUERY:
-        raise SettingsError(
-            f"attention method {method!r} has no single layer or query; {' and '.join(BY_QUERY)} have"
-        )
 
 
 def _margin(processor: InstructBlipProcessor, tokens: Sequence[int], device) -> Score:

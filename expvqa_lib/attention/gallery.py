@@ -1,15 +1,14 @@
-"""What notebook 07 shows: maps of a few test faces of a run (a `pipeline.Run`), which nobody chose by their
-looks.
-"""
+"""What notebook 08 shows of a run (a `pipeline.Run`): maps of a few test faces, chosen by their place."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 import pandas as pd
 
-from ..data.table import au_labels, labelled_aus
+from ..data import au_labels, labelled_aus
+from ..data.inspection import example_video
 from ..evaluation.tables import MAIN, ordered_targets
 from ..facs import ACTION_UNITS
 from ..model.answer import generate, score_yes_no
@@ -17,6 +16,10 @@ from ..questions import Q3, YES, ask_q1, ask_q2, ask_q3
 from ..synthfacs import PRESENT, Face, au_mask, close_gaps, render, sequence
 from .explain import Word, explain_words, relevance, upsample
 from .truth import changed_pixels
+
+Video = namedtuple("Video", "film truth p_yes present truth_name")
+"""Pictures by frame; the truth in [0, 1] and P(yes), a row a frame and a column an AU; the truth from which
+an AU is present, or None; and what the truth is."""
 
 _ABOUT = (("Q1", "happiness"), ("Q1", "anger"), ("Q2", 4), ("Q2", 12), ("Q3", 6), ("Q3", 17))
 _PROGRAMME = {  # AU: first and last frame, intensity in the middle
@@ -28,36 +31,6 @@ _PROGRAMME = {  # AU: first and last frame, intensity in the middle
     17: (72, 118, 1.0),
 }
 _FRAMES = 121
-
-
-class FaceAuGrid(NamedTuple):
-    """Maps for yes of faces (rows) and AUs (columns)."""
-
-    images: list
-    aus: list[int]
-    heat: np.ndarray  # [F, A, h, h]
-    p_yes: np.ndarray  # [F, A]
-    labels: np.ndarray  # [F, A], NaN unlabelled
-    regions: list[list[np.ndarray | None]] | None  # masks of what present AUs moved, of drawn faces
-
-
-class AnswerWords(NamedTuple):
-    """A face, a question, the answer and its words."""
-
-    image: object
-    question: str
-    answer: str
-    words: list[Word]
-
-
-class Video(NamedTuple):
-    """A film, and the truth beside P(yes), a row a frame and a column an AU."""
-
-    film: dict[int, object]  # pictures by frame
-    truth: pd.DataFrame  # from 0 to 1
-    p_yes: pd.DataFrame
-    present: float | None  # from this truth on an AU is present
-    truth_name: str
 
 
 def examples(run) -> pd.DataFrame:
@@ -72,126 +45,120 @@ def examples(run) -> pd.DataFrame:
         `area`, and their ratio.
     """
     expvqa, faces = run.model(MAIN), run.faces_of(run.caption_corpus)
-    found = [_example(faces, *about, place) for place, about in enumerate(_ABOUT)]
-    cases = pd.DataFrame(
-        [case for case in found if case], columns=["type", "question", "word", "face", "image", "about"]
-    )
-    asked = expvqa.model, expvqa.processor, list(cases["image"]), list(cases["question"])
-    maps, p_yes, words = relevance(*asked, targets=list(cases["word"]))
-    answers = [texts[0] for texts in generate(*asked)]
-    notes = np.where(
-        cases["type"] == "Q3",
-        [f"{answer} (P(yes) = {p:.2f})" for answer, p in zip(answers, p_yes, strict=True)],
-        [f"“{answer.rstrip('.')}”" for answer in answers],
-    )
-    cases["title"] = cases["type"] + ": " + cases["question"]
-    cases["answer"] = [f"Says {note}. Explained: {word}" for note, word in zip(notes, words, strict=True)]
-    cases["heat"] = list(maps)
-    cases["region"] = [
-        _moved(face, about) if run.is_drawn else None
-        for face, about in zip(cases["face"], cases["about"], strict=True)
-    ]
-    cases[["relevance_inside", "area", "ratio"]] = np.nan
-    for k, region in cases["region"].dropna().items():
-        large = upsample(maps[k : k + 1], len(region))[0]
-        inside, area = float((large * region).sum() / large.sum()), region.mean()
-        cases.loc[k, ["relevance_inside", "area", "ratio"]] = 100 * inside, 100 * area, inside / area
-    return cases.drop(columns=["face", "about"])
+    rows = [_example(faces, *about, place) for place, about in enumerate(_ABOUT)]
+    rows = [row for row in rows if row]
+    asked = expvqa.model, expvqa.processor, [row["image"] for row in rows], [row["question"] for row in rows]
+    maps, p_yes, words = relevance(*asked, targets=[row["word"] for row in rows])
+    for row, heat, score, word, answers in zip(rows, maps, p_yes, words, generate(*asked), strict=True):
+        said = (
+            f"{answers[0]} (P(yes) = {score:.2f})" if row["type"] == "Q3" else f"“{answers[0].rstrip('.')}”"
+        )
+        row |= {"title": f"{row['type']}: {row['question']}", "heat": heat, "region": None}
+        row |= {"answer": f"Says {said}. Explained: {word}", "relevance_inside": np.nan, "area": np.nan}
+        face, aus = row.pop("face"), row.pop("aus")
+        if run.is_drawn:
+            drawn = Face.from_json(face["face"])
+            row["region"] = close_gaps(np.any([au_mask(drawn, au) for au in aus], axis=0))
+            large = upsample(heat[None], len(row["region"]))[0]
+            row["relevance_inside"] = 100 * float((large * row["region"]).sum() / large.sum())
+            row["area"] = 100 * row["region"].mean()
+    table = pd.DataFrame(rows)
+    return table.assign(ratio=table["relevance_inside"] / table["area"])
 
 
-def _example(faces: pd.DataFrame, kind: str, about: str | int, place: int) -> tuple | None:
-    """Type, question, word, face, image, and AU or area in question, of one of the faces that fit, if any."""
+def _example(faces: pd.DataFrame, kind: str, about: str | int, place: int) -> dict | None:
+    """The question about one of the faces that fit, the word to explain, and the AUs in question."""
     fitting = faces[faces["emotion"].eq(about) if kind == "Q1" else faces[f"AU{about}"].eq(1)]
     if fitting.empty:
         return None
     face = fitting.iloc[place % len(fitting)]
-    if kind == "Q1":
-        return kind, ask_q1(), about, face, face["image"], None
-    unit = ACTION_UNITS[about]
+    aus, unit = [au for au, label in au_labels(face).items() if label], ACTION_UNITS.get(about)
+    question, word = ask_q1(), about
     if kind == "Q2":
-        return kind, ask_q2(unit.area), unit.third_person, face, face["image"], unit.area
-    return kind, ask_q3(about), YES, face, face["image"], about
+        question, word = ask_q2(unit.area), unit.third_person
+        aus = [au for au in aus if ACTION_UNITS[au].area == unit.area]
+    elif kind == "Q3":
+        question, word, aus = ask_q3(about), YES, [about]
+    return {
+        "type": kind,
+        "question": question,
+        "word": word,
+        "image": face["image"],
+        "face": face,
+        "aus": aus,
+    }
 
 
-def _moved(face: pd.Series, about: str | int | None) -> np.ndarray:
-    """The region of the pixels that a drawn face's present AUs moved: all, those of one area, or one AU."""
-    aus = [
-        au for au, label in au_labels(face).items() if label and about in (None, au, ACTION_UNITS[au].area)
-    ]
-    return close_gaps(np.any([au_mask(Face.from_json(face["face"]), au) for au in aus], axis=0))
+def face_au_grid(run) -> tuple:
+    """Explain yes for the five first test persons' faces with most AUs, and for the eight most frequent AUs
+    there.
 
-
-def face_au_grid(run, people: int = 5, most: int = 8) -> FaceAuGrid:
-    """Explain yes for the first test persons' faces with most AUs, and for the most frequent AUs there."""
-    faces, labels = _test_labels(run)
-    rows = labels.sum(axis=1).groupby(faces["subject"], sort=False).idxmax().head(people)
-    names = ordered_targets(labels.loc[rows].sum().nlargest(most).index)
+    Returns:
+        What `plots.attention_grid` takes: images, AUs, maps, P(yes), labels, and outlines of drawn faces.
+    """
+    faces, labels, rows = _expressive(run)
+    names = ordered_targets(labels.loc[rows].sum().nlargest(8).index)
     aus, there = [int(name[2:]) for name in names], labels.loc[rows, names].to_numpy()
     expvqa, images = run.model(MAIN), faces.loc[rows, "image"].tolist()
-    pictures, questions = zip(*[(image, ask_q3(au)) for image in images for au in aus], strict=True)
-    maps, p_yes, _ = relevance(
-        expvqa.model, expvqa.processor, pictures, questions, targets=[YES] * len(pictures)
-    )
+    asked = zip(*[(image, ask_q3(au)) for image in images for au in aus], strict=True)
+    maps, p_yes, _ = relevance(expvqa.model, expvqa.processor, *asked, targets=[YES] * there.size)
     regions = None
     if run.is_drawn:
         regions = [
             [changed_pixels(face, au)[1] if label == 1 else None for au, label in zip(aus, row, strict=True)]
             for face, row in zip(faces.loc[rows, "face"], there, strict=True)
         ]
-    heat = maps.reshape(*there.shape, *maps.shape[1:])
-    return FaceAuGrid(images, aus, heat, p_yes.reshape(there.shape), there, regions)
+    return (
+        images,
+        aus,
+        maps.reshape(*there.shape, *maps.shape[1:]),
+        p_yes.reshape(there.shape),
+        there,
+        regions,
+    )
 
 
-def answer_words(run) -> AnswerWords:
-    """Explain every word of the answer to Q1 about the first test face."""
+def answer_words(run) -> tuple[str, str, str, list[Word]]:
+    """Explain every word of the answer to Q1 about the first test face: image, question, answer and its
+    words.
+    """
     expvqa, image, question = run.model(MAIN), run.faces_of(run.caption_corpus)["image"].iat[0], ask_q1()
     answer = generate(expvqa.model, expvqa.processor, [image], [question])[0][0]
     has_words = any(character.isalnum() for character in answer)
     words = explain_words(expvqa.model, expvqa.processor, image, question, answer) if has_words else []
-    return AnswerWords(image, question, answer, words)
+    return image, question, answer, words
 
 
 def video(run) -> Video:
     """P(yes), the mean over the wordings of Q3, frame by frame beside the truth.
 
     Of drawn faces the first test person makes three expressions one after the other, and the truth is each
-    AU's intensity. Of data sets it is the label in the first test person's first 40 frames, for AUs that
-    change there.
+    AU's intensity. Of data sets it is the label in the first test person's first frames.
     """
-    faces, labels = _test_labels(run)
+    faces, _, rows = _expressive(run)
     if run.is_drawn:
-        film, frames, truth = _acted(run, faces, labels)
-        present, name = PRESENT, "intensity"
+        person = Face.from_json(faces.at[rows.iat[0], "face"]).identity
+        acted = sequence(person, _PROGRAMME, _FRAMES, run.profile.seed)
+        film = {number: render(acted[number], 192).image for number in range(0, _FRAMES, 12)}
+        numbers, side = range(0, _FRAMES, 3), run.profile.corpora.image
+        frames = [render(acted[number], side).image for number in numbers]
+        intensities = [{f"AU{au}": acted[n].aus.get(au, 0.0) for au in sorted(_PROGRAMME)} for n in numbers]
+        truth = pd.DataFrame(intensities, numbers)
     else:
-        rows = faces.index[faces["subject"] == faces["subject"].iat[0]][:40]
-        frames = dict(enumerate(faces.loc[rows, "image"]))
-        film = dict(list(frames.items())[:: max(1, len(frames) // 10)])
-        truth, present, name = labels.loc[rows].reset_index(drop=True), None, "label"
-        truth = truth.loc[:, truth.max() > truth.min()]
+        film, truth = example_video(faces)
+        frames = list(film.values())
     p_yes = truth
     if len(truth.columns):
         expvqa, aus = run.model(MAIN), [int(column[2:]) for column in truth]
-        p_yes = score_yes_no(
-            expvqa.model, expvqa.processor, list(frames.values()), aus, wordings=range(len(Q3))
-        ).set_axis(truth.index)
-    return Video(film, truth, p_yes, present, name)
+        p_yes = score_yes_no(expvqa.model, expvqa.processor, frames, aus, wordings=range(len(Q3)))
+        p_yes.index = truth.index
+    return Video(
+        film, truth, p_yes, PRESENT if run.is_drawn else None, "intensity" if run.is_drawn else "label"
+    )
 
 
-def _acted(run, faces: pd.DataFrame, labels: pd.DataFrame) -> tuple[dict, dict, pd.DataFrame]:
-    """A drawn video of the first test person: pictures to show, pictures for the model, and intensities."""
-    first = labels.sum(axis=1).groupby(faces["subject"], sort=False).idxmax().iat[0]
-    person = Face.from_json(faces.at[first, "face"]).identity
-    acted = sequence(person, _PROGRAMME, _FRAMES, run.profile.seed)
-    film = {number: render(acted[number], 192).image for number in range(0, _FRAMES, 12)}
-    frames = {
-        number: render(acted[number], run.profile.corpora.image).image for number in range(0, _FRAMES, 3)
-    }
-    aus = sorted(_PROGRAMME)
-    truth = [{f"AU{au}": acted[number].aus.get(au, 0.0) for au in aus} for number in frames]
-    return film, frames, pd.DataFrame(truth, list(frames))
-
-
-def _test_labels(run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The AU corpus's test faces and their labels as floats, NaN unlabelled."""
+def _expressive(run) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
+    """The AU corpus's test faces, their labels (NaN unlabelled), and five persons' rows with most AUs."""
     faces = run.faces_of(run.au_corpus)
-    return faces, faces[[f"AU{au}" for au in labelled_aus(faces)]].astype("Float64").astype(float)
+    labels = faces[[f"AU{au}" for au in labelled_aus(faces)]].astype("Float64").astype(float)
+    return faces, labels, labels.sum(axis=1).groupby(faces["subject"], sort=False).idxmax().head(5)

@@ -5,7 +5,7 @@ relevance.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -52,21 +52,14 @@ def guided_gradients(model, pixels: Tensor, text: dict[str, Tensor], score: Scor
 
 
 @torch.enable_grad()
-def gradient_cross_attention(
-    model,
-    pixels: Tensor,
-    text: dict[str, Tensor],
-    score: Score,
-    layer: int | None = None,
-    query: int | None = None,
-) -> Tensor:
+def gradient_cross_attention(model, pixels: Tensor, text: dict[str, Tensor], score: Score) -> Tensor:
     """The Q-Former's attention weighted by the score's positive gradient (after Chefer et al. 2021)."""
     embeds = _embed(model, pixels).requires_grad_()
     with cross_attention_weights(model.qformer) as weights:
         value = score(answer_logits(model, embeds, text)).sum()
         slopes = torch.autograd.grad(value, weights)
     weighted = [w.float() * slope.float() for w, slope in zip(weights, slopes, strict=True)]
-    return _square(sum(w.clamp(min=0).sum((1, 2)) for w in _select(weighted, layer, query)))
+    return _square(sum(w.clamp(min=0).sum((1, 2)) for w in weighted))
 
 
 @torch.no_grad()
@@ -90,18 +83,11 @@ def language_attention(model, pixels: Tensor, text: dict[str, Tensor], score: Sc
 
 
 @torch.no_grad()
-def cross_attention(
-    model,
-    pixels: Tensor,
-    text: dict[str, Tensor],
-    score: Score,
-    layer: int | None = None,
-    query: int | None = None,
-) -> Tensor:
+def cross_attention(model, pixels: Tensor, text: dict[str, Tensor], score: Score) -> Tensor:
     """The Q-Former's attention, mean over layers, heads and queries; it does not know the score."""
     with cross_attention_weights(model.qformer) as weights:
         query_image(model, _embed(model, pixels), text["qformer_input_ids"], text["qformer_attention_mask"])
-    return _square(sum(_select(weights, layer, query)).mean((1, 2)))
+    return _square(sum(weights).mean((1, 2)))
 
 
 @torch.no_grad()
@@ -137,7 +123,6 @@ ON_PIXELS = (
     "guided_gradients",
     "integrated_gradients",
 )  # h is the picture's side; of the others the patches a side
-BY_QUERY = ("gradient_cross_attention", "cross_attention")  # these explain a single layer or query, too
 
 
 def answer_logits(
@@ -195,18 +180,3 @@ def _square(heat: Tensor) -> Tensor:
     """[N, 1 + P] to [N, g, g]: the class token, which has no place, is left out."""
     side = math.isqrt(heat.shape[1] - 1)
     return heat[:, 1:].reshape(-1, side, side).detach()
-
-
-def _select(weights: Sequence[Tensor], layer: int | None, query: int | None) -> list[Tensor]:
-    """Weights [N, heads, Q, 1 + P] of each layer; of one layer or query where it is given.
-
-    Raises:
-        SettingsError: there is no such layer or query.
-    """
-    for name, index, count in (("layer", layer, len(weights)), ("query", query, weights[0].shape[2])):
-        if index is not None and not 0 <= index < count:
-            raise SettingsError(
-                f"{name}={index}: the Q-Former has {count}; expected 0 to {count - 1}, or None for all"
-            )
-    layers = weights if layer is None else [weights[layer]]
-    return [w if query is None else w[:, :, query : query + 1] for w in layers]

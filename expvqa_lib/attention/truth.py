@@ -1,35 +1,40 @@
 """Whether relevance maps tell the truth: of drawn faces the pixels that an AU changed are known, and patches
-can be blurred.
-
-A `run` is a `pipeline.Run`.
+can be blurred. A `run` is a `pipeline.Run`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.functional import max_pool2d
-from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
-from ..data.table import labelled_aus
-from ..evaluation.metrics import COLUMNS, bootstrap, group_codes, mean_of_defined
+from ..data import labelled_aus
+from ..evaluation.metrics import COLUMNS, bootstrap_table, group_codes, mean_of_defined
 from ..evaluation.tables import MAIN, NAMES, with_intervals
 from ..facs import ACTION_UNITS
+from ..model.forward import encode_images
+from ..model.yes_no import beginnings, first_p_yes
 from ..questions import YES, ask_q3
 from ..synthfacs import Face, au_mask, close_gaps
-from .explain import relevance, upsample
-from .methods import DEFAULT_METHOD, METHODS
-from .perturbation import deletion_insertion, randomised
+from .explain import inputs, relevance, upsample
+from .methods import METHODS, answer_logits, blur
 
-RANDOMISED = f"{MAIN}_randomised"
-CONTROLS = ("uniform", "centre")
-DETECTED = 0.5
-"""P(yes) from which the model detects an AU."""
-
+DETECTED = 0.5  # P(yes) from which the model detects an AU
+SHARES = (
+    0.0,
+    1 / 32,
+    1 / 16,
+    1 / 8,
+    1 / 4,
+    1.0,
+)  # of the patches; closer together where the first ones decide
+_BLUR = 1 / 12  # standard deviation, as a share of the picture's side
+_BATCH = 64
 _METRICS = (
     "pointing_accuracy",
     "pointing_region",
@@ -42,40 +47,63 @@ _METRICS = (
 
 
 def pointing(run) -> pd.DataFrame:
-    """The pointing game of Exp-VQA and of the untuned base on the AU corpus's test faces. See
-    `pointing_table`.
+    """Pointing game: how often the peak of the map for yes to Q3 lies on pixels that the AU changed.
 
-    Of `Profile.explained` faces an AU Exp-VQA explains half, the base a fifth. Empty where faces are not
-    drawn.
+    Of `Profile.explained` test faces an AU of the AU corpus, Exp-VQA explains half and the untuned base a
+    fifth.
+
+    Returns:
+        Tidy table an AU and `macro`, in percent: `pointing_accuracy` of all faces, `chance` (the mean share
+            of changed pixels), and of the faces where the model detects the AU `pointing_detected`, and
+            `pointing_detected_region` of peaks in the whole region, as figures outline it
+            (`synthfacs.close_gaps`), with its mean share `chance_region`; NaN where it detects none. Empty
+            where faces are not drawn.
     """
-    if not run.is_drawn:
-        return pd.DataFrame(columns=list(COLUMNS))
-    faces, profile, tables = run.faces_of(run.au_corpus), run.profile, []
-    for name, part in ((MAIN, 2), ("base", 5)):
-        expvqa, cases = (
-            run.model(name),
-            pointing_cases(faces, max(1, profile.explained // part), profile.seed),
+    tables = [pd.DataFrame(columns=list(COLUMNS))]
+    for name, part in ((MAIN, 2), ("base", 5)) if run.is_drawn else ():
+        cases = pointing_cases(run, part)
+        maps, p_yes, _ = _explain_yes(run.model(name), cases)
+        changed, regions = _changed(cases)
+        maps = upsample(maps, changed.shape[1])
+        values = pd.DataFrame(
+            {"pointing_accuracy": _peak_inside(maps, changed), "chance": changed.mean((1, 2))}
         )
-        settings = {"resamples": profile.resamples, "seed": profile.seed}
-        tables.append(pointing_table(expvqa.model, expvqa.processor, cases, **settings).assign(model=name))
-    return pd.concat(tables, ignore_index=True)
+        values["chance_region"] = regions.mean((1, 2))
+        values["pointing_detected"] = values["pointing_accuracy"].where(p_yes >= DETECTED)
+        inside = pd.Series(_peak_inside(maps, regions))
+        values["pointing_detected_region"] = inside.where(p_yes >= DETECTED)
+        tables.append(_table(run, name, values, cases))
+    return pd.concat(tables[-2:], ignore_index=True)
 
 
 def faithfulness(run) -> pd.DataFrame:
-    """Score every method and its controls on Exp-VQA and the AU corpus's test faces. See
-    `faithfulness_table`.
+    """Score the maps for yes to Q3 of every method where Exp-VQA detects the AU.
 
-    Of `Profile.explained` faces an AU a quarter is mapped; of a twelfth patches are blurred, which takes most
-    of the time. Empty where faces are not drawn.
+    Of `Profile.explained` test faces an AU a quarter is mapped; of a twelfth patches are blurred, which takes
+    most of the time. The metrics are those of `_map_scores` and `deletion_insertion`, in percent. Controls
+    are a `uniform` map, one that is highest at the `centre`, and each method on the model with its weights
+    permuted (Adebayo et al. 2018), where a method that shows what was learned fails.
+
+    Returns:
+        Tidy table of models `exp_vqa` and `exp_vqa_randomised`, with the column `method`, an AU and `macro`;
+        95% intervals by subject. Empty where faces are not drawn, or the model detects no AU.
     """
-    if not run.is_drawn:
-        return pd.DataFrame(columns=[*COLUMNS, "method"])
-    expvqa, profile = run.model(MAIN), run.profile
-    cases = pointing_cases(run.faces_of(run.au_corpus), max(1, profile.explained // 4), profile.seed)
-    curves = max(1, profile.explained // 12)
-    return faithfulness_table(
-        expvqa.model, expvqa.processor, cases, curves, resamples=profile.resamples, seed=profile.seed
-    )
+    tables, cases = [pd.DataFrame(columns=[*COLUMNS, "method"])], pd.DataFrame()
+    if run.is_drawn:
+        expvqa, cases = run.model(MAIN), pointing_cases(run, 4)
+        p_yes = _explain_yes(expvqa, cases, "cross_attention").p_yes  # the cheapest method
+        cases = cases[p_yes >= DETECTED].reset_index(drop=True)
+    if cases.empty:
+        return tables[0]
+    changed, regions = _changed(cases)
+    vision = expvqa.model.config.vision_config
+    near = widen(changed, round(changed.shape[1] * vision.patch_size / vision.image_size / 2))
+    with_curve = cases.groupby("au").cumcount() < max(1, run.profile.explained // 12)
+    for name, method, maps in _all_maps(run, expvqa, cases):
+        values = _map_scores(maps, changed, regions, near)
+        curves = deletion_insertion(expvqa, cases[with_curve], maps[with_curve], run.profile.seed)
+        tables.append(_table(run, name, values.join(curves), cases).assign(method=method))
+    return pd.concat(tables[1:], ignore_index=True)
 
 
 def pointing_layout(table: pd.DataFrame) -> pd.DataFrame:
@@ -90,96 +118,40 @@ def faithfulness_layout(table: pd.DataFrame) -> pd.DataFrame:
     """Lay `faithfulness` out to be read: rows are models and methods, columns metrics; means over AUs."""
     macro = table[table["target"] == "macro"]
     wide = macro.pivot(index=["model", "method"], columns="metric", values="value")
-    wide = wide.reindex(columns=list(_METRICS)).astype(float)
-    return wide.sort_values("energy", ascending=False).rename(index=NAMES).rename_axis(columns=None)
+    return wide.reindex(columns=list(_METRICS)).astype(float).rename(index=NAMES).rename_axis(columns=None)
 
 
-def pointing_cases(faces: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
-    """Choose up to `each` drawn faces an AU where it is present: rows of `faces` with the columns `au` and
-    `question` (Q3).
+def pointing_cases(run, part: int) -> pd.DataFrame:
+    """Choose drawn test faces that show an AU, one `part` of `Profile.explained` an AU, with `au` and
+    `question`.
     """
-    rng = np.random.default_rng(seed)
-    parts = []
+    rng, cases = np.random.default_rng(run.profile.seed), []
+    faces = run.faces_of(run.au_corpus)
     for au in labelled_aus(faces):
-        rows = np.flatnonzero(faces[ACTION_UNITS[au].name] == 1)
-        parts.append(faces.iloc[rng.permutation(rows)[:each]].assign(au=au, question=ask_q3(au)))
-    return pd.concat(parts, ignore_index=True)
+        rows = rng.permutation(np.flatnonzero(faces[ACTION_UNITS[au].name] == 1))
+        chosen = rows[: max(1, run.profile.explained // part)]
+        cases.append(faces.iloc[chosen].assign(au=au, question=ask_q3(au)))
+    return pd.concat(cases, ignore_index=True)
 
 
-def pointing_table(
-    model: InstructBlipForConditionalGeneration,
-    processor: InstructBlipProcessor,
-    cases: pd.DataFrame,
-    *,
-    method: str = DEFAULT_METHOD,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Pointing game: how often the peak of the map for yes to Q3 lies on pixels that the AU changed.
-
-    Args:
-        cases: of `pointing_cases`; the changed pixels come from drawing each face again without the AU.
-
-    Returns:
-        Tidy table an AU and `macro`, in percent: `pointing_accuracy` of all faces, `chance` (the mean share
-            of changed pixels), and of the faces where the model detects the AU `pointing_detected`, and
-            `pointing_detected_region` of peaks in the whole region, as figures outline it
-            (`synthfacs.close_gaps`), with its mean share `chance_region`; NaN where it detects none.
-    """
-    maps, p_yes, _ = _explain_yes(model, processor, cases, method)
-    changed, regions = _changed(cases)
-    maps = upsample(maps, changed.shape[1])
-    values = pd.DataFrame(
-        {
-            "pointing_accuracy": _peak_inside(maps, changed),
-            "chance": changed.mean((1, 2)),
-            "chance_region": regions.mean((1, 2)),
-        }
-    )
-    detected = p_yes >= DETECTED
-    values["pointing_detected"] = values["pointing_accuracy"].where(detected)
-    values["pointing_detected_region"] = np.where(detected, _peak_inside(maps, regions), np.nan)
-    return _table(values, cases, resamples, seed).assign(model=MAIN)[list(COLUMNS)]
+def _explain_yes(expvqa, cases: pd.DataFrame, method: str = "guided_gradients"):
+    images, questions, yes = list(cases["image"]), list(cases["question"]), [YES] * len(cases)
+    return relevance(expvqa.model, expvqa.processor, images, questions, targets=yes, method=method)
 
 
-def faithfulness_table(
-    model: InstructBlipForConditionalGeneration,
-    processor: InstructBlipProcessor,
-    cases: pd.DataFrame,
-    curves: int,
-    *,
-    methods: Sequence[str] = tuple(METHODS),
-    resamples: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Score the maps for yes (Q3, its first wording) of every method on the cases whose AU the model detects.
-
-    The metrics are those of `_map_scores` and `deletion_insertion`, in percent. Controls are a `uniform` map,
-    one that is highest at the `centre`, and each method on the model with its weights permuted (Adebayo et
-    al. 2018), where a method that shows what was learned fails.
-
-    Args:
-        cases: of `pointing_cases`.
-        curves: of how many of them an AU deletion and insertion are measured.
-
-    Returns:
-        Tidy table of models `exp_vqa` and `exp_vqa_randomised`, with the column `method`, an AU and `macro`;
-        95% intervals by subject. Empty where the model detects no AU.
-    """
-    p_yes = _explain_yes(model, processor, cases, "cross_attention").p_yes  # the cheapest method
-    cases = cases[p_yes >= DETECTED].reset_index(drop=True)
-    if cases.empty:
-        return pd.DataFrame(columns=[*COLUMNS, "method"])
-    changed, regions = _changed(cases)
-    vision = model.config.vision_config
-    half_patch = round(changed.shape[1] * vision.patch_size / vision.image_size / 2)
-    near, with_curve = widen(changed, half_patch), cases.groupby("au").cumcount() < curves
-    tables = []
-    for name, method, maps in _all_maps(model, processor, cases, methods, seed):
-        values = _map_scores(maps, changed, regions, near)
-        values = values.join(deletion_insertion(model, processor, cases[with_curve], maps[with_curve], seed))
-        tables.append(_table(values, cases, resamples, seed).assign(model=name, method=method))
-    return pd.concat(tables, ignore_index=True)[[*COLUMNS, "method"]]
+def _all_maps(run, expvqa, cases: pd.DataFrame):
+    """Yield model, method and maps [N, h, h], those with permuted weights and the controls last."""
+    permuted = copy.copy(expvqa)
+    permuted.model = randomised(expvqa.model, run.profile.seed)
+    for name, explained in ((MAIN, expvqa), (f"{MAIN}_randomised", permuted)):
+        for method in METHODS:
+            yield name, method, _explain_yes(explained, cases, method).maps
+    vision = expvqa.model.config.vision_config
+    side = vision.image_size // vision.patch_size
+    away = (np.arange(side) - (side - 1) / 2) / side
+    bell = np.exp(-8 * (away[:, None] ** 2 + away**2))  # a standard deviation of a quarter of the side
+    for method, control in (("uniform", np.ones((side, side))), ("centre", bell)):
+        yield MAIN, method, np.repeat(control[None].astype(np.float32), len(cases), 0)
 
 
 def _map_scores(maps: np.ndarray, changed: np.ndarray, regions: np.ndarray, near: np.ndarray) -> pd.DataFrame:
@@ -201,21 +173,63 @@ def _map_scores(maps: np.ndarray, changed: np.ndarray, regions: np.ndarray, near
     )
 
 
-def _all_maps(model, processor, cases, methods, seed) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield model, method and maps [N, h, h], those with permuted weights and the controls last."""
-    for name, explained in ((MAIN, model), (RANDOMISED, randomised(model, seed))):
-        for method in methods:
-            yield name, method, _explain_yes(explained, processor, cases, method).maps
-    side = model.config.vision_config.image_size // model.config.vision_config.patch_size
-    away = (np.arange(side) - (side - 1) / 2) / side
-    bell = np.exp(-8 * (away[:, None] ** 2 + away**2))  # a standard deviation of a quarter of the side
-    for method, control in zip(CONTROLS, (np.ones((side, side)), bell), strict=True):
-        yield MAIN, method, np.repeat(control[None].astype(np.float32), len(cases), 0)
+@torch.no_grad()
+def randomised(model, seed: int):
+    """Copy a model with the values of each weight matrix permuted: same scale, nothing learned is left."""
+    random, other = torch.Generator().manual_seed(seed), copy.deepcopy(model)
+    for weight in other.parameters():
+        if weight.ndim > 1:
+            order = torch.randperm(weight.numel(), generator=random).to(weight.device)
+            weight.copy_(weight.flatten()[order].view_as(weight))
+    return other
 
 
-def _explain_yes(model, processor, cases: pd.DataFrame, method: str):
-    images, questions = list(cases["image"]), list(cases["question"])
-    return relevance(model, processor, images, questions, targets=[YES] * len(cases), method=method)
+@torch.no_grad()
+def deletion_insertion(expvqa, cases: pd.DataFrame, maps: np.ndarray, seed: int) -> pd.DataFrame:
+    """Measure P(yes) as `SHARES` of the patches, the most relevant first, are blurred or alone shown sharp.
+
+    Args:
+        maps: [N, h, h], averaged over each patch; equal patches come in random order.
+
+    Returns:
+        A row a case: `deletion`, the area under P(yes) as patches are blurred (low is good), `insertion`, as
+            they are shown in a blurred picture (high is good; both Petsiuk et al. 2018), and `deletion_25`
+            and the like, P(yes) at that share of the patches; from 0 to 1.
+    """
+    vision = expvqa.model.config.vision_config
+    grid = vision.image_size // vision.patch_size
+    mean = adaptive_avg_pool2d(torch.from_numpy(maps), grid).flatten(1).numpy()  # [N, P]
+    chance = np.random.default_rng(seed).random(mean.shape)
+    rank = torch.from_numpy(np.lexsort((chance, -mean), axis=1).argsort(1)).view(-1, grid, grid)
+    parts = [slice(k, k + _BATCH) for k in range(0, len(cases), _BATCH)]
+    curves = np.concatenate([_curves(expvqa, cases[part], rank[part]) for part in parts], 1)
+    columns = {}
+    for metric, curve in zip(("deletion", "insertion"), curves.transpose(2, 0, 1), strict=True):
+        columns[metric] = np.trapezoid(curve, SHARES, axis=0)
+        columns |= {f"{metric}_{100 * share:g}": p_yes for share, p_yes in zip(SHARES, curve, strict=True)}
+    return pd.DataFrame(columns, cases.index)
+
+
+def _curves(expvqa, cases: pd.DataFrame, rank: Tensor) -> np.ndarray:
+    """P(yes) [shares, N, 2] with each share of the patches of lowest `rank` [N, g, g] blurred, and alone
+    sharp.
+    """
+    model, processor = expvqa.model, expvqa.processor
+    pixels, text = inputs(model, processor, list(cases["image"]), list(cases["question"]))
+    blurred, patch = blur(pixels, _BLUR * pixels.shape[-1]), model.config.vision_config.patch_size
+
+    def p_yes(pictures: Tensor) -> Tensor:
+        logits = answer_logits(model, encode_images(model, pictures.to(model.dtype)), text)
+        return first_p_yes(logits, beginnings(processor.tokenizer)).cpu()
+
+    whole, nothing = p_yes(pixels), p_yes(blurred)  # the curves' ends are shared
+    points = [torch.stack([whole, nothing], 1)]
+    for share in SHARES[1:-1]:
+        taken = rank < round(share * rank[0].numel())
+        taken = taken.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None].to(model.device)
+        deleted, inserted = torch.where(taken, blurred, pixels), torch.where(taken, pixels, blurred)
+        points.append(torch.stack([p_yes(deleted), p_yes(inserted)], 1))
+    return torch.stack([*points, torch.stack([nothing, whole], 1)]).numpy()
 
 
 def widen(masks: np.ndarray, reach: int) -> np.ndarray:
@@ -242,7 +256,7 @@ def _peak_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return (peaks & masks).sum((1, 2)) / peaks.sum((1, 2))
 
 
-def _table(values: pd.DataFrame, cases: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+def _table(run, model: str, values: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Mean of each metric (a column; NaN: not measured) an AU and over AUs, in percent, with intervals."""
     aus = cases["au"].unique()
     member = np.stack([cases["au"] == au for au in aus], 1).astype(float)  # [cases, AUs]
@@ -256,13 +270,10 @@ def _table(values: pd.DataFrame, cases: pd.DataFrame, resamples: int, seed: int)
             total /= np.einsum("rc,ca,cm->ram", weights, member, defined.astype(float), optimize=True)
         return np.concatenate([total, mean_of_defined(total.swapaxes(1, 2))[:, None]], 1)
 
-    subjects = group_codes(cases["subject"].to_numpy(), len(cases))
-    value, low, high, _ = bootstrap(measure, subjects, resamples, seed)
     support = member.T @ defined
     support = np.concatenate([support, support.sum(0, keepdims=True)]).astype(int)
-    rows = [
-        (cases["dataset"].iat[0], "test", target, metric, value[k, m], low[k, m], high[k, m], support[k, m])
-        for k, target in enumerate([*(ACTION_UNITS[a].name for a in aus), "macro"])
-        for m, metric in enumerate(values)
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS[1:]))
+    targets = [*(ACTION_UNITS[au].name for au in aus), "macro"]
+    rows = [(t, metric, support[k, m]) for k, t in enumerate(targets) for m, metric in enumerate(values)]
+    names = {"model": model, "dataset": run.au_corpus, "split": "test"}
+    settings = {"resamples": run.profile.resamples, "seed": run.profile.seed}
+    return bootstrap_table(measure, rows, group_codes(cases["subject"], len(cases)), **names, **settings)

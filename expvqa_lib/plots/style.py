@@ -64,7 +64,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def save(fig: matplotlib.figure.Figure, path: str | Path) -> Path:
-    """Write a figure (PNG at 200 dpi, or what the suffix says), whole or not at all, always the same bytes.
+    """Write a figure (PNG at 200 dpi, or what the suffix says), whole or not at all.
 
     Raises:
         ExpVQAError: the folder cannot be written to.

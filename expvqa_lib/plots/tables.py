@@ -44,11 +44,11 @@ def export(
     """
     if best not in ("column", "row", None):
         raise SettingsError(f"best={best!r}: expected 'column', 'row' or None")
-    if within is not None and within not in table:
-        raise SettingsError(f"within={within!r}: no such column; the table has {', '.join(map(str, table))}")
     if not isinstance(table.index, pd.RangeIndex):
-        table = table.rename_axis(index=table.index.name or "").reset_index()
+        table = table.reset_index(names=[name or "" for name in table.index.names])
     table = table.rename(columns=str)
+    if within is not None and within not in table:
+        raise SettingsError(f"within={within!r}: no such column; the table has {', '.join(table)}")
     texts, bold = table.map(_text).astype(object), _best(table, best, lower, within)
     content = {
         ".csv": table.to_csv(index=False, float_format="%.4f"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,21 +20,15 @@ from expvqa_lib.attention import (
     relevance,
 )
 from expvqa_lib.attention.explain import first_tokens
-from expvqa_lib.attention.perturbation import deletion_insertion, randomised
-from expvqa_lib.attention.truth import (
-    CONTROLS,
-    RANDOMISED,
-    faithfulness_table,
-    pointing_cases,
-    pointing_table,
-    widen,
-)
-from expvqa_lib.data.table import labelled_aus
+from expvqa_lib.attention.truth import deletion_insertion, pointing_cases, randomised, widen
+from expvqa_lib.data import labelled_aus
 from expvqa_lib.evaluation.metrics import COLUMNS
 from expvqa_lib.evaluation.tables import MAIN
 from expvqa_lib.facs import ACTION_UNITS, BP4D_AUS
 from expvqa_lib.questions import ask_q3
 from expvqa_lib.synthfacs import Face, au_mask
+
+RANDOMISED = f"{MAIN}_randomised"
 
 
 def value(table: pd.DataFrame, model: str, target: str, metric: str) -> float:
@@ -40,70 +36,61 @@ def value(table: pd.DataFrame, model: str, target: str, metric: str) -> float:
 
 
 @pytest.fixture
-def test_faces(faces) -> pd.DataFrame:
-    return faces[(faces["dataset"] == "synth_lab") & (faces["split"] == "test")].reset_index(drop=True)
+def set_maps(run, faces, model, monkeypatch):
+    """Replace the attention maps by true masks or their opposite: how they are scored is tested."""
+    names = {ask_q3(au): au for au in ACTION_UNITS}
+    drawn = faces.set_index("image")["face"]
 
-
-@pytest.fixture
-def set_maps(monkeypatch):
-    """Replace the attention maps, nothing else: how they are scored is what is tested."""
-
-    def replace(make, p_yes: float = 1.0) -> None:
-        def fake(model, processor, images, questions, *, method, **options):
-            return Relevance(make(model, method).astype(np.float32), np.full(len(images), p_yes), [])
+    def replace(is_true, p_yes: float = 1.0) -> None:
+        def fake(explained, processor, images, questions, *, method, **options):
+            pairs = zip(images, questions, strict=True)
+            masks = np.stack([au_mask(Face.from_json(drawn[image]), names[text]) for image, text in pairs])
+            maps = masks if is_true(explained is model, method) else ~masks
+            return Relevance(maps.astype(np.float32), np.full(len(images), p_yes), [])
 
         monkeypatch.setattr("expvqa_lib.attention.truth.relevance", fake)
 
     return replace
 
 
-@pytest.fixture
-def cases(test_faces) -> pd.DataFrame:
-    return pointing_cases(test_faces, 2, seed=5)
-
-
-@pytest.fixture
-def masks(cases) -> np.ndarray:
-    pairs = zip(cases["face"], cases["au"], strict=True)
-    return np.stack([au_mask(Face.from_json(face), au) for face, au in pairs])
-
-
 # ------------------------------------------------------------------------------------------------ pointing
 
 
-def test_cases_are_faces_that_show_the_au(faces):
-    wild = faces[(faces["dataset"] == "synth_wild") & (faces["split"] == "test")].reset_index(drop=True)
-    cases = pointing_cases(wild, 2, seed=0)
+def test_cases_are_faces_that_show_the_au(run):
+    cases, faces = pointing_cases(run, 2), run.faces_of("synth_lab")
     assert all(case[ACTION_UNITS[case["au"]].name] == 1 for _, case in cases.iterrows())
     assert all(case["question"] == ask_q3(case["au"]) for _, case in cases.iterrows())
     assert not cases[["image", "au"]].duplicated().any()
     counts = cases["au"].value_counts()
-    for au in labelled_aus(wild):
-        assert counts.get(au, 0) == min(2, (wild[ACTION_UNITS[au].name] == 1).sum())
+    for au in labelled_aus(faces):
+        assert counts.get(au, 0) == min(2, (faces[ACTION_UNITS[au].name] == 1).sum())
 
 
-@pytest.mark.parametrize(("looks", "score"), [("there", 100), ("away", 0)])
-def test_a_perfect_map_scores_100_and_one_that_looks_away_0(cases, masks, set_maps, looks, score):
-    set_maps(lambda model, method: masks if looks == "there" else ~masks)
-    table = pointing_table(None, None, cases, resamples=20, seed=5)
-    assert list(table.columns) == list(COLUMNS)
+@pytest.mark.parametrize(("is_true", "score"), [(True, 100), (False, 0)])
+def test_a_perfect_map_scores_100_and_one_that_looks_away_0(run, set_maps, is_true, score):
+    set_maps(lambda *_: is_true)
+    table = pointing(run)
+    assert list(table.columns) == list(COLUMNS) and set(table["model"]) == {MAIN, "base"}
     scores = table.loc[table["metric"] == "pointing_accuracy", ["value", "low", "high"]]
     assert (scores == score).all(axis=None)
 
 
-def test_chance_is_the_regions_share_of_the_pixels(cases, masks, set_maps):
-    set_maps(lambda model, method: masks)
-    table = pointing_table(None, None, cases, resamples=20, seed=5)
+def test_chance_is_the_regions_share_of_the_pixels(run, set_maps):
+    set_maps(lambda *_: True)
+    table, cases = pointing(run), pointing_cases(run, 2)
+    pairs = zip(cases["face"], cases["au"], strict=True)
+    masks = np.stack([au_mask(Face.from_json(face), au) for face, au in pairs])
     shares = pd.Series(masks.mean((1, 2)) * 100).groupby(cases["au"]).mean()
     for au, share in shares.items():
         assert value(table, MAIN, f"AU{au}", "chance") == pytest.approx(share)
     assert value(table, MAIN, "macro", "chance") == pytest.approx(shares.mean())
-    assert table.loc[table["target"] == "macro", "support"].tolist() == [len(cases)] * 5
+    macro = table[(table["target"] == "macro") & (table["model"] == MAIN)]
+    assert macro["support"].tolist() == [len(cases)] * 5
 
 
-def test_an_au_that_the_model_misses_counts_only_among_all(cases, masks, set_maps):
-    set_maps(lambda model, method: masks, p_yes=0.4)
-    table = pointing_table(None, None, cases, resamples=20, seed=5)
+def test_an_au_that_the_model_misses_counts_only_among_all(run, set_maps):
+    set_maps(lambda *_: True, p_yes=0.4)
+    table = pointing(run)
     assert value(table, MAIN, "macro", "pointing_accuracy") == 100
     assert np.isnan(value(table, MAIN, "macro", "pointing_detected"))
     assert table.loc[table["metric"] == "pointing_detected", "support"].eq(0).all()
@@ -111,10 +98,8 @@ def test_an_au_that_the_model_misses_counts_only_among_all(cases, masks, set_map
 
 def test_a_run_points_with_its_model_and_with_the_base(run):
     table = pointing(run)
-    assert list(table.columns) == list(COLUMNS) and set(table["model"]) == {MAIN, "base"}
-    counts = (
-        table[(table["metric"] == "chance") & (table["target"] != "macro")].groupby("model")["support"].max()
-    )
+    counts = table[(table["metric"] == "chance") & (table["target"] != "macro")].groupby("model")
+    counts = counts["support"].max()
     assert counts[MAIN] == 2 and counts["base"] == 1  # of 4 faces an AU a half, and a fifth
     pd.testing.assert_frame_equal(table, pointing(run))
     layout = pointing_layout(table)
@@ -137,11 +122,10 @@ def answer_always(model, answer: str, processor, image: str) -> None:
 
 
 @pytest.fixture
-def table(model, processor, cases, masks, set_maps) -> pd.DataFrame:
-    """Of a model that detects every AU, with one method that tells the truth and one that looks away."""
-    set_maps(lambda explained, method: masks if method == "truth" and explained is model else ~masks)
-    settings = {"methods": ("truth", "lie"), "resamples": 20, "seed": 3}
-    return faithfulness_table(model, processor, cases, 1, **settings)
+def table(run, set_maps) -> pd.DataFrame:
+    """Of a model that detects every AU: one method tells the truth, but not of permuted weights."""
+    set_maps(lambda is_model, method: is_model and method == "guided_gradients")
+    return faithfulness(run)
 
 
 def test_a_true_map_has_everything_and_a_false_one_nothing(table):
@@ -150,27 +134,34 @@ def test_a_true_map_has_everything_and_a_false_one_nothing(table):
 
     assert list(table.columns) == [*COLUMNS, "method"]
     for metric in ("pointing_accuracy", "pointing_region", "pointing_patch", "energy"):
-        assert macro(MAIN, "truth", metric) == pytest.approx(100)
-    for model, method in ((MAIN, "lie"), (RANDOMISED, "truth"), (RANDOMISED, "lie")):
+        assert macro(MAIN, "guided_gradients", metric) == pytest.approx(100)
+    for model, method in ((MAIN, "rollout"), (RANDOMISED, "guided_gradients"), (RANDOMISED, "rollout")):
         assert macro(model, method, "pointing_accuracy") == macro(model, method, "energy") == 0
-    assert 0 <= macro(MAIN, "truth", "deletion") <= 100 and 0 <= macro(MAIN, "truth", "insertion") <= 100
+    assert (
+        0 <= macro(MAIN, "guided_gradients", "deletion") <= 100
+        and 0 <= macro(MAIN, "guided_gradients", "insertion") <= 100
+    )
 
 
 def test_a_uniform_map_has_chance(table):
     uniform = table[table["method"] == "uniform"].pivot(index="target", columns="metric", values="value")
     np.testing.assert_allclose(uniform["pointing_accuracy"], uniform["area"], rtol=1e-4)
     np.testing.assert_allclose(uniform["energy"], uniform["area"], rtol=1e-4)
-    assert set(table["method"]) == {"truth", "lie", *CONTROLS} and 0 < uniform.loc["macro", "area"] < 30
+    assert set(table["method"]) == {*METHODS, "uniform", "centre"} and 0 < uniform.loc["macro", "area"] < 30
     assert (uniform["pointing_region"] > uniform["pointing_accuracy"]).all()
 
 
 def test_a_run_scores_every_method_where_its_model_detects_the_au(run, model, processor, faces):
     answer_always(model, "yes", processor, faces["image"].iat[0])
     table = faithfulness(run)
-    assert set(table["model"]) == {MAIN, RANDOMISED} and set(table["method"]) == {*METHODS, *CONTROLS}
+    assert set(table["model"]) == {MAIN, RANDOMISED} and set(table["method"]) == {
+        *METHODS,
+        "uniform",
+        "centre",
+    }
     assert table["value"].between(0, 100).all()
     layout = faithfulness_layout(table)
-    assert len(layout) == 2 * len(METHODS) + len(CONTROLS) and layout["energy"].is_monotonic_decreasing
+    assert len(layout) == 2 * len(METHODS) + 2 and layout["energy"].between(0, 100).all()
 
 
 @pytest.mark.parametrize("reason", ["nothing detected", "not drawn"])
@@ -190,7 +181,7 @@ def test_blurring_the_deciding_patch_first_lowers_the_curve_most(model, processo
     maps = np.zeros((16, 4, 4), np.float32)
     maps.reshape(16, 16)[np.arange(16), np.arange(16)] = 1
     cases = pd.DataFrame({"image": [picture] * 16, "question": ask_q3(12)})
-    curves = deletion_insertion(model, processor, cases, maps)
+    curves = deletion_insertion(SimpleNamespace(model=model, processor=processor), cases, maps, seed=0)
     whole = relevance(model, processor, list(cases["image"]), list(cases["question"]), method="rollout").p_yes
     for end in ("deletion_0", "insertion_100"):  # nothing is blurred, everything is shown
         np.testing.assert_allclose(curves[end], whole, atol=1e-4)

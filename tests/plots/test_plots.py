@@ -176,16 +176,16 @@ FIGURES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.filterwarnings("error")
-def test_a_figure_saves_a_full_picture_with_nothing_clipped_and_the_same_bytes_twice(name, tmp_path):
-    figures = FIGURES[name](), FIGURES[name]()
-    first, second = (plots.save(fig, tmp_path / f"{n}.png") for n, fig in zip("ab", figures, strict=True))
-    picture = np.asarray(Image.open(first).convert("L"))
+def test_a_figure_saves_a_full_picture_with_nothing_clipped_twice_the_same(name, tmp_path):
+    picture, again = (
+        np.asarray(Image.open(plots.save(FIGURES[name](), tmp_path / f"{n}.png")).convert("L")).astype(int)
+        for n in "ab"
+    )
     assert picture.shape[1] >= 400 and (picture < 250).mean() > 0.01
-    assert first.read_bytes() == second.read_bytes()
+    assert np.abs(picture - again).max() <= 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
-    box = figures[0].get_tightbbox()
-    width, height = figures[0].get_size_inches()
-    assert min(box.x0, box.y0) > -0.04 and box.x1 < width + 0.04 and box.y1 < height + 0.04  # of other hinting
+    border = [picture[0], picture[-1], picture[:, 0], picture[:, -1]]
+    assert min(line.min() for line in border) == 255, "something is clipped"
 
 
 def test_the_overview_has_no_panel_for_labels_that_no_corpus_has():

@@ -73,6 +73,13 @@ def test_wrong_options_are_named_and_nothing_is_written(table, tmp_path, options
     assert not list(tmp_path.iterdir())
 
 
+def test_every_level_of_an_index_is_a_column_whose_groups_may_compete_apart(tmp_path):
+    index = pd.MultiIndex.from_tuples([("A", "x"), ("A", "y"), ("B", "x")], names=["model", "method"])
+    table = pd.DataFrame({"energy": [1.0, 2.0, 0.5]}, index)
+    lines = export(table, tmp_path / "t", within="model")[1].read_text().splitlines()
+    assert lines[2:] == ["| A | x | 1.0 |", "| A | y | **2.0** |", "| B | x | **0.5** |"]
+
+
 def test_an_empty_table_is_written_with_its_head(tmp_path):
     empty = pd.DataFrame({"model": [], "energy": []}, dtype=float)
     assert export(empty, tmp_path / "t", within="model")[1].read_text().startswith("| model | energy |")
