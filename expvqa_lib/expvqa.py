@@ -1,7 +1,5 @@
 """The model as a person uses it: ask about a photo, score its action units, see where the model looked."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +10,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from transformers import (
-    InstructBlipForConditionalGeneration,
-    InstructBlipProcessor,
-)
+from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from . import questions
 from .attention import DEFAULT_METHOD, relevance

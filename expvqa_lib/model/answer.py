@@ -1,7 +1,5 @@
 """Questions to the model: answers in words, and the probability of yes for many action units at once."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -95,7 +93,7 @@ def score_yes_no(
 
     Raises:
         ModelError: the tokenizer cannot tell yes from no.
-        SettingsError: an AU or wording is unknown.
+        SettingsError: an AU is unknown.
         ImageError: an image is missing or unreadable.
     """
     questions = [ask_q3(au, wording) for wording in wordings for au in aus]

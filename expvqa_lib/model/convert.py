@@ -1,14 +1,11 @@
 """Converting the authors' LAVIS-format checkpoints to a transformers folder with all that goes with it, and
 back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BertTokenizer,
@@ -16,7 +13,6 @@ from transformers import (
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
-    PreTrainedConfig,
 )
 
 from ..errors import ModelError
@@ -27,7 +23,6 @@ from .lavis import (
     State,
     check,
     configure,
-    join,
     read_checkpoint,
     to_lavis,
     to_transformers,
@@ -55,15 +50,13 @@ def convert_checkpoint(
     vision_heads: int = VISION_HEADS,
     qformer_heads: int = QFORMER_HEADS,
 ) -> Path:
-    """Convert a LAVIS-format checkpoint to a transformers folder with processor, tokenizers, generation
-    settings.
+    """Convert a LAVIS-format checkpoint to a transformers folder that `load_model` reads.
 
     Every tensor keeps its bits and its precision. The language model's two new rows (`[PAD]`, random in the
     original and in no file, and transformers' placeholder `<image>`) are the mean of the others.
 
     Args:
         checkpoint: Exp-VQA, InstructBLIP or, with a `base`, Exp-VQA(fz).
-        output: a new folder.
         language_model: folder of the language model with its tokenizer, as its makers published it.
         qformer_tokenizer: folder of the Q-Former's BERT tokenizer, with or without `[DEC]`.
 
@@ -73,8 +66,14 @@ def convert_checkpoint(
     output = Path(output)
     if output.exists():
         raise ModelError(f"{output}: exists already; remove it, or give another folder")
-    state = join(read_checkpoint(checkpoint), read_checkpoint(base) if base else None, checkpoint, base or "")
-    config = configure(state, _language_config(language_model), vision_heads, qformer_heads, checkpoint)
+    state = read_checkpoint(checkpoint)
+    if not any(name.startswith("visual_encoder.") for name in state):
+        if base is None:
+            raise ModelError(f"{checkpoint}: no vision encoder, as in Exp-VQA(fz); give its base with --base")
+        vision = read_checkpoint(base).items()
+        state |= {name: value for name, value in vision if name.startswith("visual_encoder.")}
+    language_config = read_config(language_model, "llama")  # as Vicuna's
+    config = configure(state, language_config, vision_heads, qformer_heads, checkpoint)
     check(state, config, checkpoint)
     processor = _processor(language_model, qformer_tokenizer, config, checkpoint)
     tokenizer = processor.tokenizer
@@ -91,20 +90,6 @@ def convert_checkpoint(
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
     return output
-
-
-def _language_config(folder: str | Path) -> PreTrainedConfig:
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise ModelError(
-            f"{folder}: no language model here ({error}); give the folder that holds it"
-        ) from error
-    if config.model_type != "llama":
-        raise ModelError(
-            f"{folder}: model type {config.model_type!r}; the authors' checkpoints go with Vicuna ('llama')"
-        )
-    return config
 
 
 def _language_weights(folder: str | Path, vocabulary: int) -> State:

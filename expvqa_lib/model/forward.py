@@ -4,8 +4,6 @@ The layers are transformers' own. What depends on an image alone is computed onc
 questions are asked about it.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -6,8 +6,6 @@ the file of Exp-VQA(fz) leaves the vision encoder out, which then comes from a b
 the EVA ViT's own. The language model is in none of them.
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 from collections.abc import Mapping
@@ -73,20 +71,17 @@ def read_checkpoint(path: str | Path) -> State:
     Raises:
         ModelError: it is missing, cut short, holds anything else, or no tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such checkpoint file; expected a LAVIS-format .pth")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # pickle, zip and torch each have their own
-        if re.search(r"weights.only", str(error), re.IGNORECASE):
-            found = re.search(r"(GLOBAL|Unsupported \w+) ?[^\n]{0,80}", str(error))
-            raise ModelError(
-                f"{path}: refused, nothing was executed: beside tensors it holds "
-                f"{found[0] if found else 'Python objects'}; expected tensors only, ask for a clean file"
-            ) from None
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{path}: not a whole checkpoint ({reason}); download or copy it again") from error
+        found = re.search(r"(GLOBAL|Unsupported \w+) ?[^\n]{0,80}", str(error))
+        reason = (
+            f"beside tensors it holds {found[0]}" if found else (str(error) or repr(error)).splitlines()[0]
+        )
+        raise ModelError(
+            f"{path}: not a whole checkpoint of tensors alone, nothing was executed ({reason}); "
+            "copy it again, or ask for a clean file"
+        ) from None
     state = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not state or not all(torch.is_tensor(v) for v in state.values()):
         found = (
@@ -94,39 +89,14 @@ def read_checkpoint(path: str | Path) -> State:
         )
         raise ModelError(f"{path}: found {found:.200}; expected tensors by name, under 'model' or at the top")
     weights = {name: value for name, value in state.items() if not DROPPED.search(name)}
-    return _from_eva(weights) if "patch_embed.proj.weight" in weights else weights
-
-
-def _from_eva(state: State) -> State:
-    """The flat EVA file without what the reference leaves out: head, last norm, and of ViT-g the 40th
-    block."""
-    surplus = ("norm.", "fc_norm.", "head.")
-    if state["patch_embed.proj.weight"].shape[0] == 1408:
-        surplus += ("blocks.39.",)
-    return {f"visual_encoder.{name}": value for name, value in state.items() if not name.startswith(surplus)}
-
-
-def join(state: State, base: State | None, where: str | Path, base_where: str | Path) -> State:
-    """A complete state: the checkpoint's own, or with the vision encoder of `base` where it has none
-    (Exp-VQA(fz)).
-
-    Raises:
-        ModelError: the base is needed and missing, not needed, or has no vision encoder itself.
-    """
-    is_complete = any(name.startswith("visual_encoder.") for name in state)
-    if is_complete and base is not None:
-        raise ModelError(f"{where}: holds a vision encoder itself; leave --base out")
-    if not is_complete and base is None:
-        raise ModelError(
-            f"{where}: holds no vision encoder, as Exp-VQA(fz); give the file that it was trained "
-            "from with --base"
-        )
-    vision = {name: value for name, value in (base or {}).items() if name.startswith("visual_encoder.")}
-    if base is not None and not vision:
-        raise ModelError(
-            f"{base_where}: holds no vision encoder; expected a complete LAVIS file or the EVA ViT's"
-        )
-    return vision | state
+    if "patch_embed.proj.weight" not in weights:
+        return weights
+    # of EVA's file the reference leaves out the head, the last norm, and of ViT-g the 40th block
+    is_full_size = weights["patch_embed.proj.weight"].shape[0] == 1408
+    surplus = ("norm.", "fc_norm.", "head.", *(["blocks.39."] if is_full_size else []))
+    return {
+        f"visual_encoder.{name}": value for name, value in weights.items() if not name.startswith(surplus)
+    }
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> State:

@@ -1,22 +1,19 @@
 """Loading an InstructBLIP of any size; the classes are transformers' own."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import torch
-from accelerate.utils import get_max_memory
-from torch import nn
 from transformers import (
     AutoConfig,
     BitsAndBytesConfig,
-    InstructBlipConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
+    PreTrainedConfig,
 )
 from transformers.utils import logging
 
@@ -62,17 +59,16 @@ def load_model(
     with torch.device("meta"):
         skeleton = InstructBlipForConditionalGeneration(config)
     is_large = skeleton.num_parameters() >= LARGE
-    place = _device(device, is_large)
-    read_dtype = main_dtype = _dtype(dtype, place, is_large)
-    model_class = InstructBlipForConditionalGeneration
+    place, main_dtype = _placement(device, dtype, is_large)
+    model_class, read_dtype = InstructBlipForConditionalGeneration, main_dtype
     if language_dtype:
         model_class, main_dtype, read_dtype = _HalfLanguageModel, torch.float32, DTYPES[language_dtype]
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     if bits is not None:
-        options["quantization_config"] = _quantization(source, bits, main_dtype)
+        options["quantization_config"] = _quantization(bits, main_dtype)
     if bits is not None or place.type != "cpu":
         options["device_map"] = {"": place}
-    _check_memory(source, skeleton, place, main_dtype, read_dtype, bits, quiet)
+    _check_memory(source, skeleton, place, main_dtype, bits or 8 * read_dtype.itemsize, quiet)
     try:
         with contextlib.nullcontext() if is_large else no_progress_bars():
             model, report = model_class.from_pretrained(source, config=config, dtype=read_dtype, **options)
@@ -88,16 +84,16 @@ def load_model(
     return model.eval(), processor
 
 
-def read_config(source: str | Path) -> InstructBlipConfig:
-    """Configuration of a folder or hub name; raises ModelError where it is not InstructBLIP's."""
+def read_config(source: str | Path, model_type: str = "instructblip") -> PreTrainedConfig:
+    """Configuration of a folder or hub name; raises ModelError where there is none of this type."""
     try:
         config = AutoConfig.from_pretrained(source)
     except Exception as error:
         raise ModelError(
-            f"{source}: no InstructBLIP model here ({error}); expected a folder of its files or a hub name"
+            f"{source}: no {model_type} model here ({error}); give its folder or hub name"
         ) from error
-    if not isinstance(config, InstructBlipConfig):
-        raise ModelError(f"{source}: a model of type {config.model_type!r}; expected 'instructblip'")
+    if config.model_type != model_type:
+        raise ModelError(f"{source}: a model of type {config.model_type!r}; expected {model_type!r}")
     return config
 
 
@@ -113,41 +109,18 @@ def no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def memory_needed(
-    model: InstructBlipForConditionalGeneration,
-    dtype: torch.dtype,
-    language_dtype: torch.dtype | None = None,
-    bits: int | None = None,
-) -> int:
-    """Bytes of a model's weights in `dtype`; the language model's in its own dtype, its linear layers in
-    `bits`.
-
-    The model may be on the meta device.
-    """
-    language_dtype = language_dtype or dtype
-    language = sum(p.numel() for p in model.language_model.parameters())
-    linear = 0
-    if bits:
-        layers = model.language_model.base_model.modules()  # without the head
-        linear = sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear))
-    rest = sum(p.numel() for p in model.parameters()) - language
-    return rest * dtype.itemsize + (language - linear) * language_dtype.itemsize + linear * (bits or 0) // 8
-
-
-def _check_memory(source, model, place: torch.device, dtype, language_dtype, bits, quiet: bool) -> None:
-    """Print how much memory the weights take; raise ModelError where it is not free."""
-    needed = memory_needed(model, dtype, language_dtype, bits)
-    free = get_max_memory()[place.type if place.type in ("cpu", "mps") else place.index or 0]
-    precision = str(dtype).removeprefix("torch.")
-    if bits or language_dtype != dtype:
-        language = f"{bits} bits" if bits else str(language_dtype).removeprefix("torch.")
-        precision += f", its language model in {language},"
+def _check_memory(source, model, place: torch.device, dtype: torch.dtype, bits: int, quiet: bool) -> None:
+    """Print how much memory the weights take, the language model's in so many bits; raise ModelError if it
+    is not free."""
+    total, language = model.num_parameters(), model.language_model.num_parameters()
+    needed = (total - language) * dtype.itemsize + language * bits // 8
+    free = torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else psutil.virtual_memory().available
     line = (
-        f"{source}: {model.num_parameters() / 1e6:,.1f} million parameters take {needed / 1e9:.3f} GB in "
-        f"{precision} on {place} ({free / 1e9:.1f} GB free)"
+        f"{source}: {total / 1e6:,.1f} million parameters take {needed / 1e9:.3f} GB on {place} ({dtype}, "
+        f"the language model in {bits} bits); {free / 1e9:.1f} GB are free"
     )
     if needed > free:
-        raise ModelError(f"{line}: they do not fit; free some memory, or try dtype='float16' or bits=4")
+        raise ModelError(f"{line}: free some memory, or try dtype='float16' or bits=4")
     if not quiet:
         print(f"expvqa: {line}", file=sys.stderr)
 
@@ -165,37 +138,33 @@ def _check_complete(source, processor: InstructBlipProcessor, report: dict) -> N
         )
 
 
-def _device(device: str | torch.device | None, is_large: bool) -> torch.device:
-    if device is None:
-        place = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return place if place is not None and is_large else torch.device("cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, ValueError) as error:  # unknown, no driver, torch built without it
-        raise SettingsError(
-            f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]}); try 'cpu' or 'cuda'"
-        ) from error
-    return place
-
-
-def _dtype(dtype: str | torch.dtype | None, place: torch.device, is_large: bool) -> torch.dtype:
+def _placement(device, dtype, is_large: bool) -> tuple[torch.device, torch.dtype]:
+    """The device and dtype that were given, or those that suit a model of this size."""
+    if device is None and is_large and torch.accelerator.is_available():
+        place = torch.accelerator.current_accelerator()
+    else:
+        try:
+            place = torch.empty(0, device=device or "cpu").device
+        except (
+            RuntimeError,
+            AssertionError,
+            ValueError,
+        ) as error:  # unknown, no driver, torch built without it
+            raise SettingsError(f"device {str(device)!r} cannot be used here ({error}); try 'cpu'") from error
     if dtype is None:
         half = torch.float16 if place.type == "mps" else torch.bfloat16
-        return half if is_large and place.type != "cpu" else torch.float32
+        return place, half if is_large and place.type != "cpu" else torch.float32
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise SettingsError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
-    return DTYPES[name]
+    return place, DTYPES[name]
 
 
-def _quantization(source, bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
+def _quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
     if bits not in (8, 4):
         raise SettingsError(f"bits={bits!r}: expected 8 or 4 (or None for full precision)")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(
-            f"{source}: {bits} bits need bitsandbytes; in the checkout: pip install -e '.[quantization]'"
-        )
+        raise ModelError(f"{bits} bits need bitsandbytes; in the checkout: pip install -e '.[quantization]'")
     return BitsAndBytesConfig(
         load_in_8bit=bits == 8,
         load_in_4bit=bits == 4,

@@ -1,7 +1,5 @@
 """How a question and its answer become one sequence of tokens, as in the reference."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -1,8 +1,6 @@
 """How a tokenizer spells yes and no, and the probability of yes that follows from a language model's own
 words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch
@@ -77,26 +75,24 @@ def p_yes(
     share, what counts is the token after those: each different shared beginning takes one more pass.
     """
     shared = {tokens[:k] for spellings in begin for tokens in spellings for k in range(len(tokens))}
-    logits = {node: next_logits(model, inputs, node) for node in sorted(shared, key=len)}
+    logits = {node: next_logits(model, inputs, node) for node in sorted(shared, key=len, reverse=True)}
     if len(logits) == 1:
         return first_p_yes(logits[()], begin)
-    # tokens of several positions are compared
-    return _p_yes_after((), {node: values.log_softmax(1) for node, values in logits.items()}, begin)
-
-
-def _p_yes_after(node: Tokens, log_p: dict[Tokens, Tensor], begin: Beginnings) -> Tensor:
-    """Probability of yes [N] after the tokens `node`, by the log probabilities [N, V] after each shared
-    beginning."""
-    below = [[tokens for tokens in spellings if tokens[: len(node)] == node] for spellings in begin]
-    best = []
-    for spellings in below:
-        sums = [sum(log_p[s[:k]][:, s[k]] for k in range(len(node), len(s))) for s in spellings]
-        best.append(torch.stack(sums).amax(0))
-    value = torch.stack(best, 1).softmax(1)[:, 0]
-    following = sorted({tokens[len(node)] for spellings in below for tokens in spellings})
-    likeliest = log_p[node][:, following].amax(1)
-    for token in following:
-        if (*node, token) in log_p:
-            is_likeliest = log_p[node][:, token] == likeliest
-            value = torch.where(is_likeliest, _p_yes_after((*node, token), log_p, begin), value)
-    return value
+    log_p = {
+        node: values.log_softmax(1) for node, values in logits.items()
+    }  # tokens of several positions are compared
+    p_after = {}  # the longest node first
+    for node in log_p:
+        below = [[tokens for tokens in spellings if tokens[: len(node)] == node] for spellings in begin]
+        best = []
+        for spellings in below:
+            sums = [sum(log_p[s[:k]][:, s[k]] for k in range(len(node), len(s))) for s in spellings]
+            best.append(torch.stack(sums).amax(0))
+        p_after[node] = torch.stack(best, 1).softmax(1)[:, 0]
+        following = sorted({tokens[len(node)] for spellings in below for tokens in spellings})
+        likeliest = log_p[node][:, following].amax(1)
+        for token in following:
+            if (*node, token) in p_after:
+                is_likeliest = log_p[node][:, token] == likeliest
+                p_after[node] = torch.where(is_likeliest, p_after[*node, token], p_after[node])
+    return p_after[()]

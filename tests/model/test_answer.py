@@ -156,8 +156,6 @@ def test_no_images_and_no_aus_give_empty_results(model, processor, images):
 def test_wrong_requests_are_refused(model, processor, images):
     with pytest.raises(SettingsError, match="3"):
         score_yes_no(model, processor, images, [12, 3])
-    with pytest.raises(SettingsError, match="7"):
-        score_yes_no(model, processor, images, [12], wordings=[7])
     with pytest.raises(ImageError, match=r"nobody\.png"):
         score_yes_no(model, processor, [images[0], "nobody.png"], AUS)
 
