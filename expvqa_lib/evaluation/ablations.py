@@ -160,9 +160,9 @@ def leave_one_out(run) -> tuple[pd.DataFrame, pd.DataFrame]:
     One model is trained for each AU of the profile's `left_out` that the run's AU corpus has labelled.
 
     Returns:
-        F1 and AUC of each AU by that model (`left_out`), by it on shuffled images, by the one that was asked
-        (`ALL`) and by the prior, in the columns of `au_table`; and the differences of the first to the third on the same
-        people: target, metric, value, low, high (percentage points), p, support.
+        F1 and AUC of each AU in the columns of `au_table`, by that model (`left_out`), by it on shuffled images,
+        by the model that was asked (`ALL`) and by the prior; and the differences of the first to the third on
+        the same people: target, metric, value, low, high (percentage points), p, support.
     """
     faces, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
     aus = [au for au in run.profile.left_out if au in labelled_aus(faces)]

@@ -150,23 +150,18 @@ def predict_in_parts(
     in_words: bool = False,
     name: str = "model",
 ) -> pd.DataFrame:
-    """Ask about the labels of the test faces and write `folder/predictions.parquet`, in parts of `CHUNK`
-    faces.
+    """Ask about the labels of the test faces and write `folder/predictions.parquet`.
 
-    Parts are cached in `folder/parts`, by model, images and questions: a run that was killed goes on. Several
-    processes of `accelerate launch` or `torchrun` share the parts.
+    Parts of `CHUNK` faces are cached in `folder/parts`, by model, images and questions: a run that was killed
+    goes on. Several processes of `accelerate launch` or `torchrun` share the parts.
 
     Args:
         faces: from `read_faces`.
         kinds: of Q1, Q2, Q3; `in_words` as for `predict`.
         name: of the model, kept in the table's `attrs`.
 
-    Returns:
-        The predictions, as `predict` gives them.
-
     Raises:
         TableError: there is no test face, or nothing to ask about.
-        ImageError, ModelError: as for `predict`.
     """
     folder, parts = Path(folder), []
     key = encoder_key([model], model.generation_config.to_diff_dict(), in_words)

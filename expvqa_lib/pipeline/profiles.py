@@ -6,11 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import SettingsError
+from ..files import fingerprint
 from ..synthfacs import CorpusSizes
 from ..training.recipe import PAPER, Recipe
 
 BASE = Path(__file__).parents[1] / "assets" / "base"
 """The tiny base of the quick profile."""
+
+
+AU_CORPORA = ("synth_lab", "BP4D", "DISFA", "RAF-AU", "EmotioNet")
+EMOTION_CORPORA = ("synth_emotion", "AffectNet", "RAF-DB basic")
+"""Models are measured on the first of each that is there, else on a table of one's own."""
+
+COMMITTED = ("quick", "full")
+"""Profiles whose figures are those of the checkout's `figures/`."""
 
 
 @dataclass(frozen=True)
@@ -109,3 +118,11 @@ def with_data(name: str, data_root: str | None) -> Profile:
             f"data root {data_root}: no such folder; give the folder that holds the data sets"
         )
     return profile
+
+
+def base_fingerprint(base: str) -> str:
+    """Changes with a small model's content, a large one's file sizes and times, or the hub's name."""
+    files = sorted(Path(base).glob("*.safetensors"))
+    if sum(path.stat().st_size for path in files) < 10**9:
+        return fingerprint(*(path.read_bytes() for path in files)) if files else fingerprint(base)
+    return fingerprint([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])

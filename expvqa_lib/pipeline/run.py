@@ -27,15 +27,9 @@ from ..training.curriculum import Curriculum, captioner_pairs, curriculum, selec
 from ..training.finetune import finetune
 from ..training.pseudo_labels import caption, complete_labels
 from ..training.recipe import Recipe
-from . import profiles
 from .checkout import repository_root, software
-
-AU_CORPORA = ("synth_lab", "BP4D", "DISFA", "RAF-AU", "EmotioNet")
-EMOTION_CORPORA = ("synth_emotion", "AffectNet", "RAF-DB basic")
-"""Models are measured on the first of each that is there, else on a table of one's own."""
-
-COMMITTED = ("quick", "full")
-"""Profiles whose figures are those of the checkout's `figures/`."""
+from .profiles import AU_CORPORA, COMMITTED, EMOTION_CORPORA, base_fingerprint, with_data
+from .record import add_record
 
 
 class Run:
@@ -43,15 +37,12 @@ class Run:
 
     Args:
         profile: name of a profile (`profiles.PROFILES`).
-        output: folder of all runs, default `runs/` of the checkout. `<output>/store` holds what profiles
-            share, by fingerprints: data, pairs, models, features, predictions.
+        output: folder of all runs, default `runs/` of the checkout. Profiles share `<output>/store`: data,
+            pairs, models, features and predictions by their fingerprints.
         figures_dir: folder for tables and pictures; default `figures/` of the checkout for `quick` and
             `full`, else `<output>/<profile>/figures`.
         data_root: folder of the data sets, for a profile that reads them.
         base: model folder or hub name that fine-tuning starts from; default the profile's.
-
-    Raises:
-        SettingsError: the profile is unknown, or its data root is missing or not its own.
     """
 
     def __init__(
@@ -62,7 +53,7 @@ class Run:
         data_root: str = "",
         base: str = "",
     ) -> None:
-        self.profile = profiles.with_data(profile, data_root)
+        self.profile = with_data(profile, data_root)
         root = repository_root() or Path.cwd()
         runs = Path(output).resolve() if output else root / "runs"
         figures = root / "figures" if profile in COMMITTED else runs / profile / "figures"
@@ -204,9 +195,8 @@ class Run:
             return select(self.pairs(), chosen)
         faces, halves = self.faces(), None
         if chosen.captioner in ("cat", "exp"):
-            captioners = {"actions": "au_captioner", "emotion": "emot_captioner"}
             captions, folder = [], self.store / "captions"
-            for half, captioner in captioners.items():
+            for half, captioner in (("actions", "au_captioner"), ("emotion", "emot_captioner")):
                 model, options = self.model(captioner), {"halves": [half], "question": ask_q1()}
                 captions.append(caption(model.model, model.processor, faces, folder, **options))
             halves = complete_labels(faces, pd.concat(captions, ignore_index=True))
@@ -291,17 +281,11 @@ class Run:
 
     def record(self, name: str) -> None:
         """Write what makes a table, or the pictures of a notebook, to its row of `figures_dir/runs.csv`."""
-        record = self.figures_dir / "runs.csv"
-        rows = pd.DataFrame([{"table": name, **self.identity()}])
-        if record.exists():
-            others = pd.read_csv(record, dtype=str, keep_default_na=False)
-            rows = pd.concat([others[others["table"] != name], rows]).sort_values("table")
-        with atomic(record) as temporary:
-            rows.to_csv(temporary, index=False)
+        add_record(self.figures_dir / "runs.csv", {"table": name, **self.identity()})
 
     def identity(self) -> dict[str, object]:
         """What makes the results: profile, seed, code, versions, machine, data and base."""
-        made_from = {"data": self._data_fingerprint, "base": _base_fingerprint(self.base)}
+        made_from = {"data": self._data_fingerprint, "base": base_fingerprint(self.base)}
         return {"profile": self.profile.name, "seed": self.profile.seed, **software(), **made_from}
 
     @cached_property
@@ -314,14 +298,6 @@ class Run:
     def _model_fingerprint(self, name: str) -> str:
         """Changes with what the model is made from: data, base, curriculum, and the recipe as used."""
         if name == "base":
-            return fingerprint(self._data_fingerprint, _base_fingerprint(self.base))
+            return fingerprint(self._data_fingerprint, base_fingerprint(self.base))
         chosen = {field: value for field, value in vars(self.curriculum(name)).items() if value is not None}
         return fingerprint(self._model_fingerprint(self._start(name)), chosen, vars(self.recipe(name)))
-
-
-def _base_fingerprint(base: str) -> str:
-    """Changes with a small model's content, a large one's file sizes and times, or the hub's name."""
-    files = sorted(Path(base).glob("*.safetensors"))
-    if sum(path.stat().st_size for path in files) < 10**9:
-        return fingerprint(*(path.read_bytes() for path in files)) if files else fingerprint(base)
-    return fingerprint([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
