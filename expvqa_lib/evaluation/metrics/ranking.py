@@ -47,7 +47,7 @@ def average_precision(y: np.ndarray, p: np.ndarray, each: int = 1) -> Weighted:
 
 def _sorted(y: np.ndarray, p: np.ndarray, each: int) -> tuple[np.ndarray, ...]:
     """Rows of positives and of negatives by rising score; of each positive, how many negatives are below it and
-    up to it, and the first positive of the same score."""
+    how many up to it, and the first positive of the same score."""
     positives, negatives = (
         rows[np.argsort(p[rows], kind="stable")] for rows in (np.flatnonzero(y == 1), np.flatnonzero(y == 0))
     )
