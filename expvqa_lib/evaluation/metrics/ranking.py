@@ -46,8 +46,8 @@ def average_precision(y: np.ndarray, p: np.ndarray, each: int = 1) -> Weighted:
 
 
 def _sorted(y: np.ndarray, p: np.ndarray, each: int) -> tuple[np.ndarray, ...]:
-    """Rows of positives and of negatives by rising score; of each positive, how many negatives are below it and
-    how many up to it, and the first positive of the same score."""
+    """Rows of positives and negatives by rising score; of each positive, the number of negatives below it,
+    of those up to it, and the first positive of the same score."""
     positives, negatives = (
         rows[np.argsort(p[rows], kind="stable")] for rows in (np.flatnonzero(y == 1), np.flatnonzero(y == 0))
     )
