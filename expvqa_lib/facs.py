@@ -1,7 +1,8 @@
 """The one vocabulary: action units (AUs) of the Facial Action Coding System, areas of the face, and emotions.
 
-Noun and verb phrases are those of the Exp-BLIP supplement (the same list as `data/au_descriptions.csv`);
-areas and prototypes follow the FACS manual and EMFACS (Ekman, Friesen and Hager 2002).
+Noun and verb phrases are those of the Exp-BLIP supplement (the same list as
+`assets/published/au_descriptions.csv`); areas and prototypes follow the FACS manual and EMFACS (Ekman,
+Friesen and Hager 2002).
 """
 
 from __future__ import annotations
