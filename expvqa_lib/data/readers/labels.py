@@ -16,9 +16,8 @@ import pandas as pd
 from ...errors import TableError
 from ...facs import ACTION_UNITS, EMOTIONS
 from ...files import inside
-from ..table import SPLITS
 from .log import UNLABELLED, Reading, match_columns
-from .splits import assign_splits, split_by_name
+from .splits import assign_splits
 
 Files = str | Path | Sequence[str | Path]
 
@@ -65,23 +64,21 @@ SOURCES = {
 def read_labels(name: str, root: str | Path, labels: Files, split_file: str | Path | None = None) -> Reading:
     """Read labels of images below `root`: people's own, or a program's, which `labelled_by` then names.
 
-    - own: a line a face. `image` (its path below root); AUs (`AU1`, `AU01`, `au_1`: 1 present, 0 absent,
-      empty where unlabelled) and, where known, their intensities (`AU1_intensity`, `AU01_r`); and if there
-      are such, `subject`, `split` (train, validation, test), `frame`, `emotion` (a name or adjective of
-      `facs.EMOTIONS`, several joined by `+`) and `dataset`.
-    - OpenFace (its wiki, Output Format), a file a video by FeatureExtraction: `frame`, `confidence` (faces
-      below 0.8 are dropped), `AU01_c` (0 or 1), `AU01_r` (intensity, 0 to 5). Images are the aligned faces
-      that it writes, `{name}_aligned/frame_det_00_{frame:06d}.bmp` below root; the file's name is the
-      subject.
+    - own: `image` (its path below root); AUs (`AU1`, `AU01`, `au_1`: 1 present, 0 absent, empty where
+      unlabelled), intensities (`AU1_intensity`, `AU01_r`); and if there are such, `subject`, `split` (train,
+      validation, test), `frame`, `emotion` (a name or adjective of `facs.EMOTIONS`, several joined by `+`)
+      and `dataset`.
+    - OpenFace, a file a video by FeatureExtraction: `frame`, `confidence` (faces below 0.8 are dropped),
+      `AU01_c` (0 or 1), `AU01_r` (intensity). Images are the aligned faces that it writes,
+      `{name}_aligned/frame_det_00_{frame:06d}.bmp` below root; the file's name is the subject.
     - Py-Feat (`Fex.to_csv`): `input` (the image), `FaceScore` (faces below 0.9 are dropped), and
       probabilities: of AUs, `AU01`, present from 0.5 on, and of seven emotions, of which the likeliest is
       taken from 0.5 on.
-    - LibreFace (github.com/ihp-lab/LibreFace), a file an image or video: the image's path, `au_1` (0 or 1, 12
-      AUs), `au_1_intensity` (0 to 5; an AU that has an intensity alone is present from 2 on) and
-      `facial_expression`.
+    - LibreFace, a file an image or video: the image's path, `au_1` (0 or 1), `au_1_intensity` (0 to 5; an AU
+      that has an intensity alone is present from 2 on) and `facial_expression`.
 
     An image with several faces is dropped. Without subjects, each image is a subject of its own; without
-    splits, a hash of the subject's name decides (`splits.split_by_name`).
+    splits, a hash of the subject's name decides (`splits.assign_splits`).
 
     Args:
         name: a key of `SOURCES`.
@@ -91,7 +88,7 @@ def read_labels(name: str, root: str | Path, labels: Files, split_file: str | Pa
     Raises:
         TableError: a file cannot be read, lacks a column, or nothing usable is left; the message names it.
     """
-    source, reading = SOURCES[name], Reading(name, root)
+    source, reading = SOURCES[name], Reading(name, root, split_file)
     labels = [labels] if isinstance(labels, (str, Path)) else labels
     parts = [_read_file(reading, os.path.abspath(file), source.columns) for file in labels]
     rows = pd.concat(parts, ignore_index=True).fillna("")
@@ -101,9 +98,7 @@ def read_labels(name: str, root: str | Path, labels: Files, split_file: str | Pa
         rows = reading.drop(rows, confidence.isna(), "no face, or image not named")
         rows = reading.drop(rows, confidence[rows.index] < source.confidence, "confidence too low")
     if source.frames:
-        rows = reading.drop(
-            rows, ~rows["image"].str.fullmatch("[0-9]{1,9}"), "malformed row", "image", "a frame"
-        )
+        rows = reading.drop(rows, ~rows["image"].str.fullmatch("[0-9]{1,9}"), "malformed row", "image")
         rows = rows.assign(frame=rows["image"], subject=rows["file"].map(lambda file: Path(file).stem))
         frames = zip(rows["subject"], rows["frame"], strict=True)
         rows["image"] = [source.frames.format(name=video, frame=int(frame)) for video, frame in frames]
@@ -114,7 +109,7 @@ def read_labels(name: str, root: str | Path, labels: Files, split_file: str | Pa
         chances = {emotion: _numbers(reading, rows, emotion, 1) for emotion in _PYFEAT_EMOTIONS}
         chances = pd.DataFrame(chances).fillna(-1.0)
         rows["emotion"] = chances.idxmax(axis=1).where(chances.max(axis=1) >= source.probability)
-    return _finish(reading, rows.assign(labelled_by=None if name == "own" else name), labels, split_file)
+    return _finish(reading, rows.assign(labelled_by=None if name == "own" else name), labels)
 
 
 def _read_file(reading: Reading, file: str, patterns: Mapping[str, str]) -> pd.DataFrame:
@@ -166,9 +161,7 @@ def _name_emotions(reading: Reading, rows: pd.DataFrame) -> None:
     rows["emotion"] = names.where(good).str.join("+").astype(object)
 
 
-def _finish(
-    reading: Reading, rows: pd.DataFrame, labels: list[str], split_file: str | Path | None
-) -> Reading:
+def _finish(reading: Reading, rows: pd.DataFrame, labels: list[str]) -> Reading:
     """Find the images, drop what cannot be used, and give the rest subjects and a split."""
     places = pd.Series(inside(reading.root, rows["image"]), rows.index, dtype=object)
     rows = reading.drop(rows, places.isna(), "image path that leads out of the folder", "image")
@@ -188,10 +181,4 @@ def _finish(
     given = [column for column in ("subject", "frame", "split") if column in rows]
     rows = reading.drop_repeated(rows, ["image"], [*labels, *given])
     rows = reading.drop(rows, rows[labels].isna().all(axis=1), "nothing labelled")
-    if split_file:
-        rows, _ = assign_splits(reading, rows, file=split_file)
-    elif "split" in rows:
-        rows = reading.drop(rows, ~rows["split"].isin(SPLITS), "split that is none of the three", "split")
-    else:
-        rows = rows.assign(split=split_by_name(reading, rows["subject"]))
-    return reading.finish(rows, rows.drop_duplicates("subject").set_index("subject")["split"])
+    return reading.finish(assign_splits(reading, rows))

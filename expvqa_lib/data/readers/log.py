@@ -34,18 +34,19 @@ class Reading:
 
     Attributes:
         dataset, root: its name and folder.
+        split_file: a split that was written beside a table, and is followed.
         table: its face table, with images relative to root; after `finish`.
-        splits: split of each subject, also of those whose faces were dropped; after `finish`.
+        splits: columns subject and split, also of subjects whose faces were dropped; after `assign_splits`.
         read: how many label rows were read; they are those of the table and the dropped ones.
         dropped: how many rows were dropped, by reason.
         problems: the rows and files that could not be read as expected, by kind, each with its place.
         notes: where the split comes from, and what a reader decided.
     """
 
-    def __init__(self, dataset: str, root: str | Path) -> None:
+    def __init__(self, dataset: str, root: str | Path, split_file: str | Path | None = None) -> None:
         if not os.path.isdir(root):
             raise TableError(f"{root}: no such folder; expected the one that holds {dataset} as distributed")
-        self.dataset, self.root = dataset, Path(root).resolve()
+        self.dataset, self.root, self.split_file = dataset, Path(root).resolve(), split_file
         self.read = 0
         self.dropped: Counter[str] = Counter()
         self.problems: dict[str, list[str]] = defaultdict(list)
@@ -82,7 +83,7 @@ class Reading:
         self.problem(UNLABELLED, rows[unknown], column, f"one of {', '.join(codes)}")
         return rows[column].map(codes).astype(float)
 
-    def finish(self, rows: pd.DataFrame, splits: pd.Series) -> "Reading":
+    def finish(self, rows: pd.DataFrame) -> "Reading":
         """Make the face table of the rows that are left; `wanted` is the name of a missing image.
 
         Raises:
@@ -100,7 +101,6 @@ class Reading:
         table = table.sort_values(["subject", "frame"], kind="stable", ignore_index=True)
         table.attrs = {"notes": [f"{self.dataset}: {note}" for note in self.notes]}
         self.table = check_table(table, f"{self.root} ({self.dataset})")
-        self.splits = splits.rename_axis("subject").rename("split").reset_index()
         return self
 
     @cached_property

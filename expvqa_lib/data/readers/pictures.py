@@ -56,7 +56,7 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
     Raises:
         TableError: no usable picture is there, or a file cannot be read; the message names it.
     """
-    reading = Reading("RAF-AU", root)
+    reading = Reading("RAF-AU", root, split_file)
     list_file = reading.find(r"RAFAU_label\.txt$", "RAFAU_label.txt")["path"].iat[0]
     rows = reading.drop_repeated(_listed(reading, list_file), ["name"], ["label"])
     coded = rows["label"].str.split("+").explode().str.strip()
@@ -75,7 +75,7 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
         rows[au_column(au)] = np.where(present, 1.0, np.where(complete, 0.0, np.nan))
     empty = (rows["label"].str.lower() == "null").sum()
     reading.notes.append(f"{empty} pictures are coded null: every AU counts as absent there")
-    return _pictures(reading, rows, _images(reading, rows["name"], "_aligned"), split_file)
+    return _pictures(reading, rows, _images(reading, rows["name"], "_aligned"))
 
 
 def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Reading:
@@ -90,7 +90,7 @@ def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Re
     their addresses. Of its 60 columns, the 11 AUs of the 2017 challenge are read, which are the paper's 11 by
     number. Arguments and errors as in `read_raf_au`.
     """
-    reading = Reading("EmotioNet", root)
+    reading = Reading("EmotioNet", root, split_file)
     expected = "EmotioNet_FACS*.csv (save the distributed .xlsx as CSV)"
     numbers = "|".join(map(str, EMOTIONET_AUS))
     file = reading.find(r"(?i:emotionet_facs)[^/]*\.csv$", expected=expected)["path"].iat[0]
@@ -102,7 +102,7 @@ def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Re
     rows["name"] = address.str.split("/").str[-2:].str.join("/")
     rows = reading.drop_repeated(rows, ["name"], aus)
     rows = reading.drop(rows, rows[aus].isna().all(axis=1), "no AU labelled")
-    return _pictures(reading, rows, _images(reading, rows["name"]), split_file)
+    return _pictures(reading, rows, _images(reading, rows["name"]))
 
 
 def read_affectnet(root: str | Path, split_file: str | Path | None = None) -> Reading:
@@ -123,7 +123,7 @@ def read_affectnet(root: str | Path, split_file: str | Path | None = None) -> Re
     is the paper's test set. A picture in both lists is a test picture. Arguments and errors as in
     `read_raf_au`.
     """
-    reading = Reading("AffectNet", root)
+    reading = Reading("AffectNet", root, split_file)
     lists = reading.find(r"(?P<part>training|validation)\.csv$")
     rows = _affectnet_lists(reading, lists) if len(lists) else _affectnet_arrays(reading)
     rows = reading.drop(rows, rows["expression"].isin(["8", "9", "10"]), "none, uncertain or no face")
@@ -132,7 +132,7 @@ def read_affectnet(root: str | Path, split_file: str | Path | None = None) -> Re
     )
     rows = reading.drop_repeated(rows, ["name"], ["emotion"])
     reading.notes.append("published split: the validation set is the paper's test set")
-    return _pictures(reading, rows, _images(reading, rows["name"]), split_file)
+    return _pictures(reading, rows, _images(reading, rows["name"]))
 
 
 def _affectnet_lists(reading: Reading, lists: pd.DataFrame) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def read_raf_db(root: str | Path, split_file: str | Path | None = None, *, basic
     does not use the basic set. Arguments and errors as in `read_raf_au`.
     """
     kind, emotions = ("basic", RAF_BASIC) if basic else ("compound", RAF_COMPOUND)
-    reading = Reading("RAF-DB basic" if basic else "RAF-DB", root)
+    reading = Reading("RAF-DB basic" if basic else "RAF-DB", root, split_file)
     folder = "" if reading.root.name == kind else f"{kind}/"
     expected = f"{kind}/EmoLabel/list_patition_label.txt"
     list_file = reading.find(rf"{folder}EmoLabel/list_par?tition_label\.txt$", expected)["path"].iat[0]
@@ -194,7 +194,7 @@ def read_raf_db(root: str | Path, split_file: str | Path | None = None, *, basic
     rows = reading.drop(rows, rows["part"].isna(), reason, "name", "train_ or test_ before the number")
     reading.notes.append("published split: by the files' names")
     images = _images(reading, rows["name"], "_aligned", under=list_file.partition("EmoLabel/")[0])
-    return _pictures(reading, rows, images, split_file)
+    return _pictures(reading, rows, images)
 
 
 def _listed(reading: Reading, file: str) -> pd.DataFrame:
@@ -224,12 +224,9 @@ def _images(reading: Reading, names: pd.Series, aligned: str = "", under: str = 
     return found
 
 
-def _pictures(
-    reading: Reading, rows: pd.DataFrame, images: pd.Series, split_file: str | Path | None
-) -> Reading:
+def _pictures(reading: Reading, rows: pd.DataFrame, images: pd.Series) -> Reading:
     """Split the pictures, by their column `part` (train or test) where there is one, and make their table."""
     subjects = rows["name"].str.replace(r"\.\w+$", "", regex=True)
     rows = rows.assign(image=images, subject=subjects, frame="0", wanted=rows["name"])
     given = dict(zip(subjects, rows["part"], strict=True)) if "part" in rows else None
-    rows, split = assign_splits(reading, rows, given, split_file)
-    return reading.finish(rows, split)
+    return reading.finish(assign_splits(reading, rows, given))

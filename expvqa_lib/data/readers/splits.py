@@ -23,33 +23,41 @@ def published_sizes(dataset: str) -> dict[str, int]:
 
 
 def assign_splits(
-    reading: Reading,
-    rows: pd.DataFrame,
-    given: Mapping[str, str] | None = None,
-    file: str | Path | None = None,
-) -> tuple[pd.DataFrame, pd.Series]:
-    """Give each row its subject's split; rows of subjects without one are dropped.
+    reading: Reading, rows: pd.DataFrame, given: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Give each row its subject's split, and the reading the split of every subject.
+
+    The split that was written beside a table counts alone, else a column `split`. Else validation people are
+    drawn among the training people of a published split, and test people where their list is not public.
+    Labels of one's own are split by a hash of the subject's name, a tenth each for test and validation:
+    tables that are read apart, people's and a program's, thereby put a person into the same split.
 
     Args:
-        rows: with a column `subject`.
-        given: train or test of each subject, where that is known; else the test subjects are drawn.
-        file: a split that was written beside a table, followed in place of both.
-
-    Returns:
-        The rows with a column `split`, and the split of every subject.
+        given: train or test of each subject, as published.
     """
     names = np.unique(rows["subject"].to_numpy(dtype=str))
-    if file:
-        splits = read_split(file)
-        reading.notes.append(f"split: as in {Path(file).name}, in place of others")
+    if reading.split_file:
+        splits, note = read_split(reading.split_file), f"as in {Path(reading.split_file).name}"
+    elif "split" in rows:
+        rows = reading.drop(rows, ~rows["split"].isin(SPLITS), "split that is none of the three", "split")
+        splits, note = rows.drop_duplicates("subject").set_index("subject")["split"], "as labelled"
+        other = rows["split"] != rows["subject"].map(splits)
+        rows = reading.drop(rows, other, "another split of the same subject", "split")
+    elif given is None and not published_sizes(reading.dataset):
+        shares = [int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8 for name in names]
+        parts = [np.less(shares, 0.1), np.less(shares, 0.2)]
+        splits = pd.Series(np.select(parts, ["test", "validation"], "train"), names)
+        note = "by a hash of each subject's name, a tenth each for test and validation"
     else:
         splits = _draw_test(reading, names) if given is None else pd.Series(given).reindex(names).dropna()
         train = splits.index[splits == "train"].sort_values()
         count = max(1, round(VALIDATION * len(train))) if len(train) > 1 else 0
         splits = splits.where(~splits.index.isin(_draw(train, count, 1)), "validation")
-        reading.notes.append(f"validation: {count} of {len(train)} training subjects, drawn with seed {SEED}")
+        note = f"{count} of {len(train)} training subjects for validation, drawn with seed {SEED}"
+    reading.notes.append(f"split: {note}")
+    reading.splits = splits.rename_axis("subject").rename("split").reset_index()
     rows = rows.assign(split=rows["subject"].map(splits))
-    return reading.drop(rows, rows["split"].isna(), "subject of no split", "subject"), splits
+    return reading.drop(rows, rows["split"].isna(), "subject of no split", "subject")
 
 
 def _draw(names: Sequence[str], count: int, stream: int) -> np.ndarray:
@@ -66,16 +74,6 @@ def _draw_test(reading: Reading, names: np.ndarray) -> pd.Series:
         f" the paper has {train} and {test} {unit}, whose list is not public"
     )
     return pd.Series(np.where(np.isin(names, _draw(names, count, 0)), "test", "train"), names)
-
-
-def split_by_name(reading: Reading, subjects: pd.Series) -> pd.Series:
-    """Return each row's split by a hash of its subject's name: a tenth each for test and validation.
-
-    Tables that are read apart, people's labels and a program's, thereby put a person into the same split.
-    """
-    shares = subjects.map(lambda name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8)
-    reading.notes.append("split: by a hash of each subject's name, a tenth each for validation and test")
-    return pd.Series(np.select([shares < 0.1, shares < 0.2], ["test", "validation"], "train"), subjects.index)
 
 
 def read_split(path: str | Path) -> pd.Series:

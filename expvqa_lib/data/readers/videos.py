@@ -48,7 +48,7 @@ def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading
     Raises:
         TableError: no usable frame is there, or a file cannot be read; the message names it.
     """
-    reading = Reading("BP4D", root)
+    reading = Reading("BP4D", root, split_file)
     pattern = r"(?P<subject>[FM][0-9]{3})_(?P<video>T[0-9]{1,2})\.csv$"
     tables = reading.find(pattern, expected="AUCoding/AU_OCC/F001_T1.csv")
     columns = {"number": r"0|\D*", "AU": rf"(?:AU)?\s*0*({'|'.join(map(str, BP4D_AUS))})"}
@@ -66,7 +66,7 @@ def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading
             "split: fold 1 of the usual three, which tests on 13 subjects, as the paper does"
         )
     images = reading.find(r"(?P<subject>[FM][0-9]{3})/(?P<video>T[0-9]{1,2})/" + _FRAME)
-    return _frames(reading, rows, images, list(map(au_column, BP4D_AUS)), given, split_file)
+    return _frames(reading, rows, images, list(map(au_column, BP4D_AUS)), given)
 
 
 def read_disfa(root: str | Path, split_file: str | Path | None = None) -> Reading:
@@ -82,7 +82,7 @@ def read_disfa(root: str | Path, split_file: str | Path | None = None) -> Readin
     intensity 2 on; intensities stay in `AU12_intensity`. The 3 test subjects are drawn: the paper's are not
     public. Arguments and errors as in `read_bp4d`.
     """
-    reading = Reading("DISFA", root)
+    reading = Reading("DISFA", root, split_file)
     numbers = "|".join(map(str, DISFA_AUS))
     pattern = rf"(?P<subject>SN[0-9]{{3}})/(?P=subject)_[aA][uU]0?(?P<au>{numbers})\.txt$"
     tables = reading.find(pattern, expected="ActionUnit_Labels/SN001/SN001_au1.txt")
@@ -105,7 +105,7 @@ def read_disfa(root: str | Path, split_file: str | Path | None = None) -> Readin
     if (images["number"].astype(int) == 0).any():
         reading.notes.append("images are counted from 0: frame 1 of the labels is image 0")
         images["number"] = images["number"].astype(int) + 1
-    return _frames(reading, rows, images, list(map(au_column, DISFA_AUS)), None, split_file)
+    return _frames(reading, rows, images, list(map(au_column, DISFA_AUS)))
 
 
 def _number_frames(reading: Reading, rows: pd.DataFrame) -> pd.DataFrame:
@@ -119,20 +119,19 @@ def _frames(
     rows: pd.DataFrame,
     images: pd.DataFrame,
     labels: list[str],
-    given: Mapping[str, str] | None,
-    split_file: str | Path | None,
+    given: Mapping[str, str] | None = None,
 ) -> Reading:
     """Drop repeated and unlabelled frames, split, sample, and find the frames' images."""
     key = ["subject", "video", "number"]
     rows = reading.drop_repeated(rows, key, labels)
     rows = reading.drop(rows, rows[labels].isna().all(axis=1), "no AU labelled")
-    rows, split = assign_splits(reading, rows, given, split_file)
+    rows = assign_splits(reading, rows, given)
     rows = rows.sort_values(key, ignore_index=True)
     rows = reading.drop(rows, (rows["split"] != "test") & ~is_sampled(rows, labels), "not sampled")
     images = images.assign(number=images["number"].astype(int), image=images["path"]).drop_duplicates(key)
     rows = rows.merge(images[[*key, "image"]], on=key, how="left")
     names = (rows["video"] + "_").str.removeprefix("_") + rows["number"].astype(str).str.zfill(5)
-    return reading.finish(rows.assign(frame=names, wanted=rows["subject"] + "/" + names), split)
+    return reading.finish(rows.assign(frame=names, wanted=rows["subject"] + "/" + names))
 
 
 def is_sampled(rows: pd.DataFrame, labels: list[str]) -> pd.Series:
