@@ -1,6 +1,9 @@
-"""The files around the package agree with one another: dependencies, pins, scripts."""
+"""The house: rooms and their direction, sizes, and files around the package that agree with one another."""
 
+import ast
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -10,72 +13,151 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+import expvqa_lib
 from tools import badges
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "expvqa_lib"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
+# ------------------------------------------------------------------------------------------------- the rooms
 
-def requirements(lines: list[str]) -> dict[str, set[str]]:
-    """Map each package's normalised name to its set of version specifiers."""
-    parsed = [Requirement(line) for line in lines]
-    names = [re.sub(r"[-_.]+", "-", requirement.name).lower() for requirement in parsed]
-    assert len(names) == len(set(names)), (
-        f"listed twice: {sorted(name for name in names if names.count(name) > 1)}"
-    )
-    return {
-        name: {str(specifier) for specifier in r.specifier} for name, r in zip(names, parsed, strict=True)
+GROUND = ("facs", "questions", "errors", "files")
+ORDER = (
+    GROUND,
+    "synthfacs",
+    "data",
+    "model",
+    "training",
+    "evaluation",
+    "attention",
+    "plots",
+    "expvqa",
+    "explorer",
+    "pipeline",
+)
+"""A room imports only from what stands before it; the modules of the ground floor from one another."""
+
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in (names if rank == 0 else [names])}
+APART = {"data": {"synthfacs"}, "plots": {"model", "training", "torch", "transformers"}}
+"""What a room does not import, though it stands before it."""
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms of the package, and names of other packages, that a module imports anywhere."""
+    package = path.relative_to(PACKAGE).parts[:-1]
+    found = set()
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            found |= {parts[1 if parts[0] == "expvqa_lib" and parts[1:] else 0] for parts in names}
+        elif isinstance(node, ast.ImportFrom):
+            inside = package[: len(package) - node.level + 1] if node.level else ()
+            target = (*inside, *(node.module or "").split(".")) if node.module else inside
+            target = target[1:] if target[:1] == ("expvqa_lib",) else target
+            found |= {target[0]} if target else {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", RANK)
+def test_a_room_imports_only_what_stands_before_it(name):
+    wrong = []
+    for path in (path for path in MODULES if room(path) == name):
+        for other in sorted(imported(path) - {name}):
+            upward = RANK.get(other, -1) >= max(RANK[name], 1)
+            if upward or other in APART.get(name, ()):
+                wrong.append(f"{path.relative_to(ROOT)} imports {other}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_stands_in_a_room():
+    assert {room(path) for path in MODULES} - set(RANK) == {"__init__", "__main__"}
+
+
+def test_only_the_command_line_puts_off_an_import():
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    wrong = {
+        f"{path.relative_to(ROOT)}:{inner.lineno}"
+        for path, tree in TREES.items()
+        for outer in ast.walk(tree)
+        if isinstance(outer, functions) and path.parent.name != "cli"
+        for inner in ast.walk(outer)
+        if isinstance(inner, ast.Import | ast.ImportFrom)
     }
+    assert not wrong, "\n".join(sorted(wrong))
 
 
-def asked_for() -> dict[str, set[str]]:
-    return requirements(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tests"])
+def test_modules_functions_and_lines_fit_the_screen():
+    wrong = []
+    for path, tree in TREES.items():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        name = path.relative_to(ROOT)
+        wrong += [f"{name}: {len(lines)} lines"] if len(lines) > 300 else []
+        wrong += [f"{name}:{k}: {len(line)} wide" for k, line in enumerate(lines, 1) if len(line) > 110]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 50:
+                wrong.append(
+                    f"{name}:{node.lineno}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
+                )
+    assert not wrong, "\n".join(wrong)
 
 
-def test_environment_yml_lists_what_pyproject_asks_for():
+def test_each_room_lists_what_is_public():
+    for path in PACKAGE.glob("*/__init__.py"):
+        assert re.search(r'^""".+"""$', path.read_text(), re.M) and "__all__ = [" in path.read_text(), path
+    assert {"ExpVQA", "Run", "explore", "load"} <= set(dir(expvqa_lib)), "not completed on Tab"
+
+
+# ---------------------------------------------------------------------------------------------- dependencies
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    """Each package's requirement by its normalised name."""
+    parsed = {re.sub(r"[-_.]+", "-", r.name).lower(): r for r in map(Requirement, lines)}
+    assert len(parsed) == len(lines), "a package is listed twice"
+    return parsed
+
+
+def test_environment_yml_gives_python_and_pip_and_the_package_the_rest():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
-    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert environment["name"] == PROJECT["name"]
-    assert requirements(conda) == {"python": {PROJECT["requires-python"]}, "pip": set()}
-    assert requirements(pip) == asked_for()
+    assert environment["dependencies"] == [f"python{PROJECT['requires-python']}", "pip"]
 
 
 def test_constraints_pin_every_dependency_within_its_range():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = requirements([line for line in lines if line and not line.startswith("#")])
-    assert all(len(pin) == 1 and next(iter(pin)).startswith("==") for pin in pins.values())
-    assert pins["torch"] == {"==2.13.0"}
-    wanted = [
-        Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tests"]
-    ]
-    outside = [
-        str(w) for w in wanted if w.name not in pins or next(iter(pins[w.name]))[2:] not in w.specifier
-    ]
-    assert not outside, f"constraints.txt has no pin for, or one out of range of: {outside}"
+    versions = {name: str(pin.specifier).removeprefix("==") for name, pin in pins.items()}
+    assert versions["torch"] == "2.13.0"
+    asked = requirements(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tests"])
+    assert [name for name, r in asked.items() if name not in pins or versions[name] not in r.specifier] == []
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp", "deepspeed"])
-def test_the_shipped_launch_configurations_are_read_by_accelerate(name):
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp", "FSDP"), ("deepspeed", "DEEPSPEED")]
+)
+def test_the_shipped_launch_configurations_are_read_by_accelerate(name, kind):
     from accelerate.commands.config.config_args import load_config_from_file
     from transformers import LlamaForCausalLM
     from transformers.models.instructblip import modeling_instructblip
 
-    config = load_config_from_file(str(ROOT / "expvqa_lib" / "assets" / "accelerate" / f"{name}.yaml"))
-    assert (
-        config.num_processes == 4
-        and config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "deepspeed": "DEEPSPEED"}[name]
-    )
+    config = load_config_from_file(str(PACKAGE / "assets" / "accelerate" / f"{name}.yaml"))
+    assert config.num_processes == 4 and config.distributed_type == kind
     if name == "fsdp":
         wrapped = set(config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(","))
-        assert (
-            hasattr(modeling_instructblip, "InstructBlipEncoderLayer")
-            and "LlamaDecoderLayer" in LlamaForCausalLM._no_split_modules
-        )
         assert wrapped == {"InstructBlipEncoderLayer", "LlamaDecoderLayer"}
+        assert hasattr(modeling_instructblip, "InstructBlipEncoderLayer")
+        assert "LlamaDecoderLayer" in LlamaForCausalLM._no_split_modules
 
 
-# --------------------------------------------------------------------------------------- where the project lives, said once
+# ------------------------------------------------------------------- where the project lives, said once
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *badges.NOTEBOOKS], ids=lambda path: path.stem)
@@ -84,87 +166,82 @@ def test_badges_and_install_lines_name_the_repository_of_pyproject(path):
     assert badges.rewritten(text) == text, "run python tools/badges.py"
     fork = badges.rewritten(text, "https://github.com/someone/else")
     assert badges.REPOSITORY.removeprefix("https://github.com/") not in fork
-    opened = re.findall(r"github/someone/else/blob/main/notebooks/([\w.]+)\)", fork)
-    assert (
-        opened == [path.name]
-        if path.suffix == ".ipynb"
-        else {ROOT / "notebooks" / name for name in opened} <= set(badges.NOTEBOOKS)
-    )
+    opened = set(re.findall(r"github/someone/else/blob/main/notebooks/([\w.]+)\)", fork))
+    assert opened == {path.name} if path.suffix == ".ipynb" else opened <= {n.name for n in badges.NOTEBOOKS}
 
 
 def test_a_repository_that_colab_cannot_open_is_named():
-    with pytest.raises(
-        SystemExit, match="Repository = 'https://example.org/a/b'; expected https://github.com/OWNER/NAME"
-    ):
+    with pytest.raises(SystemExit, match="https://example.org/a/b"):
         badges.rewritten("", "https://example.org/a/b")
 
 
 def test_every_notebook_begins_with_the_same_install_cell():
-    codes = {
-        path.stem: [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-        for path in badges.NOTEBOOKS
-    }
-    firsts = {name: cells[0].source for name, cells in codes.items()}
-    common = firsts["01_data_inspection"]
-    assert (
-        f'"EXPVQA_SOURCE", "git+{badges.REPOSITORY}"' in common
-        and 'find_spec("expvqa_lib") is None' in common
-    )
-    walks = {name for name, source in firsts.items() if source.endswith("Markdown(companion.offer())")}
+    firsts = {}
+    for path in badges.NOTEBOOKS:
+        first, *others = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        firsts[path.stem] = first.source
+        assert not [c for c in others if "expvqa-companion" in c.source or "google.colab" in c.source], path
+    common = firsts[badges.NOTEBOOKS[0].stem]
+    assert f'"EXPVQA_SOURCE", "git+{badges.REPOSITORY}"' in common and 'find_spec("expvqa_lib")' in common
+    walks = {name for name in firsts if not name[0].isdigit()}
     assert walks == {"walkthrough", "own_photos"} and len({firsts[name] for name in walks}) == 1
-    assert {source for name, source in firsts.items() if name not in walks} == {common} and firsts[
-        "walkthrough"
-    ].startswith(common)
-    again = [
-        name
-        for name, cells in codes.items()
-        for c in cells[1:]
-        if "expvqa-companion" in c.source or "google.colab" in c.source
-    ]
-    assert not again, "the source stands in another cell too"
+    assert all(source.startswith(common) for source in firsts.values())
+    assert {source for name, source in firsts.items() if name not in walks} == {common}
 
 
-# ----------------------------------------------------------------------------------------------------------------- scripts
+# --------------------------------------------------------------------------------------------------- scripts
+
+
+def run_all(*options: str, cwd: Path, **how) -> subprocess.CompletedProcess:
+    command = ["bash", str(how.pop("script", ROOT / "run_all.sh")), *options]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, **how)
 
 
 def test_ci_runs_what_a_user_runs():
     assert "./run_all.sh --tests" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
-    assert (ROOT / "run_all.sh").stat().st_mode & 0o111
-
-
-def run_all(*options: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        ["bash", str(ROOT / "run_all.sh"), *options], cwd=cwd, capture_output=True, text=True, timeout=60
-    )
+    assert (ROOT / ".ci" / "run").stat().st_mode & (ROOT / "run_all.sh").stat().st_mode & 0o111
 
 
 def test_run_all_help_names_every_option(tmp_path):
     done = run_all("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    for option in (
-        "--profile",
-        "--data-root",
-        "--base",
-        "--from",
-        "--output",
-        "--figures",
-        "--tests",
-        "--venv",
-    ):
-        assert option in done.stdout
+    options = "--profile --data-root --base --from --output --figures --tests --venv"
+    assert done.returncode == 0 and all(option in done.stdout for option in options.split())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [
-        (["--nope"], "unknown option '--nope'"),
-        (["--profile"], "--profile needs a value"),
-        (["--from", ""], "empty value"),
-    ],
+    [(["--nope"], "--nope"), (["--profile"], "--profile needs a value"), (["--from", ""], "empty value")],
 )
 def test_run_all_refuses_bad_usage_before_any_set_up(tmp_path, options, message):
     done = run_all(*options, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert not done.stdout
+    assert done.returncode == 2 and message in done.stderr and not done.stdout
+
+
+UV = """#!/bin/bash
+echo "uv $*" >>log
+if [[ $1 == venv ]]; then mkdir -p .venv/bin && cp stub_python .venv/bin/python; fi
+if [[ $1 == pip ]]; then exit "$UV_STATUS"; fi
+"""
+PYTHON = """#!/bin/bash
+case "$*" in
+    *-m\\ *) echo "python $*" >>log ;;
+    *) exec python3 "$@" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("status", ["0", "1"])
+def test_run_all_installs_with_uv_where_it_is_and_with_pip_where_that_fails(tmp_path, status):
+    for name in ("run_all.sh", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "bin").mkdir()
+    for path, text in ((tmp_path / "bin" / "uv", UV), (tmp_path / "stub_python", PYTHON)):
+        path.write_text(text)
+        path.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "UV_STATUS": status}
+    done = run_all("--venv", cwd=tmp_path, script=tmp_path / "run_all.sh", env=environment)
+    assert done.returncode == 0, done.stderr
+    uv, pip = "uv pip install --python", "python -m pip install"
+    installs = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith((uv, pip))]
+    assert all("-c constraints.txt -e ." in line for line in installs)
+    assert len(installs) == 1 + (status == "1") and installs[0].startswith(uv)

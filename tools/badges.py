@@ -25,7 +25,7 @@ def rewritten(text: str, repository: str = REPOSITORY) -> str:
             "Colab can open"
         )
     text = re.sub(rf"{COLAB}/github/[\w.-]+/[\w.-]+/", f"{COLAB}/github/{name}/", text)
-    return re.sub(r"git\+https://github\.com/[\w.-]+/[\w.-]+", f"git+{repository}", text)
+    return re.sub(r"(git\+|git clone )https://github\.com/[\w.-]+/[\w.-]+", rf"\1{repository}", text)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,10 @@ def write_report(path: Path, notebooks: Mapping[str, NotebookNode], run: Run, so
             "Time": _duration(sum(seconds.values())),
         },
         "chapters": {
-            name: {"title": _heading(notebook, name), "time": _duration(seconds[name])}
+            name: {
+                "title": notebook.cells[0].source.partition("\n")[0].lstrip("# "),
+                "time": _duration(seconds[name]),
+            }
             for name, notebook in notebooks.items()
         },
     }
@@ -64,7 +67,7 @@ def write_report(path: Path, notebooks: Mapping[str, NotebookNode], run: Run, so
 
 
 def _joined(notebooks: Mapping[str, NotebookNode]) -> NotebookNode:
-    """All cells in one notebook: each code cell with a title, the first of each notebook with its name."""
+    """All cells in one notebook: each code cell titled by its comment, each notebook's first by its name."""
     joined = v4.new_notebook()
     for name, notebook in notebooks.items():
         cells = [cell for cell in notebook.cells if not HIDDEN & set(cell.metadata.get("tags", ()))]
@@ -74,26 +77,10 @@ def _joined(notebooks: Mapping[str, NotebookNode]) -> NotebookNode:
             if cell.cell_type == "markdown":
                 cell.source = REMOTE_IMAGE.sub("", cell.source)
             else:
-                cell.metadata["title"] = _cell_title(cell.source)
+                cell.metadata["title"] = cell.source.partition("\n")[0].lstrip("# ")
                 cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
         joined.cells += cells
     return joined
-
-
-def _cell_title(source: str) -> str:
-    """The comment that a cell begins with; without one its first line that is no import."""
-    lines = [line for line in source.splitlines() if line.strip()] or [""]
-    if lines[0].startswith("#"):
-        return lines[0].lstrip("# ")
-    return next((line for line in lines if not line.startswith(("import ", "from "))), "Imports")
-
-
-def _heading(notebook: NotebookNode, name: str) -> str:
-    """The first heading of a notebook, or its name."""
-    match = re.search(
-        r"^# (.+)$", "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown"), re.M
-    )
-    return match[1] if match else name
 
 
 def _duration(seconds: float) -> str:

@@ -2,13 +2,11 @@
 
 import os
 import shlex
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import papermill
 from nbclient.exceptions import DeadKernelError
 
@@ -52,7 +50,7 @@ def reproduce(
 
     Raises:
         SettingsError: there is no such profile, or it has no such notebook.
-        ExpVQAError: a folder cannot be written to, or a notebook failed; the message says how to resume.
+        ExpVQAError: a folder cannot be written to, or a notebook failed.
     """
     data_root, output, figures = (
         str(Path(folder).resolve()) if folder else "" for folder in (data_root, output, figures)
@@ -73,8 +71,6 @@ def reproduce(
 
     ran = [executed / path.name for path in paths if (executed / path.name).is_file()]
     done = {path.stem: nbformat.read(path, 4) for path in ran}
-    seconds = {name: round(notebook.metadata.papermill.duration, 1) for name, notebook in done.items()}
-    pd.Series(seconds, name="seconds").rename_axis("notebook").to_csv(run.folder / "timings.csv")
     write_figures_page(run.figures_dir)
     return write_report(run.folder / "report.html", done, run, paths[0].parent)
 
@@ -118,9 +114,7 @@ def _check_writable(folder: Path) -> None:
 
 def _execute(source: Path, target: Path, values: dict[str, str], label: str) -> None:
     """Run one notebook into `target`, showing progress; a failed one becomes `NN_name.failed.ipynb`."""
-    terminal = sys.stderr.isatty()
-    if not terminal:
-        print(label, "...", end=" ", flush=True)
+    print(f"{label} ...", flush=True)
     began = time.monotonic()
     failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
@@ -132,18 +126,14 @@ def _execute(source: Path, target: Path, values: dict[str, str], label: str) -> 
                 values,
                 kernel_name="python3",
                 cwd=source.parent,
-                progress_bar={"desc": label, "leave": False} if terminal else False,
-                extra_arguments=[
-                    "--log-level=CRITICAL"
-                ],  # the kernel's own notes would break the lines of progress
+                progress_bar={"desc": label, "leave": False, "disable": None},  # on a terminal
+                extra_arguments=["--log-level=CRITICAL"],  # without the kernel's own notes
             )
         except Exception as error:  # a failing cell, a kernel that died or would not start
-            print("failed", flush=True)
             if temporary.is_file():
                 os.replace(temporary, failed)
             raise _failure(source, failed, values, error) from error
-    seconds = f"{time.monotonic() - began:.0f} s"
-    print(f"{label} ... {seconds}" if terminal else seconds, flush=True)
+    print(f"{label}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _failure(source: Path, failed: Path, values: dict[str, str], error: Exception) -> ExpVQAError:
