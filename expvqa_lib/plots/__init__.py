@@ -6,13 +6,15 @@ from .charts import (
     au_bars,
     confusion,
     forest,
+    method_curves,
+    method_forest,
+    method_heat,
     pointing_bars,
     reliability,
     training_curves,
 )
 from .faces import answer_grid, attention_gallery, attention_overlay, face_grid, outlined, thumbnail
 from .labels import au_cooccurrence, data_overview
-from .methods import method_curves, method_forest, method_heat
 from .style import COLOURS, Figure, save, styled
 from .tables import export
 from .video import video_curves

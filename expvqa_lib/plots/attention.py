@@ -15,7 +15,6 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from ..data.images import ImageSource
-from ..errors import TableError
 from ..facs import action_unit
 from .faces import attention_overlay, grey, heat_bar, picture_axes, show, write_lines
 from .style import COLOURS, INK, PAGE, QUIET, Figure, styled
@@ -69,16 +68,7 @@ def attention_grid(
         p_yes: [F, A].
         labels: [F, A], 1 present, 0 absent, NaN unlabelled.
         regions: [F][A] masks of what each AU moved, or None where that is not known.
-
-    Raises:
-        TableError: there is no face or AU, or the shapes do not fit.
     """
-    shape = (len(images), len(aus))
-    found = {"maps": np.shape(heat)[:2], "probabilities": np.shape(p_yes), "labels": np.shape(labels)}
-    if 0 in shape or any(given != shape for given in found.values()):
-        raise TableError(
-            f"{shape[0]} faces and {shape[1]} action units, but {found}; expected one of each a cell"
-        )
     cell = PAGE / (len(aus) + 1) - 0.05
     fig = Figure(figsize=(PAGE, 0.42 + (cell + 0.05) * len(images) + 0.62))
     axes = np.reshape(picture_axes(fig, len(images) * (len(aus) + 1), len(aus) + 1), (len(images), -1))
@@ -127,14 +117,7 @@ def attention_words(image: ImageSource, question: str, answer: str, words: Seque
 
     Args:
         words: of the answer, from `attention.explain_words`.
-
-    Raises:
-        TableError: a word is not in the answer.
     """
-    if any(answer[word.start : word.start + len(word.text)] != word.text for word in words):
-        raise TableError(
-            f"the words do not fit the answer {answer!r}; expected those of explain_words for it"
-        )
     best = sorted(sorted(range(len(words)), key=lambda k: -words[k].gain)[:_MAPS])
     heights = [1.9, PAGE / _MAPS + 0.6] if best else [1.9]
     fig = Figure(figsize=(PAGE, sum(heights)))

@@ -1,4 +1,4 @@
-"""Charts of results, from tidy tables."""
+"""Charts of results, from tidy tables. Charts of an empty table say that nothing was measured."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.patches import Patch
+from matplotlib.axes import Axes
 
 from ..evaluation.ablations import TITLES
-from ..evaluation.tables import NAMES, metric_name, metric_rows, ordered_models, ordered_targets
+from ..evaluation.tables import MAIN, NAMES, metric_name, metric_rows, ordered_models, ordered_targets
 from .style import (
     COLOURS,
     COLUMN,
     FAINT,
     INK,
-    ORANGE,
     PAGE,
     Figure,
     colour,
@@ -27,42 +26,44 @@ from .style import (
     styled,
 )
 
+_PANELS = {("Q3", "auc"): "Q3, AUC", ("Q1 actions", "f1"): "Q1 actions, F1"}
+_PANELS[("Q1 emotion", "accuracy")] = "Q1 emotion, accuracy"
+_CURVES = {
+    "deletion": "most relevant patches, blurred (%)",
+    "insertion": "most relevant patches, alone sharp (%)",
+}
+
 
 @styled
-def au_bars(table: pd.DataFrame, metric: str = "f1", title: str | None = None) -> Figure:
-    """Draw each model's value on each AU as a dot with its 95% interval; the prior is a dash to beat.
-
-    Args:
-        table: tidy results (see `evaluation.metrics`) in percent, of one or several models; one data set and
-            split.
+def au_bars(table: pd.DataFrame, metric: str = "f1") -> Figure:
+    """Draw each model's value on each AU as a dot with its 95% interval; the label prior is a dash to beat.
 
     Raises:
         TableError: the table has no row of this metric.
     """
-    rows = metric_rows(table, metric)
-    targets, models = ordered_targets(rows["target"]), ordered_models(rows["model"])
-    at = {target: k + 0.6 * (target == "macro") for k, target in enumerate(targets)}
+    name = metric_name(metric)
+    return _by_au(metric_rows(table, metric), f"{name} by action unit, with 95% intervals", f"{name} (%)")
+
+
+@styled
+def pointing_bars(table: pd.DataFrame) -> Figure:
+    """Draw pointing accuracy by AU (`attention.pointing`) as `au_bars`; chance is a dash."""
+    if table.empty:
+        return nothing_to_show()
+    chance = table[(table["metric"] == "chance") & (table["model"] == MAIN)].assign(model="chance")
+    rows = pd.concat([chance, metric_rows(table, "pointing_accuracy")])
+    return _by_au(rows, "Does attention point at the moving part?", "pointing accuracy, 95% intervals (%)")
+
+
+def _by_au(rows: pd.DataFrame, title: str, label: str) -> Figure:
+    targets = ordered_targets(rows["target"])
     fig = Figure(figsize=(PAGE, 2.6))
     ax = fig.add_subplot()
-    for target in targets[::2]:
-        ax.axvspan(at[target] - 0.5, at[target] + 0.5, color=FAINT, zorder=0)
-    dots = [model for model in models if model != "prior"]
-    for model in models:
-        of_model = rows[rows["model"] == model]
-        x = of_model["target"].map(at)
-        style = {"color": colour(model, models), "label": NAMES.get(model, model)}
-        if model == "prior":
-            ax.hlines(of_model["value"], x - 0.42, x + 0.42, linewidth=1.2, zorder=2, **style)
-            continue
-        if model == "exp_vqa" or len(dots) == 1:
-            style |= {"markersize": 5.2, "elinewidth": 1.6, "zorder": 4}
-        offset = (dots.index(model) - (len(dots) - 1) / 2) * min(0.2, 0.7 / len(dots))
-        error_bars(ax, of_model, x + offset, **style)
-    ax.set_xticks(list(at.values()), targets)
-    ax.set_xlim(-0.6, max(at.values()) + 0.6)
-    percent_axis(ax, f"{metric_name(metric)} (%)")
-    ax.set_title(title or f"{metric_name(metric)} by action unit, with 95% intervals")
-    fig.legend(loc="outside lower center", ncols=len(models))
+    _dots(ax, rows, targets)
+    ax.set_xticks(range(len(targets)), targets)
+    ax.set(xlim=(-0.5, len(targets) - 0.5), title=title)
+    percent_axis(ax, label)
+    fig.legend(loc="outside lower center", ncols=5)
     return fig
 
 
@@ -74,16 +75,12 @@ def forest(table: pd.DataFrame, title: str, label: str) -> Figure:
         table: columns target, model, value, low, high; any unit. 0 is marked where values change sign.
         label: of the values, with their unit.
     """
-    targets, models = list(dict.fromkeys(table["target"])), ordered_models(table["model"])
-    fig = Figure(figsize=(COLUMN, 0.95 + len(targets) * (0.12 + 0.13 * len(models))))
+    if table.empty:
+        return nothing_to_show()
+    targets = list(dict.fromkeys(table["target"]))
+    fig = Figure(figsize=(COLUMN, 0.95 + len(targets) * (0.1 + 0.1 * table["model"].nunique())))
     ax = fig.add_subplot()
-    for row in range(0, len(targets), 2):
-        ax.axhspan(row - 0.5, row + 0.5, color=FAINT, zorder=0)
-    for k, model in enumerate(models):
-        rows = table[table["model"] == model]
-        y = rows["target"].map(targets.index) + (k - (len(models) - 1) / 2) * 0.8 / len(models)
-        style = {"color": colour(model, models), "label": NAMES.get(model, model)}
-        error_bars(ax, rows, y, horizontal=True, **style)
+    _dots(ax, table, targets, horizontal=True)
     if table["low"].min() < 0 < table["high"].max():
         ax.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=1)
     ax.set_yticks(range(len(targets)), targets)
@@ -94,121 +91,55 @@ def forest(table: pd.DataFrame, title: str, label: str) -> Figure:
     return fig
 
 
-@styled
+def _dots(ax: Axes, table: pd.DataFrame, targets: Sequence[str], horizontal: bool = False) -> None:
+    """A striped row or column a target, and in it a dot a model; upright, what is to be beaten is a dash."""
+    models, span = ordered_models(table["model"]), ax.axhspan if horizontal else ax.axvspan
+    for k in range(0, len(targets), 2):
+        span(k - 0.5, k + 0.5, color=FAINT, zorder=0)
+    for k, model in enumerate(models):
+        rows = table[table["model"] == model]
+        at = rows["target"].map(targets.index)
+        style = {"color": colour(model, models), "label": NAMES.get(model, model)}
+        if model in ("prior", "chance") and not horizontal:
+            ax.hlines(rows["value"], at - 0.42, at + 0.42, linewidth=1.2, zorder=2, **style)
+        else:
+            offset = (k - (len(models) - 1) / 2) * 0.8 / len(models)
+            error_bars(ax, rows, at + offset, horizontal=horizontal, **style)
+
+
 def ablation_chart(table: pd.DataFrame) -> Figure:
-    """Draw `evaluation.ablations.study`: a row a model, a panel a measure, hollow what was not taught."""
-    panels = {("Q3", "auc"): "Q3\nAUC", ("Q1 actions", "f1"): "Q1 actions\nF1"}
-    panels[("Q1 emotion", "accuracy")] = "Q1 emotion\naccuracy"
-    rows = table.set_index(["question", "metric", "model"]).sort_index()
-    models = [model for model in TITLES if model != "prior" and model in set(table["model"])]
-    measures = [measure for measure in panels if measure in rows.index]
-    fig = Figure(figsize=(COLUMN, 1.1 + 0.19 * len(models)))
-    axes = fig.subplots(1, len(measures), sharey=True, squeeze=False)[0]
-    for ax, measure in zip(axes, measures, strict=True):
-        for y, model in enumerate(models):
-            row, tint = rows.loc[[(*measure, model)]], _ablation_colour(model)
-            fill = tint if row["taught"].all() else "white"
-            error_bars(ax, row, [y], horizontal=True, color=tint, markerfacecolor=fill)
-            if y % 2 == 0:
-                ax.axhspan(y - 0.5, y + 0.5, color=FAINT, zorder=0)
-        prior = rows.loc[(*measure, "prior"), "value"]
-        ax.axvline(prior, color=COLOURS["prior"], linewidth=0.9, linestyle="--", zorder=1)
-        ax.set(xlim=(-4, 104), xticks=(0, 50, 100), ylim=(len(models) - 0.5, -0.5))
-        ax.set_title(panels[measure], fontsize=7, fontweight="normal", loc="center")
-        ax.grid(axis="x")
-    axes[0].set_yticks(range(len(models)), [TITLES[model] for model in models])
-    fig.suptitle("What each question is worth", x=0.01, ha="left")
-    fig.supxlabel("percent, 95% intervals; hollow: not taught; dashed: label prior", fontsize=7)
-    return fig
-
-
-def _ablation_colour(model: str) -> str:
-    """Captioners in green, parts of the questions in grey, the others as everywhere."""
-    if model in COLOURS:
-        return COLOURS[model]
-    return "#009E73" if model.endswith("captioner") else "#444444"
+    """Draw `evaluation.ablations.study` as `forest`: a row a model, a dot a measure."""
+    measures = [_PANELS.get(pair) for pair in zip(table["question"], table["metric"], strict=True)]
+    rows = table.assign(target=table["model"].map(TITLES), model=measures).dropna(subset=["model"])
+    return forest(rows, "What each question is worth", "percent, with 95% intervals")
 
 
 @styled
-def training_curves(logs: Mapping[str, pd.DataFrame], smoothing: int = 11) -> Figure:
-    """Draw the loss over steps, and validation AUC where it was logged.
+def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw the loss over steps by model: of training faint, and smoothed (a mean of 11), and of validation.
 
     Args:
-        logs: by model, columns step, loss and eval_loss (NaN where not logged), optionally eval_au_auc
-            (percent or share).
-        smoothing: how many logged training losses a centred mean covers; the raw ones stay faint behind it.
+        logs: columns step, loss and eval_loss (NaN where not logged).
     """
-    has_auc = any("eval_au_auc" in log for log in logs.values())
-    fig = Figure(figsize=(PAGE if has_auc else COLUMN, 2.4))
-    axes = fig.subplots(1, 1 + has_auc, squeeze=False)[0]
-    dots = {"marker": "o", "markeredgecolor": "white", "markeredgewidth": 0.5}
+    fig = Figure(figsize=(COLUMN, 2.6))
+    ax = fig.add_subplot()
     for model, log in logs.items():
         tint, name = colour(model, list(logs)), NAMES.get(model, model)
-        train = log.dropna(subset=["loss"])
-        smooth = train["loss"].rolling(smoothing, center=True, min_periods=1).mean()
-        axes[0].plot(train["step"], train["loss"], color=tint, alpha=0.18, linewidth=0.6)
-        axes[0].plot(train["step"], smooth, color=tint, label=f"{name}, training")
-        if "eval_loss" in log:
-            check = log.dropna(subset=["eval_loss"])
-            label = f"{name}, validation"
-            axes[0].plot(
-                check["step"], check["eval_loss"], ":", color=tint, linewidth=0.8, label=label, **dots
-            )
-        if "eval_au_auc" in log:
-            check = log.dropna(subset=["eval_au_auc"])
-            auc = check["eval_au_auc"] * (1 if check["eval_au_auc"].max() > 1 else 100)
-            axes[1].plot(check["step"], auc, "o-", color=tint, label=name)
-    axes[0].set(title="Loss", xlabel="training step", ylabel="cross-entropy (nats per token)")
-    if has_auc:
-        axes[1].axhline(50, color=COLOURS["prior"], linewidth=0.8, linestyle="--", label="chance")
-        axes[1].set(title="Action units, validation", xlabel="training step", ylabel="macro AUC (%)")
-    for ax in axes:
-        ax.grid(axis="y")
-        ax.margins(x=0.02)
-        ax.legend()
+        train, check = (log.reindex(columns=["step", kind]).dropna() for kind in ("loss", "eval_loss"))
+        smooth = train["loss"].rolling(11, center=True, min_periods=1).mean()
+        ax.plot(train["step"], train["loss"], color=tint, alpha=0.18, linewidth=0.6)
+        ax.plot(train["step"], smooth, color=tint, label=f"{name}, training")
+        ax.plot(
+            check["step"], check["eval_loss"], "o:", color=tint, linewidth=0.8, label=f"{name}, validation"
+        )
+    ax.set(title="Loss", xlabel="training step", ylabel="cross-entropy (nats per token)")
+    ax.grid(axis="y")
+    ax.legend()
     return fig
 
 
 @styled
-def pointing_bars(table: pd.DataFrame, title: str = "Does attention point at the moving part?") -> Figure:
-    """Draw pointing accuracy by AU with its 95% interval, each with a tick where chance is.
-
-    Args:
-        table: of `attention.pointing`, in percent, of one or several models.
-
-    Raises:
-        TableError: the table has rows, but no pointing accuracy.
-    """
-    if table.empty:
-        return nothing_to_show()
-    rows = metric_rows(table, "pointing_accuracy")
-    models, targets = ordered_models(rows["model"]), ordered_targets(rows["target"])
-    chance = table[table["metric"] == "chance"].groupby("target")["value"].mean().reindex(targets)
-    fig = Figure(figsize=(COLUMN if len(models) * len(targets) <= 14 else PAGE, 2.4))
-    ax = fig.add_subplot()
-    names = rows["model"].map(lambda model: NAMES.get(model, model))
-    palette = {NAMES.get(model, model): colour(model, models) for model in models}
-    bars = {"order": targets, "hue_order": list(palette), "palette": palette, "saturation": 1, "width": 0.76}
-    sns.barplot(rows, x="target", y="value", hue=names, errorbar=None, legend=False, ax=ax, **bars)
-    for k, model in enumerate(models):
-        of_model = rows[rows["model"] == model]
-        x = of_model["target"].map(targets.index) + ((k + 0.5) / len(models) - 0.5) * 0.76
-        error_bars(ax, of_model, x, fmt="none", ecolor=INK, elinewidth=0.7, zorder=5)
-    x = np.arange(len(targets))
-    ax.hlines(chance, x - 0.44, x + 0.44, color="white", linewidth=2.6, zorder=3)
-    ax.hlines(chance, x - 0.44, x + 0.44, color=ORANGE, linewidth=1.2, zorder=4, label="chance")
-    ax.set_xticks(x, [target.removeprefix("AU") for target in targets])
-    percent_axis(ax, "pointing accuracy (%)")
-    ax.set(xlabel="action unit", title=title)
-    handles = [*(Patch(label=name, color=tint) for name, tint in palette.items()), ax.collections[-1]]
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(models) + 1)
-    return fig
-
-
-@styled
-def confusion(
-    true: Iterable[str], predicted: Iterable[str | None], labels: Sequence[str], title: str = "Emotions"
-) -> Figure:
+def confusion(true: Iterable[str], predicted: Iterable[str | None], labels: Sequence[str]) -> Figure:
     """Draw, for each true emotion, the percent of its faces that got each answer.
 
     Answers not in `labels` share a last column. Faces whose true emotion is not in `labels` are left out.
@@ -216,33 +147,90 @@ def confusion(
     pairs = pd.DataFrame({"true": list(true), "predicted": list(predicted)})
     pairs = pairs[pairs["true"].isin(labels)]
     pairs["predicted"] = pairs["predicted"].where(pairs["predicted"].isin(labels), "none")
-    columns = [*labels, "none"] if (pairs["predicted"] == "none").any() else list(labels)
-    shares = pd.crosstab(pairs["true"], pairs["predicted"], normalize="index")
+    shares = 100 * pd.crosstab(pairs["true"], pairs["predicted"], normalize="index")
+    columns = [*labels, *shares.columns.intersection(["none"])]
     fig = Figure(figsize=(COLUMN, COLUMN * 0.78))
     ax = fig.add_subplot()
-    percent = 100 * shares.reindex(index=labels).reindex(columns=columns, fill_value=0)
     heat_map(
-        ax, percent.where(shares.sum(axis=1).reindex(labels).notna(), axis=0), "share of the true emotion (%)"
+        ax, shares.reindex(columns=columns, fill_value=0).reindex(labels), "share of the true emotion (%)"
     )
     ax.set_xticks(ax.get_xticks(), columns, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set(xlabel="answer", ylabel="true", title=title)
+    ax.set(xlabel="answer", ylabel="true", title="Emotions in answers")
     return fig
 
 
 @styled
-def reliability(bins: pd.DataFrame, title: str = "Are the probabilities right?") -> Figure:
+def reliability(bins: pd.DataFrame) -> Figure:
     """Draw how often yes was right against how probable it was; a larger dot stands for more answers.
 
     Args:
-        bins: of `evaluation.metrics.reliability_table`, one target.
+        bins: of `evaluation.reliability`, one target.
     """
     fig = Figure(figsize=(COLUMN, 3.4))
     ax = fig.add_subplot()
-    rows, tint = bins.dropna(subset=["positives"]), COLOURS["exp_vqa"]
+    rows, tint = bins.dropna(subset=["positives"]), COLOURS[MAIN]
     sizes = 8 + 90 * rows["faces"] / rows["faces"].max()
     ax.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.8, zorder=1)
     ax.plot(rows["mean_score"], rows["positives"], color=tint, linewidth=1.0, zorder=2)
     ax.scatter(rows["mean_score"], rows["positives"], s=sizes, color=tint, zorder=3)
     percent_axis(ax, "the AU is present (%)")
-    ax.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal", xlabel="P(yes), mean of the bin (%)", title=title)
+    ax.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal", xlabel="P(yes), mean of the bin (%)")
+    ax.set_title("Are the probabilities right?")
     return fig
+
+
+@styled
+def method_heat(table: pd.DataFrame, metric: str, label: str) -> Figure:
+    """Draw a metric of `attention.faithfulness`: a row a method or control, a column an AU or the mean."""
+    if table.empty:
+        return nothing_to_show()
+    rows = metric_rows(_compared(table), metric)
+    wide = rows.pivot(index="name", columns="target", values="value")
+    wide = wide.reindex(index=rows["name"].unique(), columns=ordered_targets(rows["target"]))
+    fig = Figure(figsize=(PAGE, 0.6 + 0.3 * len(wide)))
+    ax = fig.add_subplot()
+    heat_map(ax, wide.rename(columns=lambda name: name.removeprefix("AU")), label)
+    ax.set_xlabel("action unit")
+    return fig
+
+
+@styled
+def method_curves(table: pd.DataFrame) -> Figure:
+    """Draw the mean P(yes) over the share of patches blurred (left) and shown (right), a line a method or
+    control.
+    """
+    if table.empty:
+        return nothing_to_show()
+    rows = _compared(table)
+    rows = rows[rows["target"] == "macro"]
+    kinds = rows["metric"].str.extract(r"^(?P<kind>deletion|insertion)_(?P<share>.*)")
+    rows = rows.join(kinds).dropna(subset=["share"])
+    rows["share"] = rows["share"].astype(float).map("{:.0f}".format)
+    names = list(rows["name"].unique())
+    palette = dict(zip(names, [INK, *sns.color_palette("tab10")[1:]], strict=False))
+    controls = {name: (2, 1) if name in names[-3:] else "" for name in names}
+    fig = Figure(figsize=(PAGE, 2.9))
+    for ax, (kind, label) in zip(fig.subplots(1, 2, sharey=True), _CURVES.items(), strict=True):
+        looks = {"hue": "name", "palette": palette, "style": "name", "dashes": controls, "size": "name"}
+        sizes = {name: 2.2 if name == names[0] else 1 for name in names}
+        of_kind = rows[rows["kind"] == kind]
+        sns.lineplot(of_kind, x="share", y="value", sizes=sizes, legend=kind == "insertion", ax=ax, **looks)
+        percent_axis(ax, "P(yes) (%)")
+        ax.set_xlabel(label)
+    handles = ax.get_legend_handles_labels()
+    ax.get_legend().remove()
+    fig.legend(*handles, loc="outside right center")
+    return fig
+
+
+def method_forest(table: pd.DataFrame, metric: str, title: str, label: str) -> Figure:
+    """Draw a metric of `attention.faithfulness`, mean over AUs, as `forest`: a row a method."""
+    rows = table[(table["target"] == "macro") & (table["metric"] == metric)]
+    return forest(rows.assign(target=rows["method"].str.replace("_", " ")), title, label)
+
+
+def _compared(table: pd.DataFrame) -> pd.DataFrame:
+    """Every method of the model, and at last what must fail: permuted weights and controls."""
+    rows = table[(table["model"] == MAIN) | (table["method"] == table["method"].iat[0])]
+    permuted = np.where(rows["model"] == MAIN, "", ", permuted weights")
+    return rows.assign(name=rows["method"].str.replace("_", " ") + permuted)

@@ -16,7 +16,6 @@ from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 from PIL import Image, ImageFilter
 
 from ..data.images import ImageSource, load_image
-from ..errors import TableError
 from ..evaluation.tables import NAMES
 from .style import PAGE, Figure, colour, nothing_to_show, styled
 
@@ -29,11 +28,9 @@ _LINE = 0.115  # inches, of small text
 
 @styled
 def face_grid(images: Sequence[ImageSource], captions: Sequence[str], columns: int = 6) -> Figure:
-    """Draw faces in a grid, each with its caption below.
-
-    Raises:
-        TableError: there is no face, or not one caption a face.
-    """
+    """Draw faces in a grid, each with its caption below."""
+    if not len(images):
+        return nothing_to_show()
     fig = Figure(figsize=(PAGE, grid_height(captions, columns)))
     draw_faces(fig, images, captions, columns)
     return fig
@@ -47,8 +44,6 @@ def grid_height(captions: Sequence[str], columns: int) -> float:
 
 def draw_faces(fig: FigureBase, images: Sequence[ImageSource], captions: Sequence[str], columns: int) -> None:
     """Draw `face_grid` on a figure or a part of one."""
-    if len(images) != len(captions) or not len(images):
-        raise TableError(f"{len(images)} faces and {len(captions)} captions; expected one or more of each")
     for ax, image, caption in zip(picture_axes(fig, len(images), columns), images, captions, strict=True):
         show(ax, image)
         ax.set_xlabel("\n".join(_wrapped(caption, columns)), fontsize=6.5, labelpad=2, linespacing=1.1)
@@ -63,11 +58,11 @@ def picture_axes(fig: FigureBase, count: int, columns: int, **options) -> list[A
     return list(axes[:count])
 
 
-def show(ax: Axes, image: ImageSource, left: float = 0.0) -> None:
-    """Draw a picture from `left`, its longer side of length 1."""
+def show(ax: Axes, image: ImageSource, extent: tuple | None = None) -> None:
+    """Draw a picture into an extent, by default from 0 to 1 along its longer side."""
     picture = pixels(image)
     height, width = np.array(picture.shape[:2]) / max(picture.shape)
-    ax.imshow(picture, interpolation="lanczos", extent=(left, left + width, 1 - height, 1))
+    ax.imshow(picture, interpolation="lanczos", extent=extent or (0, width, 1 - height, 1))
 
 
 def attention_overlay(

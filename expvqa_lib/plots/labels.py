@@ -87,14 +87,12 @@ def _au_rates(labels_by_dataset: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _emotion_rates(emotions_by_dataset: Mapping[str, Iterable[str | None]]) -> pd.DataFrame:
-    """Percent of the labelled faces: a row one of `facs.EMOTIONS` or the 8 most frequent others, a column a
-    corpus.
-    """
+    """Percent of the labelled faces: a row an emotion, a column a corpus."""
     series = {name: pd.Series(list(values), dtype=object) for name, values in emotions_by_dataset.items()}
     shares = {name: 100 * values.value_counts(normalize=True) for name, values in series.items()}
     rates = pd.DataFrame(shares, dtype=float).fillna(0.0)
-    basic = [name for name in EMOTIONS if name in rates.index]
-    return rates.reindex([*basic, *sorted(rates.drop(basic).max(axis=1).nlargest(8).index)])
+    order = [*EMOTIONS, *rates.index.difference(list(EMOTIONS))]
+    return rates.reindex([name for name in order if name in rates.index])
 
 
 def _bars(ax: Axes, rates: pd.DataFrame, corpora: Sequence[str]) -> None:
