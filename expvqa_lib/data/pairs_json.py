@@ -118,13 +118,12 @@ def split_by_image(pairs: datasets.Dataset, validation: float, seed: int = 42) -
     Raises:
         SettingsError: the share leaves no image to one of the splits.
     """
-    images = sorted(pairs.unique("image"))
-    drawn = np.random.default_rng(seed).permutation(len(images))[: round(validation * len(images))]
+    images = np.unique(pairs["image"][:])
+    drawn = np.random.default_rng(seed).permutation(images)[: round(validation * len(images))]
     if not 0 < len(drawn) < len(images):
         raise SettingsError(
             f"validation={validation}: {len(drawn)} of {len(images)} images; both splits need some"
         )
-    held = {images[k] for k in drawn}
-    chosen = np.array([image in held for image in pairs["image"][:]])
-    splits = {"train": ~chosen, "validation": chosen}
+    held = np.isin(pairs["image"][:], drawn)
+    splits = {"train": ~held, "validation": held}
     return datasets.DatasetDict({name: pairs.select(np.flatnonzero(rows)) for name, rows in splits.items()})
