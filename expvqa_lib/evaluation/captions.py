@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from ..data import au_labels
@@ -24,52 +25,42 @@ FLAWS = ("repetition", "empty", "unfinished")
 KINDS = ("Q1", "Q2")
 
 
-def references(face: dict, kind: str, area: str) -> list[str]:
-    """The sentence that the rules write about a face for Q1 or Q2; none without labels."""
-    labels = au_labels(face)
-    if kind == "Q2":
-        sentence = answer_q2(labels, area)
-    else:
-        present = [au for au, label in labels.items() if label]
-        sentence = answer_q1(present, face["emotion"] if pd.notna(face["emotion"]) else None)
-    return [sentence] if sentence else []
+def rule_answers(faces: pd.DataFrame, kind: str, areas: Sequence[str]) -> np.ndarray:
+    """The rules' answers to Q1 or to Q2 of each area: [faces, areas]; None where the labels say nothing."""
+    answers = np.full((len(faces), len(areas)), None, object)
+    for row, face in enumerate(faces.to_dict("records")):
+        labels, emotion = au_labels(face), face["emotion"] if pd.notna(face["emotion"]) else None
+        for column, area in enumerate(areas):
+            present = [au for au, label in labels.items() if label]
+            answers[row, column] = answer_q2(labels, area) if kind == "Q2" else answer_q1(present, emotion)
+    return answers
 
 
 def captions(run, kind: str) -> pd.DataFrame:
-    """Every answer to Q1 or Q2 of every model and control, with the rules' sentence about the same face.
+    """Every answer to Q1 or Q2 of every model and control, with the rules' answer about the same face.
 
-    The prior gives every face (of Q2: each area) the sentence that is most frequent in training. `run` is a
-    `pipeline.Run`. Columns: model, row (of the test faces), subject, area, caption, references.
+    The prior gives every face (of Q2: each area) the rules' answer that is most frequent in training. `run` is
+    a `pipeline.Run`. Columns: model, row (of the test faces), subject, area, caption, references (a list of
+    one).
     """
     corpus = caption_corpus(run, kind)
-    faces = run.faces_of(corpus)
-    models = {name: run.answers(name, kind, faces) for name in MODELS}
-    table = models[MAIN][["row"]].assign(area=models[MAIN]["area"].fillna(""))
-    usual = _most_frequent(run.faces_of(corpus, "train"), kind, table["area"].unique())
-    answers = {name: predictions["answer"].to_numpy() for name, predictions in models.items()}
-    answers["prior"] = table["area"].map(usual).to_numpy()
-    other = exchange_subjects(faces["subject"], run.profile.seed)
-    answers[f"{MAIN}_shuffled_images"] = answers[MAIN].reshape(len(faces), -1)[other].ravel()
-    table["subject"] = table["row"].map(faces["subject"])
-    records = faces.to_dict("records")
-    asked = zip(table["row"], table["area"], strict=True)
-    table["references"] = [references(records[k], kind, area) for k, area in asked]
-    table = pd.concat([table.assign(model=model, caption=texts) for model, texts in answers.items()])
-    return table[table["references"].map(bool)].reset_index(drop=True)
+    faces, train = run.faces_of(corpus), run.faces_of(corpus, "train")
+    predictions = {name: run.answers(name, kind, faces) for name in MODELS}
+    table = predictions[MAIN][["row", "area"]]
+    areas = table["area"].unique()
+    answers = {name: rows["answer"].to_numpy().reshape(len(faces), -1) for name, rows in predictions.items()}
+    usual = pd.DataFrame(rule_answers(train, kind, areas)).mode().iloc[0].fillna("")
+    answers["prior"] = np.tile(usual, (len(faces), 1))
+    answers[f"{MAIN}_shuffled_images"] = answers[MAIN][exchange_subjects(faces["subject"], run.profile.seed)]
+    truth = [[answer] for answer in rule_answers(faces, kind, areas).ravel()]
+    table = table.assign(subject=table["row"].map(faces["subject"]), references=truth)
+    table = pd.concat([table.assign(model=model, caption=texts.ravel()) for model, texts in answers.items()])
+    return table[table["references"].str[0].notna()].reset_index(drop=True)
 
 
 def caption_corpus(run, kind: str) -> str:
     """The corpus whose faces Q1 or Q2 captions are about."""
     return run.caption_corpus if kind == "Q1" else run.au_corpus
-
-
-def _most_frequent(train: pd.DataFrame, kind: str, areas: Iterable[str]) -> dict[str, str]:
-    """The most frequent sentence about each area; an empty one where there is none."""
-    records, sentences = train.to_dict("records"), {}
-    for area in areas:
-        texts = pd.Series([text for face in records for text in references(face, kind, area)], dtype=object)
-        sentences[area] = texts.mode().iat[0] if len(texts) else ""
-    return sentences
 
 
 def caption_quality(run) -> pd.DataFrame:
