@@ -27,7 +27,7 @@ from .predictions import (
     read_faces,
     read_predictions,
 )
-from .probes import finetuned_probe, linear_probe, probe, probe_layout
+from .probes import finetuned_probe, linear_probe, probe, probe_all, probe_layout
 from .tables import (
     MODELS,
     NAMES,
@@ -65,6 +65,7 @@ __all__ = [
     "predict",
     "predict_in_parts",
     "probe",
+    "probe_all",
     "probe_layout",
     "published",
     "questions_about",

@@ -42,13 +42,21 @@ BATCH, RATE, HEAD_RATE, WEIGHT_DECAY, PATIENCE = 32, 1e-4, 1e-3, 0.05, 3
 """Of fine-tuned probes; training stops after `PATIENCE` epochs without a lower validation loss."""
 
 
+def probe_all(run, epochs: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of `probe` for action units and, if the run has a corpus for it, emotion."""
+    targets = ["aus", "emotion"][: 1 + bool(run.emotion_corpus)]
+    tables, gains = zip(*(probe(run, target, epochs=epochs) for target in targets), strict=True)
+    return pd.concat(tables, ignore_index=True), pd.concat(gains, ignore_index=True)
+
+
 def probe(
-    run, target: str, models: Sequence[str] = MODELS, parts: Sequence[str] = tuple(PARTS), epochs: int = 0
+    run, target: str, models: Sequence[str] = (), parts: Sequence[str] = tuple(PARTS), epochs: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Probe models for `aus` (F1 and AUC on the AU corpus) or `emotion` (accuracy on the emotion corpus).
 
     Args:
         run: a `pipeline.Run`; its profile limits the faces of training and validation.
+        models: of the run; default: `MODELS`.
         epochs: of fine-tuned probes, at most; 0 for linear probes.
 
     Returns:
@@ -76,7 +84,7 @@ def probe(
     kind = f"probe-{target}-{most}-{epochs}"
     scores = {
         (name, part): run.cached(f"{kind}-{part}", name, partial(predict, name, part))
-        for name in models
+        for name in models or MODELS
         for part in parts
     }
     return _tables(faces["test"], labels["test"], scores, bootstrap_settings(run))
@@ -119,20 +127,14 @@ def _tables(
     return table, pd.DataFrame(gains).query("model != 'base'").reset_index(drop=True)
 
 
-def probe_layout(aus: pd.DataFrame, emotion: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Lay tables of `probe` out as the paper does: a row a model and part, a column an AU (F1)."""
-    f1 = aus[aus["metric"] == "f1"]
-    wide = f1.pivot(index=["model", "part"], columns="target", values="value")
-    wide = wide[list(dict.fromkeys(f1["target"]))].rename(columns={"macro": "Average"})
-    if emotion is not None:
-        wide["Emotion accuracy"] = emotion.set_index(["model", "part"])["value"]
-    order = pd.MultiIndex.from_product([PARTS, f1["model"].unique()]).swaplevel()
-    wide = (
-        wide.loc[order[order.isin(wide.index)]]
-        .rename(index=NAMES, level="model")
-        .rename(index=PARTS, level="part")
-    )
-    return wide.reset_index().rename(columns={"model": "Model", "part": "Features"}).rename_axis(columns=None)
+def probe_layout(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay a table of `probe_all` out as the paper does: a row a model and part, a column an AU (F1)."""
+    rows = table[table["metric"].isin(["f1", "accuracy"])]
+    wide = rows.pivot(index=["part", "model"], columns="target", values="value")
+    order = pd.MultiIndex.from_product([PARTS, rows["model"].unique()])
+    wide = wide.loc[order, rows["target"].unique()].rename(PARTS, level="part").rename(NAMES, level="model")
+    wide = wide.rename(columns={"macro": "Average", "emotion": "Emotion accuracy"}).rename_axis(columns=None)
+    return wide.reset_index(names=["Features", "Model"])[["Model", "Features", *wide]]
 
 
 def features(

@@ -1,7 +1,7 @@
 """Features of a frozen encoder by image, computed once and read from disk afterwards.
 
-A folder for each encoder holds safetensors files of some images each. Images are known by their content;
-files are written whole or not at all, so a killed run computes only what is missing.
+A folder for each encoder holds safetensors files of some images each, known by path, size and time of change.
+Files are written whole or not at all, so a killed run computes only what is missing.
 """
 
 import hashlib
@@ -18,8 +18,7 @@ from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from ..data import load_image
-from ..errors import ImageError
-from ..files import atomic, fingerprint
+from ..files import atomic, file_state, fingerprint
 from .loss import vision_states
 
 CHUNK = 256  # images a file
@@ -31,8 +30,7 @@ class FeatureCache:
     def __init__(self, folder: str | Path, key: str) -> None:
         """Open the cache of one encoder, whose `key` is from `encoder_key`."""
         self.folder = Path(folder) / key
-        self._contents: dict[str, str] = {}  # hash of the file by image path
-        self._places: dict[str, tuple] = {}  # open file and row by hash
+        self._places: dict[str, tuple] = {}  # open file and row by state of the image
 
     def fill(self, images: Iterable[str], encode: Callable[[Sequence[str]], Tensor]) -> None:
         """Compute missing features: `encode` gives [n, ...] for n paths.
@@ -41,29 +39,32 @@ class FeatureCache:
             ImageError: an image cannot be read.
             ExpVQAError: the folder cannot be written to, or the disk is full.
         """
-        self._contents = {image: _content(image) for image in images}
         for path in sorted(self.folder.glob("[!.]*.safetensors")):
             self._open(path)
-        unique = {content: image for image, content in self._contents.items()}
-        missing = [content for content in unique if content not in self._places]
+        missing = [image for image in dict.fromkeys(images) if _state(image) not in self._places]
         chunks = [missing[k : k + CHUNK] for k in range(0, len(missing), CHUNK)]
-        for contents in tqdm(chunks, desc="encoding images", unit=f"x{CHUNK}", disable=not chunks):
-            path = self.folder / f"{fingerprint(contents)}.safetensors"
-            features = encode([unique[content] for content in contents]).detach().cpu().contiguous()
+        for paths in tqdm(chunks, desc="encoding images", unit=f"x{CHUNK}", disable=not chunks):
+            states = [_state(path) for path in paths]
+            path = self.folder / f"{fingerprint(states)}.safetensors"
+            features = encode(paths).detach().cpu().contiguous()
             with atomic(path) as temporary:
-                save_file({"states": features}, temporary, metadata={"images": json.dumps(contents)})
+                save_file({"features": features}, temporary, metadata={"images": json.dumps(states)})
             self._open(path)
 
     def _open(self, path: Path) -> None:
         file = safe_open(path, "pt")
-        rows = file.get_slice("states")  # read from disk by row
-        contents = json.loads(file.metadata()["images"])
-        self._places |= {content: (rows, k) for k, content in enumerate(contents)}
+        rows = file.get_slice("features")  # read from disk by row
+        states = json.loads(file.metadata()["images"])
+        self._places |= {state: (rows, k) for k, state in enumerate(states)}
 
     def __getitem__(self, image: str) -> Tensor:
         """Features [...] of one image that `fill` was given."""
-        rows, k = self._places[self._contents[image]]
+        rows, k = self._places[_state(image)]
         return rows[k]
+
+
+def _state(image: str) -> str:
+    return fingerprint(file_state(image))
 
 
 def cached_vision_states(
@@ -97,12 +98,3 @@ def encoder_key(modules: Iterable[nn.Module], *settings: object) -> str:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return fingerprint(digest.digest(), *settings)
-
-
-def _content(image: str) -> str:
-    try:
-        return hashlib.sha256(Path(image).read_bytes()).hexdigest()[:32]
-    except OSError as error:
-        raise ImageError(
-            f"{image}: cannot be read ({error.strerror}); check the path in the pairs"
-        ) from error

@@ -17,8 +17,8 @@ def vision_states(model: InstructBlipForConditionalGeneration, pixel_values: Ten
         return vision.encoder(inputs_embeds=patches).last_hidden_state
 
 
-def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict, reduction: str = "mean") -> Tensor:
-    """Cross entropy of the answers in a batch of `dataset.Collator`, the mean or sum over their tokens.
+def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict, tokens: int | None = None) -> Tensor:
+    """Cross entropy of the answers in a batch of `dataset.Collator`: their sum over `tokens`, or the mean.
 
     The language model runs on groups of pairs of similar length: short answers are not padded to the longest.
     """
@@ -35,7 +35,7 @@ def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict, reducti
         width = int(mask[rows].sum(1).max())
         inputs = language_inputs(model, queries[rows], ids[rows, :width], mask[rows, :width])
         total = total + answer_loss(model, inputs, labels[rows, :width], reduction="sum")
-    return total if reduction == "sum" else total / (labels != -100).sum()
+    return total / (tokens or (labels != -100).sum())
 
 
 class LossModel(InstructBlipForConditionalGeneration):
@@ -50,8 +50,5 @@ class LossModel(InstructBlipForConditionalGeneration):
         vars(self).update(vars(model))
 
     def forward(self, num_items_in_batch: int | None = None, **batch) -> dict[str, Tensor]:
-        """The mean over this batch's answer tokens; or their sum over `num_items_in_batch`, of all
-        processes."""
-        if num_items_in_batch is None:
-            return {"loss": batch_loss(self, batch)}
-        return {"loss": batch_loss(self, batch, "sum") / num_items_in_batch}
+        """The loss over `num_items_in_batch`, the answer tokens in the batches of all processes."""
+        return {"loss": batch_loss(self, batch, num_items_in_batch)}

@@ -16,7 +16,15 @@ from expvqa_lib.data.table import SPLITS
 from expvqa_lib.errors import TableError
 from expvqa_lib.evaluation import probes
 from expvqa_lib.evaluation.metrics import au_table
-from expvqa_lib.evaluation.probes import PARTS, features, finetuned_probe, linear_probe, probe, probe_layout
+from expvqa_lib.evaluation.probes import (
+    PARTS,
+    features,
+    finetuned_probe,
+    linear_probe,
+    probe,
+    probe_all,
+    probe_layout,
+)
 from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.files import cached
 from expvqa_lib.questions import ask_q1
@@ -192,6 +200,7 @@ def run(model, processor, faces, tmp_path):
     return SimpleNamespace(
         profile=SimpleNamespace(probed=20, probed_finetuned=20, resamples=50, seed=0),
         au_corpus="synth_lab",
+        emotion_corpus="synth_emotion",
         faces_of=faces_of,
         emotion_faces=lambda split: faces_of("synth_emotion", split),
         model=models.get,
@@ -203,17 +212,18 @@ def run(model, processor, faces, tmp_path):
 @pytest.mark.filterwarnings("ignore")  # in a miniature some AUs have one class only
 def test_a_runs_tables_have_a_row_a_model_and_part(run, monkeypatch):
     monkeypatch.setattr(probes, "STRENGTHS", (0.01, 1.0))
-    aus, gains = probe(run, "aus", ("base", "exp_vqa"))
-    emotion, emotion_gains = probe(run, "emotion", ("base", "exp_vqa"))
-    wide = probe_layout(aus, emotion)
+    monkeypatch.setattr(probes, "MODELS", ("base", "exp_vqa"))
+    table, gains = probe_all(run)
+    wide = probe_layout(table)
     assert wide["Model"].tolist() == ["Base, untuned", "Exp-VQA"] * 2
     assert wide["Features"].tolist() == ["Vision encoder"] * 2 + ["Q-Former"] * 2
     columns = [f"AU{n}" for n in (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)]
     assert wide.columns.tolist()[2:] == [*columns, "Average", "Emotion accuracy"]
     assert np.allclose(wide[columns].mean(axis=1), wide["Average"])
-    for rows, column in ((gains, "Average"), (emotion_gains, "Emotion accuracy")):
-        assert set(rows["model"]) == {"exp_vqa"} and rows["part"].tolist() == list(PARTS)
-        assert rows["value"][0] == pytest.approx(wide[column][1] - wide[column][0])
+    assert set(gains["model"]) == {"exp_vqa"} and gains["part"].tolist() == [*PARTS, *PARTS]
+    for row, column in enumerate(["Average", "Average", "Emotion accuracy", "Emotion accuracy"]):
+        base, tuned = wide[column][2 * (row % 2) : 2 * (row % 2) + 2]
+        assert gains["value"][row] == pytest.approx(tuned - base)
 
 
 def test_a_missing_split_is_named(run):

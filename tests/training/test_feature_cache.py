@@ -55,15 +55,13 @@ def test_each_image_is_encoded_once_and_read_back_exactly(images, cache):
     assert len(list(filled.folder.iterdir())) == 4
 
 
-def test_images_of_the_same_content_share_and_a_changed_image_is_encoded_again(images, cache):
+def test_a_changed_image_is_encoded_again(images, cache):
     encode = Encoder()
-    Path(images[1]).write_bytes(Path(images[0]).read_bytes())
     cache().fill(images, encode)
-    assert len(encode.calls) == 6
     Path(images[1]).write_bytes(bytes([40]))
     filled = cache()
     filled.fill(images, encode)
-    assert encode.calls[6:] == [images[1]] and filled[images[1]][0, 0] == 40 / 7
+    assert encode.calls == [*images, images[1]] and filled[images[1]][0, 0] == 40 / 7
 
 
 def test_a_killed_run_computes_only_what_is_missing(images, cache):
