@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
@@ -21,7 +23,6 @@ from ..data import labelled_aus, read_available, read_table
 from ..errors import ModelError, TableError
 from ..facs import ACTION_UNITS
 from ..files import atomic, cached, file_state, fingerprint
-from ..model import processes
 from ..model.answer import embed_images, generate, score_questions
 from ..questions import QUESTION_TYPES, ask_q1, ask_q2, ask_q3
 from ..training.feature_cache import encoder_key
@@ -32,6 +33,11 @@ CHUNK = 256
 FACE_COLUMNS = ("image", "dataset", "subject", "split")
 COLUMNS = (*FACE_COLUMNS, "question_type", "au", "area", "wording", "question", "answer", "p_yes")
 _ANSWER_TOKENS = 9  # of a yes or no in words, as in the released code
+
+
+def processes() -> PartialState:
+    """The processes of `accelerate launch` or `torchrun`; on the CPU where there is no accelerator."""
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def read_faces(

@@ -1,6 +1,6 @@
 """The model: loading, its passes, questions and answers in tokens, P(yes), and the authors' checkpoints."""
 
-from .answer import embed_images, generate, processes, score_questions, score_yes_no
+from .answer import embed_images, generate, score_questions, score_yes_no
 from .convert import convert_checkpoint, export_checkpoint
 from .forward import (
     answer_loss,
@@ -32,7 +32,6 @@ __all__ = [
     "make_processor",
     "next_logits",
     "p_yes",
-    "processes",
     "query_image",
     "reference_text",
     "score_questions",

@@ -1,12 +1,10 @@
 """Questions to the model: answers in words, and the probability of yes for many action units at once."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor, set_seed
@@ -16,18 +14,6 @@ from ..questions import ask_q3
 from .forward import encode_images, language_inputs, query_image
 from .tokenize import encode
 from .yes_no import beginnings, p_yes
-
-
-def processes() -> PartialState:
-    """The processes that `accelerate launch` or `torchrun` started together; on the CPU without an
-    accelerator."""
-    return PartialState(cpu=not torch.accelerator.is_available())
-
-
-def _by_share(items: Sequence, work: Callable[[list], Sequence]) -> list:
-    """Results of `work` for all items in their order; each process works on its share, which may be empty."""
-    with processes().split_between_processes(list(items)) as share:
-        return gather_object(list(work(share)))
 
 
 def embed_images(
@@ -79,14 +65,11 @@ def score_yes_no(
     """Probability of a yes rather than a no to Q3, "does this AU occur?" (see `yes_no.p_yes`), without
     generation.
 
-    The vision encoder runs once an image. Several processes of `accelerate launch` or `torchrun` score a
-    share of the images each; all must call this and all get the whole table.
-
     Args:
         aus: AU numbers to ask about.
         wordings: which of the Q3 wordings; of several, the mean probability.
         batch: questions a forward pass.
-        embeds: of `embed_images`, in place of the images; this process alone scores these.
+        embeds: of `embed_images`, in place of the images.
 
     Returns:
         One row an image, one column an AU (`AU12`), values in [0, 1].
@@ -97,20 +80,11 @@ def score_yes_no(
         ImageError: an image is missing or unreadable.
     """
     questions = [ask_q3(au, wording) for wording in wordings for au in aus]
-    progress &= processes().is_main_process
-
-    def score(embeds: Tensor) -> Tensor:
-        scores = score_questions(model, processor, embeds, questions, batch=batch, progress=progress)
-        return scores.view(len(embeds), len(wordings), len(aus)).mean(1)
-
     if embeds is None:
-        rows = _by_share(
-            images, lambda share: score(embed_images(model, processor, share, progress=progress))
-        )
-        scores = torch.stack(rows) if rows else torch.empty(0, len(aus))
-    else:
-        scores = score(embeds)
-    return pd.DataFrame(scores.numpy(), columns=[f"AU{au}" for au in aus])
+        embeds = embed_images(model, processor, images, progress=progress)
+    scores = score_questions(model, processor, embeds, questions, batch=batch, progress=progress)
+    means = scores.view(len(embeds), len(wordings), len(aus)).mean(1)
+    return pd.DataFrame(means.numpy(), columns=[f"AU{au}" for au in aus])
 
 
 @torch.inference_mode()
@@ -138,6 +112,7 @@ def score_questions(
     return scores
 
 
+@torch.inference_mode()
 def generate(
     model: InstructBlipForConditionalGeneration,
     processor: InstructBlipProcessor,
@@ -157,8 +132,7 @@ def generate(
     A converted checkpoint answers as the reference does: its `generation_config` has 5 beams (also when it
     samples), repetition penalty 1.5 and 255 new tokens. A model without settings of its own answers
     greedily, with 80. The repetition penalty covers the answer alone, as in the reference, since the
-    language model is given embeddings. Several processes share the images as in `score_yes_no`, except with
-    `embeds` and where they sample.
+    language model is given embeddings.
 
     Args:
         batch: sequences a forward pass (each beam and each sample is one).
@@ -169,19 +143,21 @@ def generate(
         For each image a list of `samples` answers.
     """
     options = _generation_options(model, processor.tokenizer, samples, options)
-    progress &= processes().is_main_process
-    if embeds is None and samples == 1:
-
-        def answer(share: Sequence[tuple]) -> list[list[str]]:
-            some = embed_images(model, processor, [image for image, _ in share], progress=progress)
-            return _generate(model, processor, some, [text for _, text in share], options, batch, progress)
-
-        return _by_share(list(zip(images, questions, strict=True)), answer)
     if embeds is None:
         embeds = embed_images(model, processor, images, progress=progress)
     if samples > 1:
         set_seed(seed)
-    return _generate(model, processor, embeds, questions, options, batch, progress)
+    answers, batch = [], max(1, batch // max(options["num_beams"], samples))
+    for k in tqdm(range(0, len(questions), batch), desc="answering", disable=not progress):
+        inputs = prompt(model, processor, embeds[k : k + batch], questions[k : k + batch])
+        inputs.pop("position_ids", None)  # `generate` counts them from the mask itself
+        with warnings.catch_warnings():
+            # it warns that the penalty covers the answer alone, as is wanted here
+            warnings.filterwarnings("ignore", "Passing `repetition_penalty` with")
+            ids = model.language_model.generate(**inputs, **options)
+        texts = [text.strip() for text in processor.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        answers += [texts[n : n + samples] for n in range(0, len(texts), samples)]
+    return answers
 
 
 def _generation_options(model, tokenizer, samples: int, options: dict) -> dict:
@@ -204,21 +180,3 @@ def _generation_options(model, tokenizer, samples: int, options: dict) -> dict:
         beams = max(options["num_beams"], samples) if options["num_beams"] > 1 else 1
         options = {"top_p": 0.9} | options | {"num_return_sequences": samples, "num_beams": beams}
     return options
-
-
-@torch.inference_mode()
-def _generate(
-    model, processor, embeds, questions, options: dict, batch: int, progress: bool
-) -> list[list[str]]:
-    samples, answers = options.get("num_return_sequences", 1), []
-    batch = max(1, batch // max(options["num_beams"], samples))
-    for k in tqdm(range(0, len(questions), batch), desc="answering", disable=not progress):
-        inputs = prompt(model, processor, embeds[k : k + batch], questions[k : k + batch])
-        inputs.pop("position_ids", None)  # `generate` counts them from the mask itself
-        with warnings.catch_warnings():
-            # it warns that the penalty covers the answer alone, as is wanted here
-            warnings.filterwarnings("ignore", "Passing `repetition_penalty` with")
-            ids = model.language_model.generate(**inputs, **options)
-        texts = [text.strip() for text in processor.tokenizer.batch_decode(ids, skip_special_tokens=True)]
-        answers += [texts[n : n + samples] for n in range(0, len(texts), samples)]
-    return answers

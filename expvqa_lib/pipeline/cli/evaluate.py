@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ...errors import SettingsError
 from ...evaluation import au_detection, measure, predict_in_parts, read_faces, read_predictions
+from ...evaluation.predictions import processes
 from ...files import atomic
-from ...model import processes
 from .options import MODEL, PROFILE, argument, load_model, model_name, open_run
 
 ARGUMENTS = (
