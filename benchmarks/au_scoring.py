@@ -1,14 +1,13 @@
-"""Many AUs of many images: `answering.score_yes_no` against the reference's way, in turns on the same images in one process.
+"""Many AUs of many images: `model.score_yes_no` against the reference's way, in turns on the same images.
 
-The reference asks one question at a time of one image: vision encoder, Q-Former and five beams for each, however often the image came
-before. Here its questions are put into batches of `--batch`. Ours looks once at an image, passes all AUs through the Q-Former and the
-language model together and reads one position's logits. A sample is one AU of one image. How time grows is printed for fewer images
-and AUs. The last line, `ratio: X`, is the reference's time over ours.
+The reference asks one question at a time of one image: vision encoder, Q-Former and five beams for each,
+however often the image came before. Here its questions are put into batches of `--batch`. Ours looks once at
+an image, passes all AUs through the Q-Former and the language model together and reads one position's logits.
+A sample is one AU of one image. How time grows is printed for fewer images and AUs. The last line, `ratio:
+X`, is the reference's time over ours.
 
 `python benchmarks/au_scoring.py [--images 32] [--aus 12] [--batch 128] [--rounds 5]`
 """
-
-from __future__ import annotations
 
 import argparse
 import platform
@@ -27,17 +26,17 @@ from expvqa_lib.synthfacs import Face, random_expression, random_identity, rando
 
 
 def reference(model, processor, images: list, aus: list[int], batch: int) -> np.ndarray:
-    """Answers by five beams as in the released code (length penalty 0, at most 10 tokens), one image a question: yes as true."""
-    asked = [(image, ask_q3(au)) for image in images for au in aus]
+    """Yes as true, by five beams as in the released code (length penalty 0, at most 10 tokens)."""
+    questions = [(image, ask_q3(au)) for image in images for au in aus]
     how = {"num_beams": 5, "length_penalty": 0.0, "max_new_tokens": 9, "batch": 5 * batch}
-    told = [
+    answers = [
         answer
-        for k in range(0, len(asked), batch)
+        for k in range(0, len(questions), batch)
         for (answer,) in generate(
-            model, processor, *map(list, zip(*asked[k : k + batch], strict=True)), **how
+            model, processor, *map(list, zip(*questions[k : k + batch], strict=True)), **how
         )
     ]
-    return np.array([read_yes_no(answer) is True for answer in told]).reshape(len(images), len(aus))
+    return np.array([read_yes_no(answer) is True for answer in answers]).reshape(len(images), len(aus))
 
 
 def main() -> None:
@@ -47,9 +46,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="questions a pass of the reference's way")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    print(
-        f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
-    )
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    print(f"{versions}, {platform.machine()}, {torch.get_num_threads()} threads")
     rng = np.random.default_rng(0)
     expressions = [random_expression(rng)[1:] for _ in range(options.images)]
     faces = [
@@ -66,18 +64,17 @@ def main() -> None:
         aus, times = list(BP4D_AUS[:count]), {"reference": [], "ours": []}
         for _ in range(options.rounds + 1):  # the first is for warming up
             began = time.perf_counter()
-            told = reference(model, processor, faces[:images], aus, options.batch)
+            answers = reference(model, processor, faces[:images], aus, options.batch)
             between = time.perf_counter()
             scores = score_yes_no(model, processor, faces[:images], aus).to_numpy()
             times["reference"].append(between - began)
             times["ours"].append(time.perf_counter() - between)
         median = {name: float(np.median(values[1:])) for name, values in times.items()}
         speed = ", ".join(f"{name} {images * count / seconds:.0f} AUs/s" for name, seconds in median.items())
-        agree = (told == (scores >= 0.5)).mean()
-        print(
-            f"{images} images, {count} AUs: {speed}, ratio {median['reference'] / median['ours']:.1f}, the same decision for {agree:.1%}"
-        )
-    print(f"ratio: {median['reference'] / median['ours']:.1f}")
+        agree = (answers == (scores >= 0.5)).mean()
+        ratio = median["reference"] / median["ours"]
+        print(f"{images} images, {count} AUs: {speed}, ratio {ratio:.1f}, the same decision for {agree:.1%}")
+    print(f"ratio: {ratio:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
-"""Bootstrap of the per-AU table: the weighted resamples of `metrics.au_table` against scikit-learn called once a resample and AU.
+"""Bootstrap of the per-AU table: weighted resamples of `metrics.au_table` against a loop over scikit-learn.
 
-Both in turns on the same labels; the loop over scikit-learn is timed on a few resamples and its time taken times as many as are needed.
-The last line, `ratio: X`, is how many times faster ours is.
+Both in turns on the same labels. The loop calls scikit-learn once a resample and AU; it is timed on a few
+resamples, and its time multiplied. The last line, `ratio: X`, is how many times faster ours is.
 
 `python benchmarks/metrics.py [--faces 50000] [--aus 12] [--resamples 1000] [--rounds 3]`
 """
-
-from __future__ import annotations
 
 import argparse
 import time
@@ -53,9 +51,8 @@ def main() -> None:
         au_table(labels, scores, model="m", dataset="d", split="test", resamples=options.resamples)
         times["ours"].append(time.perf_counter() - began)
     median = {name: float(np.median(values)) for name, values in times.items()}
-    print(
-        f"{options.faces} faces, {options.aus} AUs, {options.resamples} resamples: ours {median['ours']:.1f} s, loop {median['loop']:.0f} s"
-    )
+    size = f"{options.faces} faces, {options.aus} AUs, {options.resamples} resamples"
+    print(f"{size}: ours {median['ours']:.1f} s, loop {median['loop']:.0f} s")
     print(f"ratio: {median['loop'] / median['ours']:.0f}")
 
 

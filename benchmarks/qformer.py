@@ -1,9 +1,9 @@
-"""Questions a second through the Q-Former: keys and values once an image (ours) against once a question (transformers' own forward pass).
+"""Questions a second through the Q-Former: keys and values once an image, or once a question.
 
-Both are timed in turns in one process, forward and backward. `python benchmarks/qformer.py [--images 8] [--questions 1 6 12] [--rounds 20]`
+Both are timed in turns in one process, forward and backward.
+
+`python benchmarks/qformer.py [--images 8] [--questions 1 6 12] [--rounds 20]`
 """
-
-from __future__ import annotations
 
 import argparse
 import time
@@ -31,7 +31,7 @@ def main() -> None:
         text = encode(expvqa.processor, [ask_q3(12)] * n)
         ids, mask = text["qformer_input_ids"], text["qformer_attention_mask"]
         index = torch.arange(options.images).repeat_interleave(each)
-        seen = torch.randn(
+        states = torch.randn(
             options.images,
             1 + (vision.image_size // vision.patch_size) ** 2,
             vision.hidden_size,
@@ -40,14 +40,14 @@ def main() -> None:
         queries = model.query_tokens.expand(n, -1, -1)
         whole = torch.cat([mask.new_ones(queries.shape[:2]), mask], 1)
 
-        def once_a_question(seen=seen, index=index, ids=ids, whole=whole, queries=queries):
+        def once_a_question(states=states, index=index, ids=ids, whole=whole, queries=queries):
             output = model.qformer(
-                input_ids=ids, attention_mask=whole, query_embeds=queries, encoder_hidden_states=seen[index]
+                input_ids=ids, attention_mask=whole, query_embeds=queries, encoder_hidden_states=states[index]
             )
             return output.last_hidden_state[:, : queries.shape[1]]
 
-        def once_an_image(seen=seen, index=index, ids=ids, mask=mask):
-            return query_image(model, seen, ids, mask, index)
+        def once_an_image(states=states, index=index, ids=ids, mask=mask):
+            return query_image(model, states, ids, mask, index)
 
         assert torch.allclose(once_a_question(), once_an_image(), atol=1e-4)
         times = {once_an_image: [], once_a_question: []}
@@ -58,9 +58,8 @@ def main() -> None:
                 taken.append(time.perf_counter() - began)
                 model.zero_grad()
         ours, theirs = (np.median(taken) for taken in times.values())
-        print(
-            f"{each:3d} questions an image: {n / ours:6.0f}/s against {n / theirs:6.0f}/s, ratio {theirs / ours:.2f}"
-        )
+        speed = f"{n / ours:6.0f}/s against {n / theirs:6.0f}/s"
+        print(f"{each:3d} questions an image: {speed}, ratio {theirs / ours:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """How fast SynthFACS draws on one core: faces per second by image side. `python benchmarks/rendering.py`"""
 
-from __future__ import annotations
-
 import statistics
 import time
 

@@ -1,12 +1,10 @@
-"""Face table and pairs of many images, 12 AUs each with generated labels and no pixels: time and memory by stage, and how they grow.
+"""Face table and pairs of many images with generated labels (12 AUs) and no pixels: time and memory by stage.
 
-Each size runs in a process of its own. Memory is the peak of a stage: what the process holds itself and, behind the plus, what the
-system keeps mapped of its files, which it takes back when somebody needs it.
+Each size runs in a process of its own. Memory is the peak of a stage: what the process holds itself and,
+behind the plus, what the system keeps mapped of its files, which it takes back when needed.
 
 `python benchmarks/scale.py [--images 23000 93000 372000]`
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -38,7 +36,7 @@ class Stages:
     """Seconds and peak memory by stage."""
 
     def __init__(self) -> None:
-        self.told: dict[str, dict[str, float]] = {}
+        self.results: dict[str, dict[str, float]] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -55,15 +53,15 @@ class Stages:
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
-            self.told[name] = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+            self.results[name] = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
         finally:
             done.set()
             thread.join()
-        self.told[name] |= {"own": max(own) / 1e6, "mapped": max(mapped) / 1e6}
+        self.results[name] |= {"own": max(own) / 1e6, "mapped": max(mapped) / 1e6}
 
 
-def made(images: int) -> pd.DataFrame:
-    """A face table of that many rows: subjects of `FRAMES` frames each, a tenth of them for validation and a tenth for the test."""
+def generated_table(images: int) -> pd.DataFrame:
+    """A face table of that many rows: subjects of `FRAMES` frames, a tenth of them for the test."""
     rng = np.random.default_rng(0)
     subject, frame = np.divmod(np.arange(images), FRAMES)
     split = np.array(["validation", "test", *["train"] * 8])[subject % 10]
@@ -84,7 +82,7 @@ def run(images: int, folder: Path) -> dict:
     datasets.disable_progress_bars()
     stage = Stages()
     with stage("make and write the table"):
-        face_table.write_table(made(images), folder / "faces.parquet")
+        face_table.write_table(generated_table(images), folder / "faces.parquet")
     with stage("read the table"):
         table = face_table.read_table(folder / "faces.parquet")
     with stage("build the pairs"):
@@ -107,7 +105,7 @@ def run(images: int, folder: Path) -> dict:
         for k in np.random.default_rng(0).permutation(len(chosen)):
             chosen[k]
     assert some and count == sum(map(len, built.values()))
-    return {"images": images, "pairs": count, "stages": stage.told}
+    return {"images": images, "pairs": count, "stages": stage.results}
 
 
 def main() -> None:
@@ -115,33 +113,27 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[23_000, 93_000, 372_000])
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    told = []
+    results = []
     for images in options.images:
         with tempfile.TemporaryDirectory() as place:
             if options.one:
                 print(json.dumps(run(images, Path(place))))
                 return
             command = [sys.executable, __file__, "--one", "--images", str(images)]
-            told.append(
-                json.loads(
-                    subprocess.run(
-                        command, stdout=subprocess.PIPE, text=True, check=True
-                    ).stdout.splitlines()[-1]
-                )
-            )
-        print(f"{images} images, {told[-1]['pairs']} pairs")
-        for name, stage in told[-1]["stages"].items():
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            results.append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"{images} images, {results[-1]['pairs']} pairs")
+        for name, stage in results[-1]["stages"].items():
             memory = f"{stage['own']:5.0f} + {stage['mapped']:4.0f} MB"
             print(
                 f"  {name:31} {stage['seconds']:6.1f} s ({stage['cpu']:.1f} s of processor time), {memory}",
                 flush=True,
             )
-    for before, after in zip(told, told[1:], strict=False):
+    for before, after in zip(results, results[1:], strict=False):
         peak, cpu = ([f(one["stages"].values()) for one in (before, after)] for f in (_peak, _cpu))
-        print(
-            f"{after['images'] / before['images']:.1f} times the images: {cpu[1] / cpu[0]:.1f} times the processor time ({cpu[1]:.0f} s), "
-            f"{peak[1] / peak[0]:.1f} times the memory ({peak[1]:.0f} MB)"
-        )
+        time_grown = f"{cpu[1] / cpu[0]:.1f} times the processor time ({cpu[1]:.0f} s)"
+        memory_grown = f"{peak[1] / peak[0]:.1f} times the memory ({peak[1]:.0f} MB)"
+        print(f"{after['images'] / before['images']:.1f} times the images: {time_grown}, {memory_grown}")
 
 
 def _peak(stages) -> float:

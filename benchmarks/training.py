@@ -1,14 +1,13 @@
-"""Training steps of the plain path against ours, in turns in one process: samples/s and peak memory of both variants.
+"""Training steps of the plain path against ours, in turns in one process: samples/s and peak memory.
 
-Plain: transformers' own forward pass on the released code's batches: each question has an image of its own to read, prepare and pass
-through the vision encoder, and is padded to the longest question and the longest answer. Ours: once an image (never for (fz), whose
-features are kept on disk), keys and values shared, groups by length. A sample is a question with its answer; a step is reading, forward,
-backward and the optimizer.
+Plain: transformers' own forward pass on the released code's batches: each question has an image of its own to
+read, prepare and pass through the vision encoder, and is padded to the longest question and the longest
+answer. Ours: once an image (never for (fz), whose features are cached on disk), keys and values shared,
+groups by length. A sample is a question with its answer; a step is reading, forward, backward and the
+optimizer.
 
 `python benchmarks/training.py [--images 8] [--questions 8] [--rounds 10]`
 """
-
-from __future__ import annotations
 
 import argparse
 import platform
@@ -44,15 +43,15 @@ from expvqa_lib.training import (
 
 
 def plain_loss(model, processor, items: list[dict]) -> torch.Tensor:
-    """transformers' own loss: each question comes with an image of its own and the placeholders of the queries, as in the released code."""
-    asked = [(item["image"], *pair) for item in items for pair in item["pairs"]]
-    pixels = processor.image_processor([load_image(image) for image, _, _ in asked], return_tensors="pt")[
+    """transformers' own loss: each question with an image of its own and placeholders of the queries."""
+    questions = [(item["image"], *pair) for item in items for pair in item["pairs"]]
+    pixels = processor.image_processor([load_image(image) for image, _, _ in questions], return_tensors="pt")[
         "pixel_values"
     ]
-    text = encode(processor, [q for _, q, _ in asked], [a for _, _, a in asked])
-    told = (text["labels"] != -100).sum(1)
+    text = encode(processor, [q for _, q, _ in questions], [a for _, _, a in questions])
+    answer_lengths = (text["labels"] != -100).sum(1)
     width = int(
-        (text["attention_mask"].sum(1) - told).max() + told.max()
+        (text["attention_mask"].sum(1) - answer_lengths).max() + answer_lengths.max()
     )  # questions and answers are padded apart
     for name, fill in (
         ("input_ids", processor.tokenizer.pad_token_id),
@@ -60,7 +59,7 @@ def plain_loss(model, processor, items: list[dict]) -> torch.Tensor:
         ("labels", -100),
     ):
         text[name] = torch.nn.functional.pad(text[name], (0, width - text[name].shape[1]), value=fill)
-    queries = torch.full((len(asked), model.config.num_query_tokens), model.config.image_token_index)
+    queries = torch.full((len(questions), model.config.num_query_tokens), model.config.image_token_index)
     return model(
         pixel_values=pixels,
         qformer_input_ids=text["qformer_input_ids"],
@@ -74,7 +73,7 @@ def plain_loss(model, processor, items: list[dict]) -> torch.Tensor:
 def steps(
     model, processor, table, variant: str, options: argparse.Namespace, folder: Path
 ) -> tuple[list, dict]:
-    """Batches of items, and a function an approach that does one training step on such a batch and returns its loss."""
+    """Batches of items, and a function an approach that trains one step on a batch and returns its loss."""
     recipe = Recipe(images=options.images, pairs_per_image=options.questions, augment=False)
     dataset = ImagePairs(table, recipe)
     freeze(model, variant)
@@ -133,19 +132,9 @@ def compare(variant: str, options: argparse.Namespace, folder: Path) -> float:
 
 def memory(variant: str, name: str, options: argparse.Namespace, folder: Path) -> int:
     """Growth of the resident memory (bytes) in two steps of one approach, in a process of its own."""
-    command = [
-        sys.executable,
-        __file__,
-        "--images",
-        str(options.images),
-        "--questions",
-        str(options.questions),
-        "--rounds",
-        "1",
-    ]
-    done = subprocess.run(
-        [*command, "--grow", variant, name, str(folder)], capture_output=True, text=True, check=True
-    )
+    sizes = ["--images", str(options.images), "--questions", str(options.questions), "--rounds", "1"]
+    command = [sys.executable, __file__, *sizes, "--grow", variant, name, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
 
 
@@ -156,11 +145,11 @@ def grow(variant: str, name: str, options: argparse.Namespace, folder: Path) -> 
         model, processor, datasets.load_from_disk(str(folder / "pairs")), variant, options, folder
     )
     process, done = psutil.Process(), threading.Event()
-    seen = [process.memory_info().rss]
+    resident = [process.memory_info().rss]
 
     def watch() -> None:
         while not done.wait(0.001):
-            seen.append(process.memory_info().rss)
+            resident.append(process.memory_info().rss)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -168,7 +157,7 @@ def grow(variant: str, name: str, options: argparse.Namespace, folder: Path) -> 
         methods[name](items[0])
     done.set()
     thread.join()
-    return max(seen) - seen[0]
+    return max(resident) - resident[0]
 
 
 def main() -> None:
@@ -181,19 +170,16 @@ def main() -> None:
     if options.grow:
         print(grow(*options.grow[:2], options, Path(options.grow[2])))
         return
-    print(
-        f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
-    )
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    print(f"{versions}, {platform.machine()}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        one = {
-            f"{corpus}_{split}": 1
-            for corpus in ("lab", "wild", "emotion")
-            for split in ("train", "validation", "test")
-        }
-        pairs.build_pairs(make(folder / "faces", CorpusSizes(**one | {"lab_train": 6, "videos": 1})))[
-            "train"
-        ].save_to_disk(folder / "pairs")
+        one = dict.fromkeys(("wild_train", "wild_validation", "wild_test"), 1)
+        one |= dict.fromkeys(("emotion_train", "emotion_validation", "emotion_test"), 1)
+        faces = make(
+            folder / "faces", CorpusSizes(lab_train=6, lab_validation=1, lab_test=1, videos=1, **one)
+        )
+        pairs.build_pairs(faces)["train"].save_to_disk(folder / "pairs")
         ratios = {variant: compare(variant, options, folder) for variant in VARIANTS}
     for variant, ratio in ratios.items():
         print(f"ratio {variant}: {ratio:.2f}")
