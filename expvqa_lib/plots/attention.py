@@ -39,10 +39,14 @@ _KEY = np.array(
     ],
     np.uint8,
 )
-_KEY_SIDE = 336
+_SIDE = 336
+_PLACES = np.asarray(  # a colour for every place of a picture; a face fills its middle
+    Image.fromarray(np.concatenate([_KEY[:1], _KEY, _KEY[-1:]])).resize(
+        (_SIDE, _SIDE), Image.Resampling.BICUBIC
+    )
+)
 _MAPS = 6  # of words
 _SURE = 0.5  # nats of gain that give a word its full colour
-_NEAR = 0.12  # share of the side within which numbers stand together
 _NOTE = (
     "A word has the colour of the place where its map is highest.",
     "Grey: the picture makes it no likelier than a blurred one does.",
@@ -127,11 +131,8 @@ def attention_words(image: ImageSource, question: str, answer: str, words: Seque
         ax.set_axis_off()
         ax.set_title(title, fontsize=7.5)
     show(face, image)
-    shade = 0.5 + 0.75 * grey(image, _KEY_SIDE)[..., None] / 255
-    key.imshow(np.clip(position_colours() * shade, 0, 255).astype(np.uint8), extent=(0, 1, 1, 0))
-    for (x, y), numbers in _numbered([words[k].place for k in best]).items():
-        style = {"fontsize": 7, "color": "white", "fontweight": "bold", "path_effects": _STROKE}
-        key.text(x, y, numbers, ha="center", va="center", **style)
+    shade = 0.5 + 0.75 * grey(image, _SIDE)[..., None] / 255
+    key.imshow(np.clip(_PLACES * shade, 0, 255).astype(np.uint8), extent=(0, 1, 1, 0))
     bold, note = {"fontsize": 7.5, "fontweight": "bold"}, {"fontsize": 6.5, "color": "#666666"}
     lines, gap = [[(part, bold)] for part in textwrap.wrap(question, 50)], [[(" ", {"fontsize": 3})]]
     lines += gap + _coloured(answer, words, best) + gap + [[(part, note)] for part in _NOTE]
@@ -172,24 +173,9 @@ def _word_maps(fig: FigureBase, image: ImageSource, words: Sequence[Word]) -> No
     heat_bar(fig, axes)
 
 
-def position_colours() -> np.ndarray:
-    """Return a colour for every place of a picture, uint8 [S, S, 3]: hue by height, darker to the sides."""
-    rows = np.concatenate([_KEY[:1], _KEY, _KEY[-1:]])  # a face fills the middle of its picture
-    return np.asarray(Image.fromarray(rows).resize((_KEY_SIDE, _KEY_SIDE), Image.Resampling.BICUBIC))
-
-
 def word_colour(word: Word) -> np.ndarray:
     """Return the colour [3] in [0, 1] of a word: of its map's peak, the greyer the less it gained."""
     x, y = word.place
-    colour = position_colours()[int(y * _KEY_SIDE), int(x * _KEY_SIDE)] / 255
+    colour = _PLACES[int(y * _SIDE), int(x * _SIDE)] / 255
     share = float(np.clip(word.gain / _SURE, 0, 1))
     return share * colour + (1 - share) * 0x8C / 255
-
-
-def _numbered(places: Sequence[tuple[float, float]]) -> dict[tuple[float, float], str]:
-    """Numbers from 1 at places; those of places that are near stand together at the first."""
-    found: dict[tuple[float, float], str] = {}
-    for n, place in enumerate(places, 1):
-        near = next((other for other in found if np.hypot(*np.subtract(other, place)) < _NEAR), place)
-        found[near] = f"{found[near]} {n}" if near in found else str(n)
-    return found

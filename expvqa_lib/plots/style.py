@@ -9,7 +9,6 @@ import functools
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import matplotlib as mpl
 import matplotlib.figure
@@ -39,9 +38,6 @@ COLOURS = {
 _OTHER_COLOURS = ("#009E73", "#D55E00", "#B8A000", "#444444")
 INK, QUIET, FAINT, ORANGE = "#222222", "#8C8C8C", "#F4F4F4", "#D55E00"
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 
 class Figure(matplotlib.figure.Figure):
     """A matplotlib figure that a notebook shows by itself, once, whatever its backend."""
@@ -52,11 +48,11 @@ class Figure(matplotlib.figure.Figure):
         return buffer.getvalue()
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
+def styled(draw: Callable) -> Callable:
     """Run a drawing function under the style sheet, and leave the settings around it alone."""
 
     @functools.wraps(draw)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+    def inside(*args, **kwargs):
         with mpl.style.context(STYLE, after_reset=True):
             return draw(*args, **kwargs)
 

@@ -36,7 +36,7 @@ def export(
             model), or nothing where None. Values that print alike are all best.
         lower: columns in which less is better.
         within: a column; only rows that share its value compete (data sets that differ, say).
-        note: stands below the table in Markdown and LaTeX: what differs, where it comes from.
+        note: below the table in Markdown, a comment in LaTeX: what differs, where it comes from.
 
     Raises:
         SettingsError: `best` is another word, or a column of `within` is not there.
@@ -101,12 +101,4 @@ def _latex(texts: pd.DataFrame, bold: pd.DataFrame, note: str | None) -> str:
     text = style.to_latex(hrules=True, column_format="l" + "r" * (texts.shape[1] - 1))
     if texts.shape[1] > _WIDE:
         text = f"\\resizebox{{\\linewidth}}{{!}}{{%\n{text}}}\n"
-    if note:
-        text += f"\n\\par\\smallskip{{\\footnotesize {_escaped(note)}}}\n"
-    return text
-
-
-def _escaped(text: str) -> str:
-    """As pandas escapes cells."""
-    text = re.sub(r"[&%$#_{}]", r"\\\g<0>", text.replace("\\", r"\textbackslash "))
-    return text.replace("~", r"\textasciitilde ")
+    return f"% {note}\n{text}" if note else text

@@ -13,7 +13,7 @@ from expvqa_lib.errors import TableError
 from expvqa_lib.evaluation import metrics
 from expvqa_lib.evaluation.tables import NAMES
 from expvqa_lib.facs import EMOTIONS
-from expvqa_lib.plots.attention import position_colours, word_colour
+from expvqa_lib.plots.attention import _PLACES, word_colour
 from expvqa_lib.plots.faces import smooth
 from expvqa_lib.plots.style import COLOURS, colour
 
@@ -128,7 +128,7 @@ EMOTION = ["fear", "anger", None, "fear", "happiness", "anger"]
 
 def overview(corpora, emotions):
     tables = {f"corpus {n}": labels(seed=n) for n in range(corpora)}
-    return plots.data_overview([face(), face(1)], ["AU1", "none"], tables, emotions, columns=4)
+    return plots.data_overview([face(), face(1)], ["AU1", "none"], tables, emotions)
 
 
 ANSWERS = pd.DataFrame(
@@ -236,7 +236,7 @@ def test_the_grid_has_a_number_a_cell_a_frame_where_the_unit_is_and_colour_where
 
 
 def test_words_have_the_colour_of_their_place_and_are_grey_without_gain():
-    key = position_colours().astype(int)
+    key = _PLACES.astype(int)
     assert np.abs(key - key[:, ::-1]).max() <= 1, "both halves of a face share their colours"
     linear = (key / 255) ** 2.2 @ [0.2126, 0.7152, 0.0722]
     assert (1.05 / (linear + 0.05)).min() > 3, "every colour can be read on white"

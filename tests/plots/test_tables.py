@@ -36,14 +36,13 @@ def test_three_files_hold_the_table_with_the_best_of_each_column_bold(table, tmp
         "Data differ: 50%_",
     ]
     lines = tex.read_text().splitlines()
-    assert (
-        lines[0] == r"\begin{tabular}{lrrrrr}" and lines[2] == r"model & data & F1 & error & AUC & faces \\"
-    )
-    assert lines[4:6] == [
+    assert lines[:2] == ["% Data differ: 50%_", r"\begin{tabular}{lrrrrr}"]
+    assert lines[3] == r"model & data & F1 & error & AUC & faces \\"
+    assert lines[5:7] == [
         r"Base \& co & ours & \textbf{50.0} & 3.0 & 71.3 [66.0, 75.2] & 1 \\",
         r"Exp\_VQA & ours & \textbf{50.0} & 2.0 & \textbf{80.0 [70.0, 90.0]} & 2 \\",
     ]
-    assert lines[7:9] == [r"\bottomrule", r"\end{tabular}"] and lines[-1].endswith(r"Data differ: 50\%\_}")
+    assert lines[8:10] == [r"\bottomrule", r"\end{tabular}"]
 
 
 def test_a_wide_table_is_scaled_to_the_line(tmp_path):
