@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from weights import weights
-from work import TOY, answer
+from work import TOY
 
 from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.training import VARIANTS, finetune
@@ -52,16 +52,3 @@ def test_two_processes_train_as_one_with_the_same_batches_does(
     expected, found = weights(folder), weights(two / variant)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-4, msg=name)
-
-
-@pytest.mark.parametrize("count", [5, 1, 0])
-def test_two_processes_score_and_answer_all_images_in_order_as_one_does(model, processor, pairs, two, count):
-    images = list(dict.fromkeys(pairs["test"]["image"]))[:count]
-    one, (first, second) = (
-        answer(model, processor, images),
-        (pd.read_parquet(two / f"{count}-{process}.parquet") for process in (0, 1)),
-    )
-    assert len(one) == count
-    pd.testing.assert_frame_equal(first, second)
-    pd.testing.assert_frame_equal(first, one, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(one["AU12"], one["AU12_alone"], atol=1e-6)

@@ -11,15 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import datasets
-import pandas as pd
 import torch
 import torch.distributed as dist
 import yaml
-from accelerate import PartialState
 from torch.distributed.fsdp import fully_shard
 
 import expvqa_lib
-from expvqa_lib.model import embed_images, generate, load_model, score_yes_no
+from expvqa_lib.model import load_model
 from expvqa_lib.training import (
     VARIANTS,
     Collator,
@@ -33,7 +31,6 @@ from expvqa_lib.training import (
 
 TOY = Recipe(steps=4, images=8, pairs_per_image=3, validate_every=2, seed=3)
 KILLED = replace(TOY, steps=16, images=4)
-AUS = [1, 12, 25]
 
 
 def train_until_killed(start: str, pairs: str, folder: str) -> None:
@@ -42,7 +39,7 @@ def train_until_killed(start: str, pairs: str, folder: str) -> None:
 
 
 def share(start: str, pairs: str, folder: str) -> None:
-    """In two processes, train both variants, compare sharded layers with whole ones, and answer questions."""
+    """In two processes, train both variants and compare sharded layers with whole ones."""
     for variant in VARIANTS:
         model, processor = load_model(start, quiet=True)
         recipe = replace(TOY, images=TOY.images // 2, augment=variant == "exp_vqa")
@@ -50,19 +47,6 @@ def share(start: str, pairs: str, folder: str) -> None:
         finetune(model, processor, data, f"{folder}/{variant}", variant=variant, recipe=recipe)
     for variant in VARIANTS:
         compare_sharded(*load_model(start, quiet=True), datasets.load_from_disk(pairs)["train"], variant)
-    images = list(dict.fromkeys(datasets.load_from_disk(pairs)["test"]["image"]))
-    for count in (5, 1, 0):  # also fewer images than processes
-        answers = answer(*load_model(start, quiet=True), images[:count])
-        answers.to_parquet(f"{folder}/{count}-{PartialState().process_index}.parquet")
-
-
-def answer(model, processor, images: list[str]) -> pd.DataFrame:
-    """P(yes) of all images, shared by the processes and computed by this one alone, and answers in words."""
-    scores = score_yes_no(model, processor, images, AUS, batch=4)
-    alone = score_yes_no(model, processor, [], AUS, embeds=embed_images(model, processor, images))
-    answers = generate(model, processor, images, ["Why?"] * len(images), max_new_tokens=4)
-    words = pd.DataFrame({"answer": [texts[0] for texts in answers]})
-    return pd.concat([scores, alone.add_suffix("_alone"), words], axis=1)
 
 
 def compare_sharded(model, processor, pairs: datasets.Dataset, variant: str) -> None:
