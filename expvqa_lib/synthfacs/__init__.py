@@ -1,6 +1,15 @@
 """SynthFACS: drawn faces whose action units, landmarks and changed pixels are known."""
 
-from .corpora import PRESENT, VERSION, CorpusSizes, make, prototype_face, random_expression, sequence
+from .corpora import (
+    PRESENT,
+    VERSION,
+    CorpusSizes,
+    example_photos,
+    make,
+    prototype_face,
+    random_expression,
+    sequence,
+)
 from .face import (
     AUS,
     BACKGROUNDS,
@@ -33,6 +42,7 @@ __all__ = [
     "Scene",
     "au_mask",
     "close_gaps",
+    "example_photos",
     "make",
     "prototype_face",
     "random_expression",

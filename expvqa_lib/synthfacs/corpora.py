@@ -6,6 +6,7 @@
 """
 
 import os
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -146,9 +147,25 @@ def _film(
     return faces
 
 
-def prototype_face(emotion: str, rng: np.random.Generator) -> Face:
+def prototype_face(emotion: str, seed: int) -> Face:
     """A random person who shows the prototype that FACS gives an emotion, seen from the front."""
-    return Face(random_identity(rng), Scene(), dict.fromkeys(EMOTIONS[emotion].prototype, 0.9))
+    aus = dict.fromkeys(EMOTIONS[emotion].prototype, 0.9)
+    return Face(random_identity(np.random.default_rng(seed)), Scene(), aus)
+
+
+def example_photos() -> Path:
+    """Write a folder of four files: one face, two faces, none, and text that is called a picture."""
+    folder = Path(tempfile.mkdtemp(prefix="expvqa-")) / "photos"
+    folder.mkdir()
+    people = [
+        prototype_face(emotion, seed) for seed, emotion in enumerate(("happiness", "surprise", "anger"))
+    ]
+    one, two, three = (render(face, 384).image for face in people)
+    files = {"portrait.png": one, "together.jpg": np.hstack([two, three]), "sky.jpg": np.full_like(one, 200)}
+    for name, pixels in files.items():
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "notes.jpg").write_text("This was never a picture.")
+    return folder
 
 
 def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame:
