@@ -220,6 +220,7 @@ def match_columns(file: str, names: Sequence[str], patterns: Mapping[str, str]) 
 
 def _cells(text: str) -> list[str]:
     try:
-        return [cell.strip() for cell in next(csv.reader([text], skipinitialspace=True), [])]
+        cells = next(csv.reader([text], skipinitialspace=True)) if '"' in text else text.split(",")
     except csv.Error:  # a cell of more than 131 072 characters
         return []
+    return [cell.strip() for cell in cells]
