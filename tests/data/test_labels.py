@@ -176,9 +176,9 @@ def is_label(text: str) -> bool:
         return text.strip().lower() in ("true", "false")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_damage_never_makes_an_unlabelled_au_absent_nor_ends_in_another_error(own, root, data):
+def test_damage_never_makes_an_unlabelled_au_absent(own, root, data):
     lines = [line.split(",") for line in OWN.splitlines()]
     nonsense = ["", "9", "-1", "nan", "1e400", "../../etc/passwd", "0 0", "\ufeff", "0\0", '"', "no"]
     cells = st.one_of(st.sampled_from(nonsense), st.text(max_size=4)).filter(lambda cell: not is_label(cell))

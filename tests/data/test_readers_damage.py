@@ -175,7 +175,7 @@ def copy(whole, tmp_path):
     return lambda name: Path(shutil.copytree(whole[name][0], tmp_path / "set"))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(SETS)),
     text=st.lists(st.sampled_from(TEXT), max_size=1),

@@ -220,7 +220,8 @@ def match_columns(file: str, names: Sequence[str], patterns: Mapping[str, str]) 
 
 def _cells(text: str) -> list[str]:
     try:
-        cells = next(csv.reader([text], skipinitialspace=True)) if '"' in text else text.split(",")
+        quoted = '"' in text or not text
+        cells = next(csv.reader([text], skipinitialspace=True)) if quoted else text.split(",")
     except csv.Error:  # a cell of more than 131 072 characters
         return []
     return [cell.strip() for cell in cells]
