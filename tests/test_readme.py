@@ -1,4 +1,4 @@
-"""The figures that the README and the quick model's card state are those of the committed tables; its links exist."""
+"""The README and the quick model's card state the figures of the committed tables; links exist."""
 
 from pathlib import Path
 
@@ -34,10 +34,11 @@ def test_every_local_link_of_the_readme_and_the_docs_exists():
 
 
 def test_the_committed_maps_point_into_the_action_units_regions():
-    """At least 80 % of the peaks where the AU is detected, far above the controls, and the default method best."""
+    """At least 80 % of the peaks where the AU is detected, far above chance, and the default method best."""
     pointed, table = committed("attention"), committed("faithfulness")
     macro = pointed[(pointed["model"] == "exp_vqa") & (pointed["target"] == "macro")].set_index("metric")
-    for detected, chance in (("pointing_detected", "chance"), ("pointing_detected_region", "chance_region")):
+    measures = (("pointing_detected", "chance"), ("pointing_detected_region", "chance_region"))
+    for detected, chance in measures:
         assert macro["value"][detected] >= 80 and macro["low"][detected] > 10 * macro["high"][chance]
     scores = table[table["target"] == "macro"].set_index(["model", "method", "metric"])["value"]
     for metric in ("pointing_region", "energy"):

@@ -71,16 +71,14 @@ def available(run) -> tuple[str, ...]:
 
 def training_sets(run) -> pd.DataFrame:
     """What each ablation is trained on: pairs, of faces, pseudo (filled in by a captioner), such as."""
-    rows = []
+    rows = {}
     for name in available(run):
         pairs = run.training_pairs(name)["train"].to_pandas()
-        last = pairs.iloc[-1]
-        counts = {"pairs": len(pairs), "of faces": pairs["image"].nunique()}
-        counts["pseudo"] = (pairs["source"] == "pseudo").sum()
-        rows.append(
-            {"model": TITLES[name], **counts, "such as": f"{last['text_input']} {last['text_output']}"}
-        )
-    return pd.DataFrame(rows).set_index("model")
+        example = f"{pairs['text_input'].iat[-1]} {pairs['text_output'].iat[-1]}"
+        filled_in = (pairs["source"] == "pseudo").sum()
+        rows[TITLES[name]] = (len(pairs), pairs["image"].nunique(), filled_in, example)
+    columns = ["pairs", "of faces", "pseudo", "such as"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("model")
 
 
 def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
@@ -102,7 +100,7 @@ def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
     kinds = {name: "Q1" if _curriculum(run, name).captioner else "Q1_actions" for name in names}
     answers = {name: run.answers(name, kind, faces) for name, kind in kinds.items()}
     tables = {
-        "Q3": au_detection(run, {name: run.scores(name) for name in names}, ALL),
+        "Q3": au_detection(run, *names, main=ALL),
         "Q1 actions": au_answer_table(faces, answers, **settings),
         "Probe actions": probe(run, "aus", names, ("qformer",))[0],
     }
@@ -160,9 +158,9 @@ def leave_one_out(run) -> tuple[pd.DataFrame, pd.DataFrame]:
     One model is trained for each AU of the profile's `left_out` that the run's AU corpus has labelled.
 
     Returns:
-        F1 and AUC of each AU in the columns of `au_table`, by that model (`left_out`), by it on shuffled images,
-        by the model that was asked (`ALL`) and by the prior; and the differences of the first to the third on
-        the same people: target, metric, value, low, high (percentage points), p, support.
+        F1 and AUC of each AU in the columns of `au_table`, by that model (`left_out`), by it on shuffled
+        images, by the model that was asked (`ALL`) and by the prior; and the differences of the first to the
+        third on the same people: target, metric, value, low, high (percentage points), p, support.
     """
     faces, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
     aus = [au for au in run.profile.left_out if au in labelled_aus(faces)]

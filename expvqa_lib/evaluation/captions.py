@@ -39,9 +39,13 @@ def rule_answers(faces: pd.DataFrame, kind: str, areas: Sequence[str]) -> np.nda
 def captions(run, kind: str) -> pd.DataFrame:
     """Every answer to Q1 or Q2 of every model and control, with the rules' answer about the same face.
 
-    The prior gives every face (of Q2: each area) the rules' answer that is most frequent in training. `run` is
-    a `pipeline.Run`. Columns: model, row (of the test faces), subject, area, caption, references (a list of
-    one).
+    The prior gives every face (of Q2: each area) the rules' answer that is most frequent in training.
+
+    Args:
+        run: a `pipeline.Run`.
+
+    Returns:
+        Columns: model, row (of the test faces), subject, area, caption, references (a list of one).
     """
     corpus = caption_corpus(run, kind)
     faces, train = run.faces_of(corpus), run.faces_of(corpus, "train")

@@ -165,16 +165,16 @@ def answered_aus(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFr
 # ------------------------------------------------------------------------------------------ of a whole run
 
 
-def au_detection(run, scores: Mapping[str, pd.DataFrame] | None = None, main: str = MAIN) -> pd.DataFrame:
+def au_detection(run, *models: str, main: str = MAIN) -> pd.DataFrame:
     """Detection of each AU on the run's AU corpus, by people that no training saw; see `detection_table`.
 
     Args:
         run: a `pipeline.Run`.
-        scores: P(yes) [test faces, AUs] by model; default: base, Exp-VQA and Exp-VQA(fz).
-        main: the model of the shuffled control; the first one where it has no scores.
+        models: default: base, Exp-VQA and Exp-VQA(fz).
+        main: the model of the shuffled control; the first one where it is not among them.
     """
-    scores = {name: run.scores(name) for name in MODELS} if scores is None else scores
-    main = main if main in scores else next(iter(scores))
+    scores = {name: run.scores(name) for name in models or MODELS}
+    main = main if main in scores else models[0]
     test, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
     return detection_table(test, train, scores, main=main, **bootstrap_settings(run))
 

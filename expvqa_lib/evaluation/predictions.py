@@ -54,8 +54,8 @@ def read_faces(
         The face table with a column `name`, the image's path relative to the root.
 
     Raises:
-        TableError: as for `read_table`, no row is labelled by people, or an image is in several rows of a
-        data set. SettingsError: there are no data sets in the folder.
+        TableError: no row is labelled by people, or an image is in several rows of a data set.
+        SettingsError: there are no data sets in the folder.
     """
     data = Path(data)
     root = Path(root or (data if data.is_dir() else data.parent)).resolve()

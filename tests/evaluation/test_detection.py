@@ -140,7 +140,7 @@ def test_action_units_are_read_out_of_answers(faces):
 
 @pytest.fixture
 def run(faces):
-    """A run whose Exp-VQA sees each AU, whose (fz) sees half of them, and whose base says the same of all faces."""
+    """Exp-VQA sees each AU, (fz) those of some faces; the base says the same of all faces."""
     lab = faces[faces["dataset"] == "synth_lab"]
 
     def faces_of(corpus, split="test"):

@@ -25,7 +25,7 @@ from expvqa_lib.questions import ask_q2, ask_q3, read_yes_no
 
 @pytest.fixture
 def data(faces, tmp_path) -> list[str]:
-    """The options for a table of few faces: one corpus with AUs, one with emotions, some of them for training."""
+    """The options for a table of few faces: one corpus with AUs, one with emotions."""
     root = os.path.commonpath(faces["image"].tolist())
     groups = faces[faces["dataset"] != "synth_wild"].groupby(["dataset", "split"])
     some = pd.concat([rows.iloc[:9] for _, rows in groups])

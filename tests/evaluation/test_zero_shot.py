@@ -32,7 +32,7 @@ SHUFFLED = "exp_vqa_fz_shuffled_images"
 
 
 class Scripted(Run):
-    """A run whose Exp-VQA sees each AU, whose (fz) sees half of it and says no to what is unseen, whose base is blind."""
+    """Exp-VQA sees each AU; (fz) sees half of it and says no to what is unseen; the base is blind."""
 
     def scores(self, name, faces, aus):
         sight = {"base": 0.0, "exp_vqa": 1.0, "exp_vqa_fz": 0.5}[name]

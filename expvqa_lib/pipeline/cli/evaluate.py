@@ -53,8 +53,8 @@ def run(options: Namespace) -> None:
     if options.predictions or options.image_root or options.question_types or options.in_words:
         raise SettingsError("--predictions, --image-root, --question-types and --in-words go with --data")
     run = open_run(options, options.output)
-    scores = {options.model: run.scores(options.model)} if options.model else None
-    print(au_detection(run, scores).to_string(index=False))
+    models = [options.model] if options.model else []
+    print(au_detection(run, *models).to_string(index=False))
 
 
 def _evaluate_faces(options: Namespace) -> None:
