@@ -39,8 +39,7 @@ NOTICES = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where the model looked: the image, the question, the answer's first word, P(yes), and a map [h, h]
-    (maximum 1)."""
+    """Where the model looked: image, question, first word of the answer, P(yes), a map [h, h] (maximum 1)."""
 
     image: Image.Image
     question: str
@@ -103,11 +102,9 @@ class ExpVQA:
         return pd.DataFrame(rows, columns=["image", "question", "answer"])
 
     def aus(self, images, aus: Sequence[int] | None = None, *, crop: bool = True) -> pd.Series | pd.DataFrame:
-        """Probability of each AU in [0, 1], the mean over the wordings of Q3: a row for one image, a table
-        for a list.
+        """Probability of each AU, the mean over Q3's wordings: a row for one image, a table for a list.
 
-        By default of all AUs that the model can answer: those named in its configuration (`config.aus`),
-            else all of `facs`.
+        By default it is asked about the AUs in its configuration (`config.aus`), or else all of `facs`.
         """
         aus = aus or getattr(self.model.config, "aus", None) or list(ACTION_UNITS)
         images, is_list = _as_list(images)
@@ -124,8 +121,7 @@ class ExpVQA:
         method: str = DEFAULT_METHOD,
         crop: bool = True,
     ) -> Explanation:
-        """Map where the model looked: for a yes to Q3 about an AU, or for the first word of its answer to a
-        question.
+        """Map where the model looked for a yes to Q3 about an AU, or for the first word of an answer.
 
         With an AU, `p_yes` is that of `aus`; `method` is one of `attention.METHODS`.
         """
@@ -170,7 +166,7 @@ def load(
 ) -> ExpVQA:
     """Load a folder or a name on the Hugging Face hub, or without `source` the quick profile's tiny Exp-VQA.
 
-    The options are those of `model.load`.
+    The options are those of `model.load_model`.
 
     Raises:
         ModelError: there is no InstructBLIP model, it cannot be read, it does not fit in memory, or an extra
@@ -202,8 +198,7 @@ def options_for_gpu() -> dict:
 
 
 def hardware_note() -> str:
-    """Say in Markdown which model suits this machine: the 7B one where a CUDA GPU can hold it, else the tiny
-    one."""
+    """Say in Markdown whether this machine can hold the 7B model; if not, why."""
     try:
         bits = options_for_gpu()["bits"]
     except ModelError as error:

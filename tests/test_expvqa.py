@@ -115,8 +115,7 @@ def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(base, files):
 
 
 def test_a_model_is_asked_about_all_aus_that_it_can_answer(model, processor, base, files):
-    """The tiny models saw the AUs that the renderer draws; any other one answers all of facs, AU8 and AU21
-    included."""
+    """The tiny models' are those of the renderer, any other's all of facs, AU8 and AU21 too."""
     assert base.model.config.aus == expvqa.load().model.config.aus == list(AUS)
     assert list(base.aus(files[0]).index) == [f"AU{au}" for au in AUS]
     row = expvqa.ExpVQA(model, processor).aus(files[0], crop=False)

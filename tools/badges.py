@@ -1,5 +1,4 @@
-"""Where the project lives is said once, in pyproject.toml. `python tools/badges.py` writes it into every
-badge and install line."""
+"""`python tools/badges.py` writes the repository of pyproject.toml into every badge and install line."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ COLAB = "https://colab.research.google.com"
 
 
 def rewritten(text: str, repository: str = REPOSITORY) -> str:
-    """Return a notebook's or the README's text with Colab addresses and install lines that name `repository`
-    (on GitHub)."""
+    """A notebook's or the README's text with Colab addresses and install lines of `repository`."""
     name = repository.removeprefix("https://github.com/")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise SystemExit(

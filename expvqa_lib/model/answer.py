@@ -23,8 +23,7 @@ def embed_images(
     batch: int = 128,
     progress: bool = False,
 ) -> Tensor:
-    """Vision encoder's output [I, 1 + patches, D_vision] for images (anything that `data.load_image`
-    takes)."""
+    """Vision encoder's output [I, 1 + patches, D_vision] for images, in any form that `load_image` takes."""
     vision = model.vision_model.embeddings
     parts = [torch.empty(0, 1 + vision.num_patches, vision.embed_dim, dtype=model.dtype, device=model.device)]
     for k in tqdm(range(0, len(images), batch), desc="encoding images", disable=not progress):
@@ -41,8 +40,7 @@ def prompt(
     embeds: Tensor,
     questions: Sequence[str],
 ) -> dict[str, Tensor]:
-    """Inputs of the language model [N, Q + T, D] for N questions: as many about each image, image by
-    image."""
+    """Language model's inputs for N questions, as many about each image, image by image."""
     text = encode(processor, questions, left=model.config.use_decoder_only_language_model)
     text = {name: value.to(model.device) for name, value in text.items()}
     index = torch.arange(len(embeds), device=model.device).repeat_interleave(len(questions) // len(embeds))
@@ -62,8 +60,7 @@ def score_yes_no(
     embeds: Tensor | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Probability of a yes rather than a no to Q3, "does this AU occur?" (see `yes_no.p_yes`), without
-    generation.
+    """Probability of yes rather than no to Q3, "does this AU occur?", without generation (`yes_no.p_yes`).
 
     Args:
         aus: AU numbers to ask about.
@@ -97,8 +94,7 @@ def score_questions(
     batch: int = 256,
     progress: bool = False,
 ) -> Tensor:
-    """P(yes) [I, questions] of the same yes/no questions about each image of `embed_images`, `batch`
-    questions a pass.
+    """P(yes) [I, questions] of the same yes/no questions about each image of `embed_images`.
 
     Raises:
         ModelError: the tokenizer cannot tell yes from no.
@@ -126,8 +122,7 @@ def generate(
     progress: bool = False,
     **options,
 ) -> list[list[str]]:
-    """Answer one question an image in words: by beams, or `samples` > 1 answers by nucleus sampling from
-    `seed`.
+    """Answer one question an image, by beams or greedily; with `samples` > 1 by nucleus sampling from `seed`.
 
     A converted checkpoint answers as the reference does: its `generation_config` has 5 beams (also when it
     samples), repetition penalty 1.5 and 255 new tokens. A model without settings of its own answers
@@ -161,8 +156,7 @@ def generate(
 
 
 def _generation_options(model, tokenizer, samples: int, options: dict) -> dict:
-    """Options of transformers' `generate`: the given ones over those of the model, and what sampling
-    needs."""
+    """The given options of transformers' `generate`, or else the model's own, with what sampling needs."""
     own = model.generation_config
     not_words = {tokenizer.pad_token_id, model.config.image_token_index} - {None}
     options = {

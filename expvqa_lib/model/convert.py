@@ -1,5 +1,4 @@
-"""Converting the authors' LAVIS-format checkpoints to a transformers folder with all that goes with it, and
-back."""
+"""Converting the authors' LAVIS-format checkpoints to a transformers folder, and back."""
 
 from pathlib import Path
 
@@ -109,8 +108,7 @@ def _language_weights(folder: str | Path, vocabulary: int) -> State:
 def _processor(
     language_model, qformer_tokenizer, config: InstructBlipConfig, checkpoint
 ) -> InstructBlipProcessor:
-    """Image processor and both tokenizers with the reference's special tokens: `</s>` for bos, eos and unk;
-    `[PAD]`; `[DEC]`."""
+    """Image processor and both tokenizers with the reference's special tokens (`</s>`, `[PAD]`, `[DEC]`)."""
     special = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "[PAD]"}
     try:
         tokenizer = AutoTokenizer.from_pretrained(

@@ -14,8 +14,7 @@ from transformers.masking_utils import create_bidirectional_mask
 
 
 def encode_images(model: InstructBlipForConditionalGeneration, pixel_values: Tensor) -> Tensor:
-    """Vision encoder and its final norm: pixels [I, 3, S, S] to image embeddings [I, 1 + patches,
-    D_vision]."""
+    """Vision encoder: pixels [I, 3, S, S] to image embeddings [I, 1 + patches, D_vision]."""
     return model.vision_model(pixel_values).last_hidden_state
 
 
@@ -69,8 +68,7 @@ def _slots(index: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def attention_weights(part: PreTrainedModel, layers: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collect the weights [N, heads, from, to] of attention layers of a part as they run inside, in that
-    order."""
+    """Collect the weights [N, heads, from, to] of each attention layer that runs inside."""
     weights: list[Tensor] = []
     implementation = part.config._attn_implementation
     part.set_attn_implementation("eager")  # the only implementation that gives weights
@@ -83,8 +81,7 @@ def attention_weights(part: PreTrainedModel, layers: Iterable[nn.Module]) -> Ite
 
 
 def cross_attention_weights(qformer: PreTrainedModel) -> contextlib.AbstractContextManager[list[Tensor]]:
-    """Collect the cross-attention's weights [I, heads, questions * Q, P] a layer, as `query_image` runs
-    inside."""
+    """Collect `query_image`'s cross-attention [I, heads, questions * Q, P], a tensor a layer."""
     layers = [layer for layer in qformer.encoder.layer if layer.has_cross_attention]
     return attention_weights(qformer, [layer.crossattention.attention for layer in layers])
 
@@ -95,8 +92,7 @@ def language_inputs(
     input_ids: Tensor,
     attention_mask: Tensor,
 ) -> dict[str, Tensor]:
-    """Input of the language model: projected queries [N, Q, D], then the text's embeddings [N, T, D], and
-    masks.
+    """Language model's inputs: projected queries [N, Q, D], then embeddings of the text [N, T, D].
 
     Padding may stand on either side of the text: positions are counted from the mask. (T5 counts its own.)
     """
@@ -113,10 +109,9 @@ def language_inputs(
 def next_logits(
     model: InstructBlipForConditionalGeneration, inputs: dict[str, Tensor], beginning: Sequence[int] = ()
 ) -> Tensor:
-    """Logits [N, V], in float32, of the token after a prompt of `language_inputs` and the `beginning` of the
-    answer.
+    """Logits [N, V] of the next token after a prompt of `language_inputs` and the answer's `beginning`.
 
-    The prompt is padded on the left; `beginning` are token ids, the same for each prompt.
+    The prompt is padded on the left; `beginning` are token ids, the same for each prompt. Logits are float32.
     """
     language, n = model.language_model, len(inputs["inputs_embeds"])
     tokens = torch.tensor([beginning], dtype=torch.long, device=language.device).expand(n, -1)
@@ -156,8 +151,7 @@ def answer_loss(
 
 
 def _last_states(language: nn.Module, inputs: dict[str, Tensor], wanted: Tensor) -> Tensor:
-    """Last hidden states [sum of wanted, D] at the positions `wanted` [N, T] of a decoder-only language
-    model.
+    """Last hidden states [sum of wanted, D] of a decoder at the positions `wanted` [N, T].
 
     The other positions are keys and values alone in the last layer, so its other parts leave them out. (Not
     where the layer is wrapped or runs a second time for the gradients, as with activation checkpointing.)

@@ -1,5 +1,4 @@
-"""The authors' checkpoints: LAVIS-format `.pth` files, their names and sizes in transformers' terms, and
-back.
+"""The authors' LAVIS-format checkpoints: their names and sizes in transformers' terms, and back.
 
 A complete file holds the vision encoder, its final norm, the Q-Former with its queries, and the projection;
 the file of Exp-VQA(fz) leaves the vision encoder out, which then comes from a base: InstructBLIP's file, or
@@ -63,8 +62,7 @@ _SIZES = {  # tensors that give the sizes, and their dimensions
 
 
 def read_checkpoint(path: str | Path) -> State:
-    """Read a LAVIS-format file (`{"model": tensors}`), or the flat EVA ViT file with the prefix
-    `visual_encoder.`.
+    """Read a LAVIS-format file, `{"model": tensors}`, or EVA's flat file with the prefix `visual_encoder.`
 
     Nothing but tensors and plain values is unpickled, so a file cannot execute code.
 
@@ -147,8 +145,7 @@ def _rename(name: str, old: int, new: int) -> str:
 def configure(
     state: State, language: PreTrainedConfig, vision_heads: int, qformer_heads: int, where: str | Path
 ) -> InstructBlipConfig:
-    """Configuration of a complete LAVIS state: sizes from its tensors, norm epsilons and dropout from the
-    reference.
+    """Configuration for a complete LAVIS state: sizes from its tensors, the rest from the reference.
 
     Raises:
         ModelError: a tensor that gives a size is missing or has other dimensions, or heads do not divide a

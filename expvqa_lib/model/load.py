@@ -110,8 +110,7 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def _check_memory(source, model, place: torch.device, dtype: torch.dtype, bits: int, quiet: bool) -> None:
-    """Print how much memory the weights take, the language model's in so many bits; raise ModelError if it
-    is not free."""
+    """Print how much memory the weights take; raise ModelError where it is not free."""
     total, language = model.num_parameters(), model.language_model.num_parameters()
     needed = (total - language) * dtype.itemsize + language * bits // 8
     free = torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else psutil.virtual_memory().available

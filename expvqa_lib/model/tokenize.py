@@ -14,8 +14,7 @@ MAX_QUESTION, MAX_ANSWER = 128, 256  # tokens, as in the released code
 def make_processor(
     language: PreTrainedTokenizerBase, qformer: PreTrainedTokenizerBase, image: int, queries: int
 ) -> InstructBlipProcessor:
-    """Put an image processor (resize to `image` pixels a side, CLIP's mean and deviation) and both
-    tokenizers together."""
+    """Processor of images (resized to `image` pixels a side, CLIP's mean and deviation) and of text."""
     pixels = BlipImageProcessorPil(size={"height": image, "width": image})
     return InstructBlipProcessor(
         image_processor=pixels, tokenizer=language, qformer_tokenizer=qformer, num_query_tokens=queries
@@ -70,8 +69,7 @@ def encode(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool = True) -> list[list[int]]:
-    """Token ids of each text; a batch asks the same few questions again and again, so each is tokenised
-    once."""
+    """Token ids of each text; the same few questions of a batch are tokenised once."""
     different = list(dict.fromkeys(texts))
     ids = tokenizer(different, add_special_tokens=special)["input_ids"] if different else []
     by_text = dict(zip(different, ids, strict=True))

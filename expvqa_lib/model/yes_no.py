@@ -1,5 +1,4 @@
-"""How a tokenizer spells yes and no, and the probability of yes that follows from a language model's own
-words."""
+"""How a tokenizer spells yes and no, and the probability of yes by the next tokens' logits."""
 
 from collections.abc import Iterable
 
@@ -13,13 +12,11 @@ from .forward import next_logits
 
 Tokens = tuple[int, ...]
 Beginnings = tuple[list[Tokens], list[Tokens]]
-"""How answers of yes and of no begin, each up to the first token that tells it from all of the other
-class."""
+"""How answers of yes and of no begin, up to the first token that the other class does not share."""
 
 
 def beginnings(tokenizer: PreTrainedTokenizerBase) -> Beginnings:
-    """How a yes and a no may begin: in small letters, capitalised or in capitals, with a space before or
-    without.
+    """How a yes and a no may begin: small, capitalised or in capitals, with or without a space.
 
     As for `questions.read_yes_no`, "not" is a no. A beginning is usually one token; it has more where the
     other class shares the first one, such as a space of its own.
@@ -40,8 +37,7 @@ def beginnings(tokenizer: PreTrainedTokenizerBase) -> Beginnings:
 
 
 def _spellings(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> set[Tokens]:
-    """Token ids of the words in all ways of writing, without those that hold a special token (such as
-    unknown)."""
+    """Token ids of the words in all ways of writing, without special tokens such as unknown."""
     result = set()
     for text in (form for word in words for form in (word, word.capitalize(), word.upper())):
         texts = [text, f" {text}", f"?{text}", "?"]
@@ -58,8 +54,7 @@ def _spellings(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> set[
 
 
 def first_p_yes(logits: Tensor, begin: Beginnings) -> Tensor:
-    """Probability of yes [N] by the logits [N, V] of an answer's first token: of each class its likeliest
-    beginning."""
+    """Probability of yes [N] by the first token's logits [N, V]: of each class its likeliest."""
     best = [logits[:, [tokens[0] for tokens in spellings]].amax(1) for spellings in begin]
     return torch.stack(best, 1).softmax(1)[:, 0]
 

@@ -38,8 +38,7 @@ def our_inputs(model, pixels, text) -> dict:
 
 
 def full_logits(model, pixels, text) -> torch.Tensor:
-    """Logits [N, Q + T, V] by transformers' own forward pass, with a placeholder token a query before the
-    text."""
+    """Logits [N, Q + T, V] by transformers' own forward pass, a placeholder token a query."""
     image = torch.full((len(pixels), model.config.num_query_tokens), model.config.image_token_index)
     return model(
         pixel_values=pixels,

@@ -1,5 +1,4 @@
-"""Converted checkpoints compute what the original implementation computed, and what its formulas say at
-other sizes."""
+"""Converted checkpoints compute what the original implementation and its formulas compute."""
 
 from __future__ import annotations
 
@@ -40,8 +39,7 @@ def pairs() -> dict:
 
 @pytest.fixture
 def loaded(folder):
-    """Model and processor of the converted folder, with the rows of [PAD] that the original happened to
-    have."""
+    """The converted folder, with the rows of [PAD] that the original happened to have."""
     model, processor = load_model(folder, quiet=True)
     row = load_file(GOLDEN / "llm_pad_row.safetensors")
     with torch.no_grad():
@@ -181,8 +179,7 @@ def test_the_round_trip_is_exact(folder, tmp_path):
 
 
 def reference_forward(state, sizes: dict, pixels, ids, heads: int, qformer_heads: int) -> torch.Tensor:
-    """Projected queries [N, Q, D_language] of a LAVIS state by the reference's formulas, one operation a
-    line."""
+    """Projected queries [N, Q, D_language] of a LAVIS state by the reference's formulas."""
 
     def attend(query, key, value, heads):
         query, key, value = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (query, key, value))

@@ -26,8 +26,7 @@ def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 def spelling(words: list[str], pre_tokenizer) -> PreTrainedTokenizerFast:
-    """A tokenizer with these tokens, its letters and a space (▁), longest first; any text of letters
-    encodes."""
+    """A tokenizer with these tokens, letters and a space (▁), longest first."""
     letters = [chr(c) for c in (*range(65, 91), *range(97, 123))] + [*"▁?,'-0123456789"]
     names = [*SPECIAL, *dict.fromkeys([*words, *letters])]
     merges, tokens = [], set(letters)
@@ -75,8 +74,7 @@ def tiny(tokenizer, qformer, seed: int = 0, t5: bool = False):
 
 @torch.no_grad()
 def teach_to_spell(model, processor) -> None:
-    """Make first tokens of yes and no likelier, and after each token of a spelling the next one, then the
-    end."""
+    """Make the first tokens of yes and no likely, and after each token of a spelling the next."""
     tokenizer, head = processor.tokenizer, model.language_model.lm_head
     words = model.language_model.get_input_embeddings().weight
     texts = [f"{space}{word}" for word in ("yes", "no", "Yes", "No") for space in ("", " ")]

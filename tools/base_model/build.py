@@ -94,8 +94,7 @@ def build(size: Size = TINY, seed: int = 0) -> InstructBlipForConditionalGenerat
 
 @torch.no_grad()
 def initialise(model: InstructBlipForConditionalGeneration) -> None:
-    """Give a fresh model starting values that carry a signal at small width (in place, from torch's global
-    generator)."""
+    """Give a fresh model starting values that carry a signal at small width, in place."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             fan_in = module.weight[0].numel()

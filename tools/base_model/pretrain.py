@@ -44,8 +44,7 @@ from tools.base_model.tokenizers import train_tokenizers
 
 @dataclass(frozen=True)
 class Budget:
-    """How long the base is trained: faces drawn and steps of the three stages; about an hour on two cores by
-    default."""
+    """Number of faces and steps of the three stages; by default about an hour on two cores."""
 
     faces: int = 30_000
     vision_steps: int = 2500
@@ -80,8 +79,7 @@ def _draw_chunk(arguments: tuple[int, int, int]) -> tuple[list[str], np.ndarray,
 
 
 def _motion(face: Rendering, rest: Rendering) -> np.ndarray:
-    """Motion of each landmark from rest in x and y, and the mean grey change in a square of a seventh of the
-    image around it: [L, 3]."""
+    """Motion of each landmark since rest in x and y, and the mean grey change around it: [L, 3]."""
     size = len(face.image)
     reach = size // 14
     change = np.abs(face.image.mean(2, dtype=np.float32) - rest.image.mean(2, dtype=np.float32))
@@ -91,8 +89,7 @@ def _motion(face: Rendering, rest: Rendering) -> np.ndarray:
 
 
 def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray, np.ndarray, np.ndarray]:
-    """Draw `n` random faces, each also at rest (the same person, scene and pose without any action), as two
-    frames of a video would show.
+    """Render `n` random faces, each also at rest, as two frames of a video would show.
 
     Returns:
         The faces, images uint8 [n, size, size, 3], landmarks float32 [n, 34, 2] in pixels, and their motion
@@ -110,8 +107,7 @@ def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray
 def geometry_targets(
     faces: list[Face], landmarks: np.ndarray, motion: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the vision encoder must tell: standardised numbers [n, R] and category indices [n,
-    len(CATEGORIES)]."""
+    """Targets of the vision encoder: standardised numbers [n, R], category indices [n, CATEGORIES]."""
     people = [f.identity for f in faces]
     numbers = [
         landmarks.reshape(len(faces), -1) / size,
@@ -132,8 +128,7 @@ def geometry_targets(
 
 
 def normalise(images: np.ndarray) -> Tensor:
-    """Images uint8 [n, S, S, 3] to the pixel values [n, 3, S, S] that the processor makes (CLIP's mean and
-    deviation)."""
+    """Images uint8 [n, S, S, 3] to the processor's pixel values [n, 3, S, S]."""
     mean, std = (
         torch.tensor(v).view(1, 3, 1, 1)
         for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -142,8 +137,7 @@ def normalise(images: np.ndarray) -> Tensor:
 
 
 class _VisionHeads(nn.Module):
-    """Throw-away heads: one linear layer over all patches for numbers and categories, one per patch for its
-    own grey picture."""
+    """Heads for pretraining: over all patches numbers and categories, of each patch its grey picture."""
 
     def __init__(self, patches: int, width: int, numbers: int) -> None:
         super().__init__()
@@ -194,8 +188,7 @@ def pretrain_vision(
 def fit(
     loss_of, parameters, n: int, *, steps: int, batch: int, peak: float, seed: int, title: str
 ) -> list[float]:
-    """Minimise `loss_of(indices)` by AdamW with linear warm-up and cosine decay over shuffled epochs of `n`
-    examples."""
+    """Minimise `loss_of(indices)` by AdamW, linear warm-up and cosine decay; return each step's loss."""
     rng = np.random.default_rng(seed)
     parameters = list(parameters)
     optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.02, betas=(0.9, 0.98))
@@ -290,8 +283,7 @@ def align(
     batch: int = 32,
     seed: int = 0,
 ):
-    """Stage 3. Train queries, Q-Former and projection in place on `questions.image_questions`, the rest
-    frozen; return each step's loss.
+    """Stage 3. Train queries, Q-Former and projection on `image_questions`; return each step's loss.
 
     Beside the answers, the Q-Former learns where to attend: half of the heads of each cross-attention at the
     landmarks that a question names, half at a part of the face that belongs to the query. A throw-away
@@ -356,8 +348,7 @@ def align(
 
 
 def near_points(points: np.ndarray, tokens: int) -> Tensor:
-    """Points [n, L, 2], 0 to 1 across the image, as distributions over the class token and the patches
-    around each: [n, L, 1 + patches]."""
+    """Points [n, L, 2] in [0, 1] as distributions over class token and patches: [n, L, 1 + patches]."""
     side = round((tokens - 1) ** 0.5)
     centre = (points * side - 0.5).clip(0, side - 1)[..., None]  # [n, L, 2, 1]
     x, y = np.moveaxis(np.exp(-((np.arange(side) - centre) ** 2) / (2 * 0.6**2)), 2, 0)  # each [n, L, side]
@@ -367,8 +358,7 @@ def near_points(points: np.ndarray, tokens: int) -> Tensor:
 
 
 def _look_loss(looks: list[Tensor], where: Tensor, own: Tensor) -> Tensor:
-    """Cross entropy of attention to where it should look: half of the heads to the question's places, half
-    to the query's own part.
+    """Cross entropy of attention: half of the heads to the question's places, half to the query's part.
 
     Args:
         looks: attention [I, heads, questions * Q, P] of each layer.
@@ -392,8 +382,7 @@ def vocabulary_texts(seed: int = 0, n: int = 6000) -> list[str]:
 
 
 def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -> None:
-    """Make the base model in `folder`: weights in float16, tokenizers, processor, and `pretraining.json`
-    with the budget and the losses.
+    """Make the base in `folder`: float16 weights, processor, card, and `pretraining.json` with the losses.
 
     The results of the stages stand beside `folder` until the end, so that a killed run resumes after its
     last whole stage.

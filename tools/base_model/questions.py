@@ -123,8 +123,7 @@ PARTS = tuple(
 
 @dataclass(frozen=True)
 class ImageQuestion:
-    """A question about an image; its answer, or None where only the place to look at is taught; and that
-    place as landmark rows."""
+    """A question about an image, its answer (None: the place alone is learnt), and its place as landmarks."""
 
     text: str
     answer: str | None
@@ -137,8 +136,7 @@ def _place(point) -> str:
 
 
 def random_face(rng: np.random.Generator) -> Face:
-    """A face that moves at random: each drawable AU by chance, at any strength, so that expressions carry no
-    label and no emotion."""
+    """A face that moves at random: each AU by chance at any strength, without any emotion."""
     moved = rng.choice(AUS, size=rng.integers(0, 9), replace=False)
     aus = {int(au): float(rng.uniform(0.1, 1.0)) for au in moved}
     lateral = {au: float(np.clip(rng.normal(0, 0.3), -1, 1)) for au in aus}
@@ -152,8 +150,7 @@ def _span_question(rng: np.random.Generator) -> tuple[int, str]:
 
 
 def _compare_question(rng: np.random.Generator) -> tuple[int, str, int, bool]:
-    """One of `MEASURES`, the question whether it is more or less than a span, that span, and whether more is
-    asked."""
+    """One of `MEASURES`, whether it is above or below a span, that span, and whether above."""
     k, limit, more = int(rng.integers(len(MEASURES))), int(rng.choice((1, 2, 3))), bool(rng.integers(2))
     return k, f"Is the {MEASURES[k][0]} {'more' if more else 'less'} than {SPANS[limit]}?", limit, more
 
@@ -172,8 +169,7 @@ def _age(who) -> str:
 
 
 def measure(landmarks: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """Values of `MEASURES`, [n, M], from landmarks [n, L, 2] in pixels and `motion` [n, L, 3] (of
-    `pretrain.draw_faces`)."""
+    """Values of `MEASURES` [n, M] from landmarks [n, L, 2] in pixels and `motion` [n, L, 3]."""
     index = {name: k for k, name in enumerate(LANDMARKS)}
     a, b = (landmarks[:, [index[pair[k]] for pair in DISTANCES]] for k in (0, 1))
     over, under = (landmarks[:, [index[pair[k]] for pair in HEIGHTS], 1] for k in (0, 1))

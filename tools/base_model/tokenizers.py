@@ -11,8 +11,7 @@ from transformers import PreTrainedTokenizerFast
 def train_tokenizers(
     texts: Iterable[str], vocabulary: int
 ) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
-    """Train the language model's (byte-level BPE) and the Q-Former's tokenizer (WordPiece) on `texts`; both
-    fold case, any text encodes.
+    """Train the language model's (byte-level BPE) and the Q-Former's tokenizer (WordPiece), lower case.
 
     As in the reference, a sequence of the language model starts with `</s>` (id 2), which is also its end.
     """
@@ -56,8 +55,7 @@ def train_tokenizers(
 
 
 def _word_pieces(texts: Iterable[str], size: int, names: Sequence[str]) -> dict[str, int]:
-    """Train a WordPiece vocabulary whose letters, at the head of a word and within, have fixed places; the
-    trainer would shuffle them."""
+    """Train a WordPiece vocabulary whose letters have fixed places, which the trainer alone would shuffle."""
     letters = [chr(c) for c in range(33, 127) if chr(c) == chr(c).lower()]
     fixed = [*names, *letters, *(f"##{letter}" for letter in letters)]
     piece = Tokenizer(models.WordPiece(unk_token="[UNK]"))
