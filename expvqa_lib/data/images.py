@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
 
@@ -39,7 +39,8 @@ def load_image(source: ImageSource) -> Image.Image:
             with Image.open(source) as image:
                 return _to_rgb(image)
     except Exception as error:  # decoders meet damage with a dozen kinds of exceptions
-        reason = getattr(error, "strerror", None) or error
+        is_other = isinstance(error, UnidentifiedImageError)  # its own text names an object in memory
+        reason = "not a picture" if is_other else getattr(error, "strerror", None) or error
         raise ImageError(
             f"{str(name)[:200]}: {reason}; expected a JPEG, PNG or other picture on this computer"
         ) from error

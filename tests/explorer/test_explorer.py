@@ -167,7 +167,7 @@ def test_a_text_file_renamed_is_refused_by_its_name_and_the_last_photo_does_not_
     assert "holiday.jpg: not a picture" in explorer.status.value and "Traceback" not in html(explorer)
     assert explorer.exchange is None and explorer.face.picture.layout.visibility == "hidden"
     explorer.face.path.value = "nowhere.png"
-    assert explorer.wait() and "nowhere.png: no such file" in explorer.status.value
+    assert explorer.wait() and "nowhere.png: No such file" in explorer.status.value
     upload(explorer, "astronaut.jpg", jpeg(data.astronaut()))
     assert explorer.exchange.face.name == "astronaut.jpg"
     assert explorer.face.picture.layout.visibility == "visible"
