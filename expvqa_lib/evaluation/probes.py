@@ -9,7 +9,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm.auto import trange
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from ..data import labelled_aus, load_image
@@ -29,7 +28,6 @@ from ..errors import TableError
 from ..facs import au_column
 from ..model import encode, encode_images, query_image
 from ..questions import ask_q1
-from ..training import FeatureCache, encoder_key
 from .detection import bootstrap_settings
 from .metrics import COLUMNS, au_table, emotion_difference, emotion_table, paired_difference
 from .tables import MODELS, NAMES
@@ -39,7 +37,7 @@ QUESTION = ask_q1()  # what the Q-Former reads
 STRENGTHS = tuple(10.0**k for k in range(-5, 2))
 """scikit-learn's `C` (inverse of the regularisation), from which validation chooses."""
 BATCH, RATE, HEAD_RATE, WEIGHT_DECAY, PATIENCE = 32, 1e-4, 1e-3, 0.05, 3
-"""Of fine-tuned probes; training stops after `PATIENCE` epochs without a lower validation loss."""
+"""Of fine-tuned probes, which stop after `PATIENCE` epochs without a lower validation loss."""
 
 
 def probe_all(run, epochs: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -71,14 +69,18 @@ def probe(
     aus = [au_column(au) for au in labelled_aus(pd.concat(faces.values()))]
     labels = {split: rows[aus if target == "aus" else ["emotion"]] for split, rows in faces.items()}
 
+    images = {split: rows["image"].tolist() for split, rows in faces.items()}
+
     def predict(name: str, part: str) -> pd.DataFrame:
-        model, processor = (loaded := run.model(name)).model, loaded.processor
-        images = {split: rows["image"].tolist() for split, rows in faces.items()}
         if epochs:
-            return finetuned_probe(model, processor, images, labels, part, epochs)
-        cache = run.store / "features"
+            loaded = run.model(name)
+            return finetuned_probe(loaded.model, loaded.processor, images, labels, part, epochs)
+        tables = {
+            split: run.cached(f"features-{target}-{split}-{most}", name, partial(features, run, name, paths))
+            for split, paths in images.items()
+        }
         return linear_probe(
-            {split: features(model, processor, images[split], part, cache) for split in SPLITS}, labels
+            {split: table.filter(like=part).to_numpy() for split, table in tables.items()}, labels
         )
 
     kind = f"probe-{target}-{most}-{epochs}"
@@ -105,24 +107,19 @@ def _tables(
     tables, gains, settings = [], [], {"groups": test["subject"], **settings}
     place = {"dataset": test["dataset"].iat[0], "split": "test"}
     for (model, part), predicted in scores.items():
-        base = scores["base", part]
+        base, row = scores["base", part], {"model": model, "part": part}
         if "emotion" in labels:
-            target, metric, predicted, base = (
-                "emotion",
-                "accuracy",
-                predicted.idxmax(axis=1),
-                base.idxmax(axis=1),
-            )
+            row |= {"target": f"{PARTS[part]}, emotion", "metric": "accuracy"}
+            predicted, base = predicted.idxmax(axis=1), base.idxmax(axis=1)
             table = emotion_table(labels["emotion"], predicted, model=model, **place, **settings)
-            table = table.query("target == 'macro' and metric == 'accuracy'").assign(target=target)
+            table = table.query("target == 'macro' and metric == 'accuracy'").assign(target="emotion")
             gain = emotion_difference(labels["emotion"], predicted, base, **settings)
         else:
-            target, metric = "AUs", "f1"
+            row |= {"target": f"{PARTS[part]}, AUs", "metric": "f1"}
             table = au_table(labels, predicted, model=model, metrics=("f1", "auc"), **place, **settings)
             gain = paired_difference(labels, predicted, base, **settings)
         tables.append(table.assign(part=part))
-        name = f"{PARTS[part]}, {target}"
-        gains.append({"target": name, "model": model, "part": part, "metric": metric, **gain})
+        gains.append({**row, **gain})
     table = pd.concat(tables, ignore_index=True)[["model", "part", *COLUMNS[1:]]]
     return table, pd.DataFrame(gains).query("model != 'base'").reset_index(drop=True)
 
@@ -137,34 +134,24 @@ def probe_layout(table: pd.DataFrame) -> pd.DataFrame:
     return wide.reset_index(names=["Features", "Model"])[["Model", "Features", *wide]]
 
 
-def features(
-    model: InstructBlipForConditionalGeneration,
-    processor: InstructBlipProcessor,
-    images: Sequence[str],
-    part: str,
-    folder: str | Path,
-) -> np.ndarray:
-    """Features of image files [N, D], float32, from the cache in `folder`.
+def features(run, name: str, images: Sequence[str]) -> pd.DataFrame:
+    """Features of image files by a model of the run: a row an image, columns `encoder0` ... and `qformer0`
+    ...
 
     `encoder`: the mean of the patches' states after the final norm, without the class token. `qformer`: the
     mean of the query outputs with the first Q1 question, before the projection.
     """
-    settings = (processor.image_processor.to_dict(), "means", QUESTION)
-    cache = FeatureCache(folder, encoder_key(_modules(model, "qformer"), *settings))
-
-    @torch.inference_mode()
-    def encode_means(paths: Sequence[str]) -> Tensor:
-        rows = []
-        for k in range(0, len(paths), 64):
-            embeds = encode_images(model, _pixels(processor, paths[k : k + 64]).to(model.device, model.dtype))
-            means = [_mean(model, processor, embeds, part) for part in PARTS]  # one pass serves both parts
-            rows.append(torch.cat(means, 1).float().cpu())
-        return torch.cat(rows)
-
-    cache.fill(images, encode_means)
-    width = model.config.vision_config.hidden_size
-    columns = slice(width) if part == "encoder" else slice(width, None)
-    return np.stack([cache[image].numpy() for image in images])[:, columns]
+    loaded = run.model(name)
+    model, processor, tables = loaded.model, loaded.processor, []
+    for k in range(0, len(images), 64):
+        pixels = _pixels(processor, images[k : k + 64]).to(model.device, model.dtype)
+        with torch.inference_mode():
+            embeds = encode_images(model, pixels)
+            parts = {part: _mean(model, processor, embeds, part).float().cpu().numpy() for part in PARTS}
+        tables.append(
+            pd.concat([pd.DataFrame(rows).add_prefix(part) for part, rows in parts.items()], axis=1)
+        )
+    return pd.concat(tables, ignore_index=True)
 
 
 def _modules(model: InstructBlipForConditionalGeneration, part: str) -> list[nn.Module]:
@@ -192,12 +179,11 @@ def linear_probe(features: Mapping[str, np.ndarray], labels: Mapping[str, pd.Dat
 
     Args:
         features: [N, D] of each split.
-        labels: of `train` and `validation`: a column an AU (0, 1 or missing: left out), each a regression
-            of two classes; or the column `emotion`, a multinomial regression. Without validation labels,
-            `C` is 1.
+        labels: of `train` and `validation`: a column an AU (0, 1 or missing: left out), or the column
+            `emotion` for a multinomial regression. Without validation labels `C` is 1.
 
     Returns:
-        AUs: P(present), a column an AU that is labelled in training. Emotions: a column a class.
+        P(present), a column an AU that is labelled in training; or P(emotion), a column an emotion.
     """
     mean, spread = features["train"].mean(axis=0), features["train"].std(axis=0)
     x = {split: (values - mean) / np.where(spread > 0, spread, 1.0) for split, values in features.items()}
@@ -218,16 +204,13 @@ def linear_probe(features: Mapping[str, np.ndarray], labels: Mapping[str, pd.Dat
 def _fit(
     x: Mapping[str, np.ndarray], labels: pd.Series, validation: pd.Series
 ) -> tuple[list, np.ndarray, list]:
-    """By strength the balanced validation loss (NaN without labels); classes; by strength the test's
-    P(class)."""
+    """Balanced validation losses (NaN without labels), classes, and the test's P(class), by strength."""
     labels = labels.dropna()
     validation = validation[validation.isin(labels)]
     y, y_validation = np.array(labels.tolist()), np.array(validation.tolist())
     classes = np.unique(y)
     if len(classes) == 1:
-        warnings.warn(
-            f"{labels.name}: all training labels are {classes[0]}, so all predictions are", stacklevel=3
-        )
+        warnings.warn(f"{labels.name}: all training labels are {classes[0]}", stacklevel=3)
         return [np.nan] * len(STRENGTHS), classes, [np.ones((len(x["test"]), 1))] * len(STRENGTHS)
     solver, losses, test = LogisticRegression(class_weight="balanced", warm_start=True, max_iter=1000), [], []
     for strength in STRENGTHS:
@@ -249,20 +232,18 @@ def finetuned_probe(
     part: str,
     epochs: int,
 ) -> pd.DataFrame:
-    """Train a copy of a part with a linear head until validation stops it; results as of `linear_probe`."""
+    """Train a part, in place, with a linear head until validation stops it; results as of `linear_probe`."""
     torch.manual_seed(0)
-    copied = copy.deepcopy(model, {id(model.language_model): model.language_model})  # takes no part
-    body = nn.ModuleList(_modules(copied, part)).float().requires_grad_(True)
-    config = copied.config.vision_config if part == "encoder" else copied.config.qformer_config
+    body = nn.ModuleList(_modules(model, part)).float().requires_grad_(True)
+    config = model.config.vision_config if part == "encoder" else model.config.qformer_config
     columns = labels["train"].columns[labels["train"].notna().any()].tolist()
     names = sorted(labels["train"]["emotion"].dropna().unique()) if columns == ["emotion"] else columns
     head = nn.Linear(config.hidden_size, len(names)).to(model.device)
     trained = nn.ModuleList([body, head])
     groups = [{"params": body.parameters(), "lr": RATE}, {"params": head.parameters(), "lr": HEAD_RATE}]
     optimiser = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
-    paths, y = _labelled(images["train"], labels["train"], names, model.device)
-    validation_paths, y_validation = _labelled(
-        images["validation"], labels["validation"], names, model.device
+    (paths, y), validation = (
+        _labelled(images[split], labels[split], names, model.device) for split in ("train", "validation")
     )
     loss_of = partial(_balanced_loss, y, columns == ["emotion"])
 
@@ -271,7 +252,7 @@ def finetuned_probe(
         if flip:
             mirrored = torch.rand(len(pixels), device=model.device) < 0.5
             pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
-        return head(_mean(copied, processor, encode_images(copied, pixels), part))
+        return head(_mean(model, processor, encode_images(model, pixels), part))
 
     @torch.inference_mode()
     def predict(paths: Sequence[str]) -> Tensor:
@@ -279,21 +260,20 @@ def finetuned_probe(
         return torch.cat([logits(paths[k : k + 64]) for k in range(0, len(paths), 64)])
 
     best, best_loss, best_epoch = None, math.inf, 0
-    for epoch in tqdm(range(epochs), desc="fine-tuning the probe", unit="epoch"):
+    for epoch in trange(epochs, desc="fine-tuning the probe"):
         trained.train()
         for rows in torch.randperm(len(paths)).split(BATCH):
             optimiser.zero_grad()
             loss_of(logits(paths[rows], flip=True), y[rows]).backward()
             optimiser.step()
-        loss = float(loss_of(predict(validation_paths), y_validation))
+        loss = float(loss_of(predict(validation[0]), validation[1]))
         if loss < best_loss:
             best, best_loss, best_epoch = copy.deepcopy(trained.state_dict()), loss, epoch
         elif epoch - best_epoch >= PATIENCE:
             break
     trained.load_state_dict(best)
-    scores = predict(images["test"])
-    scores = scores.softmax(1) if columns == ["emotion"] else scores.sigmoid()
-    return pd.DataFrame(scores.cpu().numpy(), columns=names)
+    scores = predict(images["test"]).cpu()
+    return pd.DataFrame(scores.softmax(1) if columns == ["emotion"] else scores.sigmoid(), columns=names)
 
 
 def _labelled(

@@ -16,7 +16,7 @@ from ..model.tokenize import encode, reference_text
 from .augment import augment
 from .recipe import Recipe
 
-KEYS = ("image", "text_input", "text_output")
+KEYS = ("image", "text_input", "text_output", "question_type")
 WEIGHTS = {"Q1": 1, "Q2": 1, "Q3": 4}
 """How often a type of question is drawn, beside the others."""
 
@@ -47,10 +47,8 @@ class ImagePairs(torch.utils.data.Dataset):
         if recipe.reference_text:
             self.questions = [reference_text(text, recipe.max_words) for text in self.questions]
             self.answers = [reference_text(text, recipe.max_words) for text in self.answers]
-        self.kinds = np.full(len(image), "Q3")
-        if "question_type" in pairs.column_names:
-            names, kind = _factorize(pairs, "question_type")
-            self.kinds = np.array(names)[kind]
+        names, kind = _factorize(pairs, "question_type")
+        self.kinds = np.array(names)[kind]
         counts = np.bincount(image)  # pairs of each image
         items = -(-counts // recipe.pairs_per_image) if recipe.epochs else np.ones_like(counts)
         self.rows = image.argsort(kind="stable")  # of image k: rows[starts[k] : starts[k + 1]]

@@ -115,6 +115,6 @@ def test_pairs_without_a_column_a_row_or_a_value_are_refused(pairs):
         ImagePairs(pairs["train"].select([]), THREE)
     with pytest.raises(TableError, match="no column text_output; found image"):
         ImagePairs(pairs["train"].remove_columns("text_output"), THREE)
-    rows = [{"image": "a", "text_input": "?", "text_output": answer} for answer in ("yes", None)]
+    rows = {"image": "a", "text_input": "?", "text_output": ["yes", None], "question_type": "Q3"}
     with pytest.raises(TableError, match="row 1, column text_output"):
-        ImagePairs(datasets.Dataset.from_list(rows), THREE)
+        ImagePairs(datasets.Dataset.from_pandas(pd.DataFrame(rows)), THREE)
