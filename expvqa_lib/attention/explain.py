@@ -18,7 +18,7 @@ from ..errors import SettingsError
 from ..model.forward import encode_images
 from ..model.tokenize import encode
 from ..model.yes_no import beginnings, first_p_yes
-from .methods import BLUR, DEFAULT_METHOD, METHODS, ON_PIXELS, Score, answer_logits, blur
+from .methods import BLUR, DEFAULT_METHOD, METHODS, Score, answer_logits, blur
 
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 
@@ -48,21 +48,21 @@ def relevance(
         method: of `METHODS`, where each is described.
 
     Returns:
-        Maps over the model's square picture, from 0 to 1, with h the patches a side or, of the methods
-        `ON_PIXELS`, the picture's side.
+        Maps over the model's square picture, from 0 to 1, with h the patches a side or, of guided and
+        integrated gradients, the picture's side.
 
     Raises:
         SettingsError: the method is unknown or does not fit the model.
     """
     if method not in METHODS:
         raise SettingsError(f"attention method {method!r} is unknown; known are {', '.join(METHODS)}")
-    vision = model.config.vision_config
-    side = vision.image_size if method in ON_PIXELS else vision.image_size // vision.patch_size
-    maps, p_yes, words = [np.empty((0, side, side), np.float32)], [np.empty(0, np.float32)], []
+    side = model.config.vision_config.image_size
+    if not images:
+        return Relevance(np.empty((0, side, side), np.float32), np.empty(0, np.float32), [])
+    maps, p_yes, words = [], [], []
     for k in range(0, len(images), batch):
         chunk = slice(k, k + batch)
-        before = prefixes[chunk] if prefixes else None
-        pixels, text = inputs(model, processor, images[chunk], questions[chunk], before)
+        pixels, text = inputs(model, processor, images[chunk], questions[chunk], (prefixes or [])[chunk])
         with torch.no_grad():
             logits = answer_logits(model, encode_images(model, pixels.to(model.dtype)), text)
         tokens = first_tokens(processor, targets[chunk]) if targets else logits.argmax(1).tolist()

@@ -119,10 +119,6 @@ h, h], not negative and not normalised. The best first, by how often the peak wa
 that no model was trained or tested on (`truth`)."""
 
 DEFAULT_METHOD = "guided_gradients"
-ON_PIXELS = (
-    "guided_gradients",
-    "integrated_gradients",
-)  # h is the picture's side; of the others the patches a side
 
 
 def answer_logits(

@@ -97,7 +97,8 @@ def faithfulness(run) -> pd.DataFrame:
         return tables[0]
     changed, regions = _changed(cases)
     vision = expvqa.model.config.vision_config
-    near = widen(changed, round(changed.shape[1] * vision.patch_size / vision.image_size / 2))
+    reach = round(changed.shape[1] * vision.patch_size / vision.image_size / 2)  # half a patch
+    near = max_pool2d(torch.from_numpy(changed).float(), 2 * reach + 1, stride=1, padding=reach).numpy() > 0
     with_curve = cases.groupby("au").cumcount() < max(1, run.profile.explained // 12)
     for name, method, maps in _all_maps(run, expvqa, cases):
         values = _map_scores(maps, changed, regions, near)
@@ -111,7 +112,9 @@ def pointing_layout(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return pd.DataFrame()
     chance = table[(table["metric"] == "chance") & (table["model"] == MAIN)].set_index("target")["value"]
-    return with_intervals(table, "pointing_accuracy").assign(chance=chance.map("{:.1f}".format))
+    return with_intervals(table, "pointing_accuracy").assign(
+        chance=chance.rename({"macro": "Average"}).map("{:.1f}".format)
+    )
 
 
 def faithfulness_layout(table: pd.DataFrame) -> pd.DataFrame:
@@ -230,11 +233,6 @@ def _curves(expvqa, cases: pd.DataFrame, rank: Tensor) -> np.ndarray:
         deleted, inserted = torch.where(taken, blurred, pixels), torch.where(taken, pixels, blurred)
         points.append(torch.stack([p_yes(deleted), p_yes(inserted)], 1))
     return torch.stack([*points, torch.stack([nothing, whole], 1)]).numpy()
-
-
-def widen(masks: np.ndarray, reach: int) -> np.ndarray:
-    """Masks [N, H, W] grown by `reach` pixels each way."""
-    return max_pool2d(torch.from_numpy(masks).float(), 2 * reach + 1, stride=1, padding=reach).numpy() > 0
 
 
 def _changed(cases: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -49,9 +49,9 @@ def draw_faces(fig: FigureBase, images: Sequence[ImageSource], captions: Sequenc
         ax.set_xlabel("\n".join(_wrapped(caption, columns)), fontsize=6.5, labelpad=2, linespacing=1.1)
 
 
-def picture_axes(fig: FigureBase, count: int, columns: int, **options) -> list[Axes]:
+def picture_axes(fig: FigureBase, count: int, columns: int) -> list[Axes]:
     """Axes for pictures in rows, without ticks and frames."""
-    axes = fig.subplots(-(-count // columns), columns, squeeze=False, **options).ravel()
+    axes = fig.subplots(-(-count // columns), columns, squeeze=False).ravel()
     for ax in axes:
         ax.set(xticks=[], yticks=[], anchor="N")
         ax.spines[:].set_visible(False)

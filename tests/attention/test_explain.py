@@ -10,7 +10,7 @@ from PIL import Image
 
 from expvqa_lib.attention import METHODS, explain_words, relevance, upsample
 from expvqa_lib.attention.explain import first_tokens
-from expvqa_lib.attention.methods import BLUR, ON_PIXELS, blur, shift
+from expvqa_lib.attention.methods import BLUR, blur
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.model.answer import score_yes_no
 from expvqa_lib.model.forward import cross_attention_weights, encode_images, language_inputs, query_image
@@ -19,6 +19,7 @@ from expvqa_lib.model.tokenize import encode
 from expvqa_lib.questions import ask_q1, ask_q3
 
 ANSWER = "The person raises inner eyebrow and pulls lip corner, which suggests happiness."
+ON_PIXELS = ("guided_gradients", "integrated_gradients")
 QUESTIONS = [ask_q3(12), ask_q1(), ask_q3(1, 2)]
 
 
@@ -44,12 +45,10 @@ def test_every_method_gives_a_map_from_0_to_1_that_follows_the_picture(model, pr
     assert not np.allclose(same[0], same[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_of_no_images_there_are_no_maps(model, processor, method):
-    maps, p_yes, words = relevance(model, processor, [], [], method=method)
-    side = 48 if method in ON_PIXELS else 4
-    assert maps.shape == (0, side, side) and p_yes.shape == (0,) and words == []
-    assert upsample(maps, 48).shape == (0, 48, 48)
+def test_of_no_images_there_are_no_maps(model, processor):
+    maps, p_yes, words = relevance(model, processor, [], [])
+    assert maps.shape == (0, 48, 48) and p_yes.shape == (0,) and words == []
+    assert upsample(maps, 96).shape == (0, 96, 96)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -63,9 +62,7 @@ def test_a_map_points_to_the_patch_that_decides(model, processor, images, method
     here[deciding] //= 3
     elsewhere[deciding] = picture[deciding]
     scores = score_yes_no(model, processor, [picture, here, elsewhere], [12])["AU12"]
-    assert (
-        abs(scores[1] - scores[0]) > 1e-3 and abs(scores[2] - scores[0]) < 1e-4
-    )  # the toy is as it should be
+    assert abs(scores[1] - scores[0]) > 1e-3 and abs(scores[2] - scores[0]) < 1e-4  # of the toy
 
     heat = relevance(model, processor, [picture], [ask_q3(12)], targets=["yes"], method=method).maps
     large = np.kron(heat[0], np.ones((48 // heat.shape[1],) * 2))
@@ -128,23 +125,6 @@ def test_a_blur_keeps_what_is_even_and_the_mean():
     assert soft[0, 0, 16, 16] == pytest.approx(1 / (8 * np.pi), rel=0.02)
 
 
-def test_a_shift_goes_down_and_right_and_back():
-    dot = torch.zeros(1, 1, 9, 9)
-    dot[0, 0, 4, 5] = 1
-    assert shift(dot, 2)[0, 0, 6, 7] == 1 and shift(dot, -3)[0, 0, 1, 2] == 1
-    torch.testing.assert_close(shift(shift(dot, 2), -2), dot)
-    edge = torch.arange(9.0).expand(1, 1, 9, 9)
-    assert shift(edge, -2)[0, 0, 0].tolist() == [2, 3, 4, 5, 6, 7, 8, 8, 8]
-    assert shift(edge, -2, "constant")[0, 0, 0].tolist() == [2, 3, 4, 5, 6, 7, 8, 0, 0]
-
-
-def test_the_word_that_is_explained_decides_the_map(model, processor, images):
-    yes, no = (
-        relevance(model, processor, images, QUESTIONS, targets=[word] * 3).maps for word in ("yes", "no")
-    )
-    assert np.abs(yes - no).max() > 0.05
-
-
 def test_the_batch_changes_nothing(model, processor, images):
     whole = relevance(model, processor, images, QUESTIONS, targets=["yes", "the", "no"])
     parts = relevance(model, processor, images, QUESTIONS, targets=["yes", "the", "no"], batch=2)
@@ -160,16 +140,6 @@ def test_explaining_leaves_the_model_as_it_was(model, processor, images):
     assert model.qformer.config._attn_implementation == implementation
     assert all(p.grad is None for p in model.parameters())
     np.testing.assert_array_equal(score_yes_no(model, processor, images, [12]), before)
-
-
-def test_upsampling_keeps_the_range_and_the_place():
-    heat = np.zeros((2, 4, 4), np.float32)
-    heat[0, 1, 2] = heat[1, 3, 0] = 1
-    large = upsample(heat, 48)
-    assert large.shape == (2, 48, 48) and large.min() >= 0 and large.max() <= 1
-    for k, (row, column) in enumerate([(1, 2), (3, 0)]):
-        y, x = np.unravel_index(large[k].argmax(), (48, 48))
-        assert (y // 12, x // 12) == (row, column)
 
 
 @torch.no_grad()
