@@ -96,15 +96,11 @@ def test_pictures_without_a_human_face_are_used_whole_with_a_notice(name):
     assert crop.image.size == (max(pixels.shape[:2]),) * 2
 
 
-def test_a_panorama_without_a_face_is_squared_in_bounded_memory():
+def test_pictures_of_odd_sizes_are_squared_in_bounded_memory():
     crop = crop_face(Image.new("RGB", (30_000, 300), ORANGE))
     assert crop.box == (0, -14_850, 30_000) and crop.image.size == (2048, 2048)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 3), (161, 32)])
-def test_pictures_of_a_few_pixels_pass(size):
-    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    assert crop_face(noise).notice in (NO_FACE, None)
+    for size in ((1, 1), (900, 1), (32, 161)):
+        assert crop_face(Image.new("RGB", size, ORANGE)).notice in (NO_FACE, None)
 
 
 def test_a_crop_that_leaves_the_picture_repeats_the_border(astronaut):

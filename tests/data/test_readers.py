@@ -133,6 +133,10 @@ def test_links_are_named_and_not_followed(root, tmp_path):
     (named,) = (places for kind, places in reading.problems.items() if "link" in kind)
     links = ["AUCoding/AU_OCC/F099_T1.csv", "Sequences_2D+3D/M007", "loop"]
     assert sorted(named) == links
+    (folder / "AUCoding").rename(tmp_path / "codes")
+    os.symlink(tmp_path / "codes", folder / "AUCoding")
+    with pytest.raises(TableError, match="link .*: AUCoding"):
+        read_bp4d(folder)
     assert reading.read == len(reading.table) + sum(reading.dropped.values())
 
 

@@ -23,7 +23,7 @@ from ..table import check_table
 
 SUFFIX = r"\.(?i:jpe?g|png|bmp|tiff?|webp)$"  # of an image
 UNLABELLED = "label that cannot be read, left unlabelled"
-_LINK = "link, which is not followed: put the files themselves there"
+_LINK = "link that is not followed (put the files themselves there)"
 _FILES = re.compile(SUFFIX + r"|\.(?i:csv|txt|npy)$")
 _COLUMNS = re.compile(r"subject|frame|split|image|emotion|dataset|labelled_by|AU\d+(_intensity)?")
 _OPTIONAL = ("subject", "split", "frame", "dataset", "success", "AU", "intensity", "emotion", *EMOTIONS)
@@ -92,7 +92,7 @@ class Reading:
         rows = self.drop(rows, rows["image"].isna(), "image missing", "wanted")
         if rows.empty:
             reasons = [f"{count} {reason}" for reason, count in self.dropped.items()]
-            first = next((f"; first: {places[0]}" for places in self.problems.values()), "")
+            first = next((f"; {kind}: {places[0]}" for kind, places in self.problems.items()), "")
             raise TableError(
                 f"{self.root}: nothing of {self.dataset} can be used: {self.read} rows read, {reasons}{first}"
             )
@@ -128,7 +128,10 @@ class Reading:
         found = self.files.str.extract(f"^(?P<base>(?:.*/)?){pattern}").assign(path=self.files)
         found = found[found["base"].notna()]
         if expected and found.empty:
-            raise TableError(f"{self.root}: no {expected} below it; is this the folder of {self.dataset}?")
+            links = "".join(f"; {_LINK}: {link}" for link in self.problems[_LINK][:1])
+            raise TableError(
+                f"{self.root}: no {expected} below it; is this the folder of {self.dataset}?{links}"
+            )
         found["size"] = found["base"].map(found["base"].value_counts())
         found = found.sort_values(["size", "path"], ascending=[False, True])
         groups = list(re.compile(pattern).groupindex)
