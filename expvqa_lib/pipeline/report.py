@@ -107,7 +107,9 @@ def _headline(run: Run) -> str:
 
 def write_figures_page(folder: Path) -> Path:
     """Write `README.md` of a figures folder: each picture and table with its caption and what made it."""
-    made = pd.read_csv(folder / "runs.csv", dtype=str, keep_default_na=False).set_index("table")
+    made = (
+        pd.read_csv(folder / "runs.csv", dtype=str, keep_default_na=False).set_index("table").to_dict("index")
+    )
     parts = [
         "# Figures and tables",
         "Written at the end of `./run_all.sh`; `runs.csv` has the versions and the data.",
@@ -116,8 +118,10 @@ def write_figures_page(folder: Path) -> Path:
         rows = [row for row in rows.itertuples() if (folder / row.name).is_file()]
         parts += [f"## {notebook}"] if rows else []
         for row in rows:
-            maker = made.loc[Path(row.name).stem if Path(row.name).stem in made.index else notebook]
-            made_by = f"profile {maker.profile}, commit {maker.commit or 'unknown'}"
+            maker = (
+                made.get(Path(row.name).stem) or made.get(notebook) or {"profile": "unknown", "commit": ""}
+            )
+            made_by = f"profile {maker['profile']}, commit {maker['commit'] or 'unknown'}"
             parts += [f"**{row.caption}**", _shown(folder / row.name), f"<sub>{made_by}</sub>"]
     path = folder / "README.md"
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -40,7 +40,7 @@ def test_help_lists_every_command_without_loading_torch_or_pandas():
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["ask", "face.jpg"], ["ask", "face.jpg", "why?", "--samples", "0"], ["frobnicate"]]
+    "arguments", [[], ["ask", "face.jpg"], ["ask", "face.jpg", "why?", "--samples", "many"], ["frobnicate"]]
 )
 def test_usage_errors_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:

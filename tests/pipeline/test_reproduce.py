@@ -144,13 +144,15 @@ def test_every_committed_figure_has_a_caption():
 
 
 def test_the_page_of_figures_shows_each_with_its_caption_and_what_made_it(tmp_path):
-    for name in ("au_detection.png", "au_detection_table.csv", "au_detection_table.md", "au_detection.csv"):
+    copied = "au_detection.png au_detection_table.csv au_detection_table.md au_detection.csv ablation.png"
+    for name in copied.split():
         shutil.copy(FIGURES / name, tmp_path)
     rows = [("au_detection", "full", "abc1234"), ("04_au_detection", "quick", "def5678")]
     pd.DataFrame(rows, columns=["table", "profile", "commit"]).to_csv(tmp_path / "runs.csv", index=False)
     page = write_figures_page(tmp_path).read_text()
     captions = pd.read_csv(ASSETS / "captions.csv").set_index("name")["caption"]
-    assert page.count("\n## ") == 1 and "## 04_au_detection" in page
+    assert page.count("\n## ") == 2 and "## 04_au_detection" in page
+    assert page.count("profile unknown") == 1  # of a notebook that no run recorded
     for name in ("au_detection.png", "au_detection_table.csv", "au_detection.csv"):
         assert page.count(f"]({name})") == 1 and captions[name] in page
     assert (tmp_path / "au_detection_table.md").read_text().strip() in page

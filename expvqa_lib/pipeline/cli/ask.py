@@ -10,14 +10,14 @@ from argparse import Namespace
 from pathlib import Path
 
 from ...errors import ImageError
-from .options import MODEL, argument, load_model, positive
+from .options import MODEL, argument, load_model
 
 ARGUMENTS = (
     argument("images", nargs="+", metavar="IMAGE", help="image file with one face"),
     argument("question", metavar="QUESTION", help="the question, in quotes, after the images"),
     argument("--model", metavar="DIR", help="model folder or hub name (default: the quick profile's model)"),
     *MODEL,
-    argument("--samples", type=positive, default=1, metavar="N", help="sample N answers (default: the best)"),
+    argument("--samples", type=int, default=1, metavar="N", help="sample N answers (default: the best)"),
     argument("--no-crop", action="store_true", help="use the whole image, not the face in it"),
     argument("--seed", type=int, default=0, metavar="N", help="seed of the samples (default: 0)"),
 )

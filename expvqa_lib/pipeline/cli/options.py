@@ -1,20 +1,12 @@
 """Arguments that several commands share; what is heavy to import is put off until they are used."""
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from pathlib import Path
 
 
 def argument(*flags: str, **settings) -> tuple[tuple[str, ...], dict]:
     """One argument of a command: what `ArgumentParser.add_argument` takes."""
     return flags, settings
-
-
-def positive(text: str) -> int:
-    """Parse a whole number of 1 or more."""
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return number
 
 
 MODEL = (

@@ -19,7 +19,7 @@ from ...training.curriculum import curriculum, select, variant_of
 from ...training.finetune import finetune
 from ...training.recipe import Recipe
 from ..profiles import get
-from .options import PROFILE, argument, open_run, positive
+from .options import PROFILE, argument, open_run
 
 RECIPE = [setting for setting in fields(Recipe) if setting.metadata]
 """Settings that the command line can change; `metadata` is what `add_argument` takes."""
@@ -41,7 +41,7 @@ ARGUMENTS = (
     ),
     argument("--pairs", metavar="DIR", help="your own pairs, a folder of `expvqa pairs`; with --model"),
     argument("--model", metavar="DIR", help="with --pairs: model folder or hub name to start from"),
-    argument("--unseen", type=positive, nargs="+", metavar="AU", help="with --pairs: AUs without Q3 pairs"),
+    argument("--unseen", type=int, nargs="+", metavar="AU", help="with --pairs: AUs without Q3 pairs"),
     *(
         argument(f"--{setting.name.replace('_', '-')}", default=SUPPRESS, **setting.metadata)
         for setting in RECIPE
