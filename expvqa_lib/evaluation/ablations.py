@@ -4,8 +4,6 @@ All are trained from the base by the recipe of Exp-VQA(fz), for as many steps (o
 seed, and measured on the same people.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Answers in words against the sentences that the rules write of the same faces."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

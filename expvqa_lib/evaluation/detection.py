@@ -1,7 +1,5 @@
 """Action units and emotions that models detect, with label prior and shuffled images as controls."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

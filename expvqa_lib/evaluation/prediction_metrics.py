@@ -1,7 +1,5 @@
 """The metrics of a prediction table, for labels of one's own; no model is needed."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

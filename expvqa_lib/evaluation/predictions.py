@@ -5,8 +5,6 @@ Columns: `image` (relative to the table's root), `dataset`, `subject`, `split`, 
 probabilities were asked for) and `p_yes` (of Q3).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Results laid out to be read: names of models, values with their intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

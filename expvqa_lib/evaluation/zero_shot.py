@@ -5,8 +5,6 @@ stands beside it; it also trains the vision encoder, so what asking alone is wor
 `ablations.leave_one_out`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd
@@ -35,22 +33,14 @@ def _frequent(faces: pd.DataFrame, aus: Sequence[int]) -> list[int]:
     return [au for au in aus if faces[au_column(au)].eq(1).sum() >= FEWEST]
 
 
-def aus(run) -> dict[str, list[int]]:
-    """AUs with enough test faces: `seen`, which Q3 asked Exp-VQA(fz) about in training, and `unseen`."""
-    faces, test, unseen = run.faces(), run.faces_of(corpus(run)), run.profile.unseen
-    trained = set(labelled_aus(faces[faces["split"] == "train"])) - set(unseen)
-    frequent = _frequent(test, labelled_aus(test))
-    return {
-        "seen": [au for au in frequent if au in trained],
-        "unseen": [au for au in frequent if au in unseen],
-    }
-
-
 def _groups(run) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """Test faces, labels by group (`seen`, `unseen`), and P(yes) [faces, AUs] by model and control."""
-    faces, groups = run.faces_of(corpus(run)), aus(run)
-    labels = {group: faces[[au_column(au) for au in numbers]] for group, numbers in groups.items() if numbers}
-    scores = {model: run.scores(model, faces, sum(groups.values(), [])) for model in MODELS}
+    """Test faces, labels by group (`seen` or `unseen` in training), P(yes) [faces, AUs] by model or control."""
+    faces, train = run.faces_of(corpus(run)), run.faces()[run.faces()["split"] == "train"]
+    frequent, unseen = _frequent(faces, labelled_aus(faces)), set(run.profile.unseen)
+    groups = {"seen": set(labelled_aus(train)) - unseen, "unseen": unseen}
+    groups = {group: [au for au in frequent if au in aus] for group, aus in groups.items()}
+    labels = {group: faces[[au_column(au) for au in aus]] for group, aus in groups.items() if aus}
+    scores = {model: run.scores(model, faces, groups["seen"] + groups["unseen"]) for model in MODELS}
     scores = with_controls(scores, faces, run.profile.seed, MODEL)
     columns = list(scores[MODEL])
     scores["prior"] = prior_scores(faces[columns], faces.index)

@@ -1,7 +1,5 @@
 """The checkout that holds this package, its commit, and the software that a result depends on."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from importlib.metadata import version

@@ -1,7 +1,5 @@
 """Profiles: every setting of a run in one frozen dataclass, chosen by name."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The record of what made each table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

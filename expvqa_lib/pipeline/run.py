@@ -1,7 +1,5 @@
 """One run on disk: faces, pairs, models and predictions, made when first needed, then read back."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
