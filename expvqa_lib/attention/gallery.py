@@ -90,8 +90,7 @@ def _example(faces: pd.DataFrame, kind: str, about: str | int, place: int) -> di
 
 
 def face_au_grid(run) -> tuple:
-    """Explain yes for the five first test persons' faces with most AUs, and for the eight most frequent AUs
-    there.
+    """Explain yes for five test persons' faces with most AUs, and for the eight most frequent AUs there.
 
     Returns:
         What `plots.attention_grid` takes: images, AUs, maps, P(yes), labels, and outlines of drawn faces.
@@ -119,9 +118,7 @@ def face_au_grid(run) -> tuple:
 
 
 def answer_words(run) -> tuple[str, str, str, list[Word]]:
-    """Explain every word of the answer to Q1 about the first test face: image, question, answer and its
-    words.
-    """
+    """Explain every word of an answer to Q1: the first test face, the question, the answer and its words."""
     expvqa, image, question = run.model(MAIN), run.faces_of(run.caption_corpus)["image"].iat[0], ask_q1()
     answer = generate(expvqa.model, expvqa.processor, [image], [question])[0][0]
     has_words = any(character.isalnum() for character in answer)

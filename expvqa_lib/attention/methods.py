@@ -1,6 +1,4 @@
-"""Attention methods: functions of a model, pictures, questions and a score of the answer that give maps of
-relevance.
-"""
+"""Attention methods: maps of relevance from a model, pictures, questions and a score of the answer."""
 
 from __future__ import annotations
 

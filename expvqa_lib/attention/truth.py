@@ -49,8 +49,7 @@ _METRICS = (
 def pointing(run) -> pd.DataFrame:
     """Pointing game: how often the peak of the map for yes to Q3 lies on pixels that the AU changed.
 
-    Of `Profile.explained` test faces an AU of the AU corpus, Exp-VQA explains half and the untuned base a
-    fifth.
+    Of `Profile.explained` test faces an AU of the AU corpus, Exp-VQA explains half, the base a fifth.
 
     Returns:
         Tidy table an AU and `macro`, in percent: `pointing_accuracy` of all faces, `chance` (the mean share
@@ -214,9 +213,7 @@ def deletion_insertion(expvqa, cases: pd.DataFrame, maps: np.ndarray, seed: int)
 
 
 def _curves(expvqa, cases: pd.DataFrame, rank: Tensor) -> np.ndarray:
-    """P(yes) [shares, N, 2] with each share of the patches of lowest `rank` [N, g, g] blurred, and alone
-    sharp.
-    """
+    """P(yes) [shares, N, 2] with a share of the patches of lowest `rank` [N, g, g] blurred or alone sharp."""
     model, processor = expvqa.model, expvqa.processor
     pixels, text = inputs(model, processor, list(cases["image"]), list(cases["question"]))
     blurred, patch = blur(pixels, _BLUR * pixels.shape[-1]), model.config.vision_config.patch_size

@@ -196,9 +196,7 @@ def method_heat(table: pd.DataFrame, metric: str, label: str) -> Figure:
 
 @styled
 def method_curves(table: pd.DataFrame) -> Figure:
-    """Draw the mean P(yes) over the share of patches blurred (left) and shown (right), a line a method or
-    control.
-    """
+    """Draw the mean P(yes) over the share of patches blurred and shown, a line a method or control."""
     if table.empty:
         return nothing_to_show()
     rows = _compared(table)
@@ -210,9 +208,9 @@ def method_curves(table: pd.DataFrame) -> Figure:
     palette = dict(zip(names, [INK, *sns.color_palette("tab10")[1:]], strict=False))
     controls = {name: (2, 1) if name in names[-3:] else "" for name in names}
     fig = Figure(figsize=(PAGE, 2.9))
+    sizes = {name: 2.2 if name == names[0] else 1 for name in names}
+    looks = {"hue": "name", "palette": palette, "style": "name", "dashes": controls, "size": "name"}
     for ax, (kind, label) in zip(fig.subplots(1, 2, sharey=True), _CURVES.items(), strict=True):
-        looks = {"hue": "name", "palette": palette, "style": "name", "dashes": controls, "size": "name"}
-        sizes = {name: 2.2 if name == names[0] else 1 for name in names}
         of_kind = rows[rows["kind"] == kind]
         sns.lineplot(of_kind, x="share", y="value", sizes=sizes, legend=kind == "insertion", ax=ax, **looks)
         percent_axis(ax, "P(yes) (%)")

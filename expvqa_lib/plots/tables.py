@@ -1,6 +1,4 @@
-"""A result table for a paper: CSV to compute with, Markdown to read, LaTeX (booktabs) to print, the best
-values bold.
-"""
+"""A result table as CSV to compute with, Markdown to read and LaTeX (booktabs) to print."""
 
 from __future__ import annotations
 
