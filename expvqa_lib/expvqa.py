@@ -49,11 +49,9 @@ class Explanation:
 
     def plot(self) -> Figure:
         """Draw the map over the face."""
-        is_yes_no = self.answer in (questions.YES, questions.NO)
-        answer = f"{self.answer} (P(yes) = {self.p_yes:.2f})" if is_yes_no else self.answer
-        return attention_gallery(
-            [{"image": self.image, "heat": self.heat, "title": self.question, "answer": answer}]
-        )
+        p_yes = f" (P(yes) = {self.p_yes:.2f})" if self.answer in (questions.YES, questions.NO) else ""
+        row = {"image": self.image, "heat": self.heat, "title": self.question, "answer": self.answer + p_yes}
+        return attention_gallery([row])
 
 
 class ExpVQA:

@@ -142,7 +142,7 @@ def export_checkpoint(folder: str | Path, output: str | Path) -> Path:
     try:
         for path in paths:
             with safe_open(path, "pt") as file:
-                names = [name for name in file.keys() if not name.startswith("language_model.")]  # noqa: SIM118
+                names = [name for name in list(file.keys()) if not name.startswith("language_model.")]
                 state |= {name: file.get_tensor(name) for name in names}
     except Exception as error:
         raise ModelError(f"{path}: cannot be read ({error}); save the model again") from error

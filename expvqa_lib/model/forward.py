@@ -44,7 +44,7 @@ def query_image(
     hidden = model.qformer.embeddings(input_ids=qformer_ids, query_embeds=queries)  # [N, Q + T, D]
     mask = torch.cat([qformer_mask.new_ones(n, q), qformer_mask], 1)
     mask = create_bidirectional_mask(config=model.qformer.config, inputs_embeds=hidden, attention_mask=mask)
-    slot = _slots(index)
+    slot = (index[:, None] == index).tril(-1).sum(1)  # a question's number among those about its image
     layers = model.qformer.encoder.layer
     for layer in layers:
         attended = layer.attention(hidden, attention_mask=mask)
@@ -58,12 +58,6 @@ def query_image(
         if layer is not layers[-1]:
             hidden = torch.cat([queries, layer.feed_forward_chunk(attended[:, q:])], 1)
     return queries
-
-
-def _slots(index: Tensor) -> Tensor:
-    """The running number of each question among those about its image: [0, 0, 1, 0] to [0, 1, 0, 2]."""
-    same = index[:, None] == index  # [N, N]
-    return same.tril(-1).sum(1)
 
 
 @contextlib.contextmanager
@@ -114,7 +108,7 @@ def next_logits(
     The prompt is padded on the left; `beginning` are token ids, the same for each prompt. Logits are float32.
     """
     language, n = model.language_model, len(inputs["inputs_embeds"])
-    tokens = torch.tensor([beginning], dtype=torch.long, device=language.device).expand(n, -1)
+    tokens = torch.tensor([beginning] * n, dtype=torch.long, device=language.device)  # [N, beginning]
     if not model.config.use_decoder_only_language_model:
         start = torch.full((n, 1), language.config.decoder_start_token_id, device=language.device)
         return language(**inputs, decoder_input_ids=torch.cat([start, tokens], 1)).logits[:, -1].float()
