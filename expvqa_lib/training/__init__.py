@@ -2,7 +2,7 @@
 
 from .curriculum import ABLATIONS, Curriculum, captioner_pairs, curriculum, select, variant_of
 from .dataset import Collator, ImagePairs
-from .feature_cache import FeatureCache, cached_vision_states, encoder_key
+from .feature_cache import VisionStates, encoder_key
 from .finetune import finetune, freeze
 from .loss import LossModel, batch_loss, vision_states
 from .pseudo_labels import add_pseudo_pairs, caption, complete_labels
@@ -14,13 +14,12 @@ __all__ = [
     "VARIANTS",
     "Collator",
     "Curriculum",
-    "FeatureCache",
     "ImagePairs",
     "LossModel",
     "Recipe",
+    "VisionStates",
     "add_pseudo_pairs",
     "batch_loss",
-    "cached_vision_states",
     "caption",
     "captioner_pairs",
     "complete_labels",

@@ -109,7 +109,7 @@ class Collator:
     """Make a batch of items: images [I, 3, S, S], tokens of the pairs [N, T], and `image_index` [N], each
     pair's image.
 
-    With `states` (`feature_cache.cached_vision_states`) a batch holds `vision_states` [I, 1 + patches,
+    With `states` (`feature_cache.VisionStates`) a batch holds `vision_states` [I, 1 + patches,
     D_vision] in place of images. `images` are the paths, for error messages. `groups` is the number of
     groups by length in `loss.batch_loss`: the same in all processes, whose sharded layers wait for each
     other, so it must not depend on how many pairs the images of a batch have.

@@ -19,7 +19,7 @@ from ..errors import ModelError, SettingsError
 from ..files import atomic, fingerprint
 from ..model.load import DTYPES
 from .dataset import Collator, ImagePairs
-from .feature_cache import cached_vision_states, encoder_key
+from .feature_cache import VisionStates, encoder_key
 from .loss import LossModel
 from .recipe import VARIANTS, Recipe
 from .trainer import PairTrainer
@@ -72,7 +72,7 @@ def finetune(
     if variant == "exp_vqa_fz" and not recipe.augment:  # a frozen encoder, and images that never change
         images = list(dict.fromkeys(image for split in (train, *validation) for image in split.images))
         cache = features or folder.parent / "features"
-        collator.states = cached_vision_states(model, processor, images, cache)
+        collator.states = VisionStates(model, processor, images, cache)
     trainer.train_on()
     return _save(trainer, model, processor, folder)
 

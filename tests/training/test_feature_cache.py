@@ -1,86 +1,76 @@
-"""Features of a frozen encoder on disk: computed once, exact, and safe against a killed run."""
+"""States of a frozen vision encoder on disk: computed once, exact, and safe against a killed run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from expvqa_lib.data import load_image
 from expvqa_lib.errors import ImageError
-from expvqa_lib.training import FeatureCache, encoder_key, feature_cache
+from expvqa_lib.training import VisionStates, encoder_key, feature_cache, vision_states
 
 
 @pytest.fixture
-def images(tmp_path) -> list[str]:
-    paths = [tmp_path / f"{k}.png" for k in range(7)]
-    for k, path in enumerate(paths):
-        path.write_bytes(bytes([k]) * 9)
-    return [str(path) for path in paths]
+def images(faces) -> list[str]:
+    return faces["image"].tolist()[:7]
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """Open the cache anew, which holds two images a file."""
+def encoded(model, processor, tmp_path, monkeypatch):
+    """Open the cache for some images, two a file; return it and how many of them are encoded."""
     monkeypatch.setattr(feature_cache, "CHUNK", 2)
-    return lambda: FeatureCache(tmp_path / "cache", "key")
+    counts = []
+    model.vision_model.encoder.register_forward_hook(
+        lambda *call: counts.append(len(call[2].last_hidden_state))
+    )
+
+    def open_cache(images: list[str]) -> tuple[VisionStates, int]:
+        counts.clear()
+        cache = VisionStates(model, processor, images, tmp_path / "cache")
+        return cache, sum(counts)
+
+    return open_cache
 
 
-class Encoder:
-    """Features [3, 2] of an image: its first byte; `calls` are the images that it was called for."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def __call__(self, paths: Sequence[str]) -> torch.Tensor:
-        self.calls += paths
-        numbers = torch.tensor([Path(path).read_bytes()[0] for path in paths]).float()
-        return numbers[:, None, None].expand(-1, 3, 2) / 7
+def test_each_image_is_encoded_once_and_read_back_exactly(model, processor, images, encoded):
+    assert encoded(images)[1] == 7
+    cache, count = encoded(images)
+    assert count == 0
+    for image in images:
+        pixels = processor.image_processor(load_image(image), return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(cache[image], vision_states(model, pixels)[0])
 
 
-def assert_right(cache: FeatureCache, images: list[str]) -> None:
-    for k, image in enumerate(images):
-        assert torch.equal(cache[image], torch.full((3, 2), k) / 7)
+def test_a_changed_image_is_encoded_again(images, encoded, tmp_path):
+    copies = [str(tmp_path / Path(image).name) for image in images]
+    for image, copy in zip(images, copies, strict=True):
+        Path(copy).write_bytes(Path(image).read_bytes())
+    encoded(copies)
+    os.utime(copies[1], (0, 0))
+    assert encoded(copies)[1] == 1
 
 
-def test_each_image_is_encoded_once_and_read_back_exactly(images, cache):
-    first, again = Encoder(), Encoder()
-    for encode in (first, again):
-        filled = cache()
-        filled.fill(images, encode)
-        assert_right(filled, images)
-    assert first.calls == images and again.calls == []
-    assert len(list(filled.folder.iterdir())) == 4
+def test_a_killed_run_computes_only_what_is_missing(images, encoded, tmp_path, monkeypatch):
+    read = []
 
-
-def test_a_changed_image_is_encoded_again(images, cache):
-    encode = Encoder()
-    cache().fill(images, encode)
-    Path(images[1]).write_bytes(bytes([40]))
-    filled = cache()
-    filled.fill(images, encode)
-    assert encode.calls == [*images, images[1]] and filled[images[1]][0, 0] == 40 / 7
-
-
-def test_a_killed_run_computes_only_what_is_missing(images, cache):
-    encode = Encoder()
-
-    def cut(paths):
-        if len(encode.calls) >= 4:
+    def cut(image: str):
+        if len(read) == 4:
             raise KeyboardInterrupt
-        return encode(paths)
+        read.append(image)
+        return load_image(image)
 
-    filled = cache()
-    with pytest.raises(KeyboardInterrupt):
-        filled.fill(images, cut)
-    assert len(list(filled.folder.iterdir())) == 2  # whole ones; nothing half-written beside them
-    (filled.folder / ".half-1234.safetensors").write_bytes(b"killed while writing")
-    filled = cache()
-    filled.fill(images, encode)
-    assert encode.calls == images
-    assert_right(filled, images)
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache, "load_image", cut)
+        with pytest.raises(KeyboardInterrupt):
+            encoded(images)
+    files = list((tmp_path / "cache").rglob("*.safetensors"))
+    assert len(files) == 2  # whole ones; nothing half-written beside them
+    files[0].with_name(".half-1234.safetensors").write_bytes(b"killed while writing")
+    assert encoded(images)[1] == 3
 
 
 def test_the_key_changes_with_weights_precision_and_settings():
@@ -93,7 +83,7 @@ def test_the_key_changes_with_weights_precision_and_settings():
     assert encoder_key([layer], {"size": 96}) != key
 
 
-def test_a_missing_image_is_named(images, cache, tmp_path):
+def test_a_missing_image_is_named(images, encoded, tmp_path):
     with pytest.raises(ImageError, match=r"nobody\.png"):
-        cache().fill([*images, str(tmp_path / "nobody.png")], Encoder())
+        encoded([*images, str(tmp_path / "nobody.png")])
     assert not (tmp_path / "cache").exists()

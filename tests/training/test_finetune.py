@@ -23,8 +23,8 @@ from expvqa_lib.training import (
     Collator,
     ImagePairs,
     Recipe,
+    VisionStates,
     batch_loss,
-    cached_vision_states,
     finetune,
     freeze,
     learning_rate,
@@ -148,7 +148,7 @@ def test_the_shortcuts_give_the_loss_of_the_plain_path(model, processor, pairs, 
     items = [dataset[k] for k in (20, 30, 0)]
     images, states = [item["image"] for item in items], None
     if variant == "exp_vqa_fz":
-        states = cached_vision_states(model, processor, images, tmp_path / "cache")
+        states = VisionStates(model, processor, images, tmp_path / "cache")
     batch = Collator(processor, recipe, states)(items)
     loss = batch_loss(model, batch)
     assert looks == [3]  # each image once, in one pass
