@@ -59,22 +59,19 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
     reading = Reading("RAF-AU", root, split_file)
     list_file = reading.find(r"RAFAU_label\.txt$", "RAFAU_label.txt")["path"].iat[0]
     rows = reading.drop_repeated(_listed(reading, list_file), ["name"], ["label"])
-    coded = rows["label"].str.split("+").explode().str.strip()
-    coded = coded[coded.str.lower() != "null"]
-    numbers = coded.str.extract(r"^[TBLR]{0,2}([0-9]{1,2})$")[0].astype(float)
-    unreadable = ~numbers.isin(FACS_CODES)
-    places = rows.loc[coded.index[unreadable]].assign(code=coded[unreadable].tolist())
+    labels = rows["label"].where(rows["label"].str.lower() != "null", "")
+    labels = labels.str.replace(r"(?<![^+])[TBLR]{0,2}0?([0-9]{1,2})(?![^+])", r"\1", regex=True)
+    # of object: of Arrow's strings, pandas 3.1 takes an empty text for the last code
+    codes = labels.astype(object).str.get_dummies("+")  # [pictures, codes], 1 where listed
+    readable = [code for code in codes if code.isdigit() and int(code) in FACS_CODES]
+    complete = (codes.drop(columns=readable) == 0).all(axis=1)
     kind = "AU code that cannot be read, AUs that its row does not list left unlabelled"
-    reading.problem(kind, places, "code", "a FACS number, with T, B, L or R before it")
-    numbers = numbers[~unreadable].astype(int)
-    if unknown := sorted(set(numbers) - set(ACTION_UNITS)):
-        reading.notes.append(f"codes without a phrase, ignored: {', '.join(map(str, unknown))}")
-    complete = ~rows.index.isin(coded.index[unreadable])
-    for au in sorted(set(numbers) & set(ACTION_UNITS)):
-        present = rows.index.isin(numbers.index[numbers == au])
-        rows[au_column(au)] = np.where(present, 1.0, np.where(complete, 0.0, np.nan))
-    empty = (rows["label"].str.lower() == "null").sum()
-    reading.notes.append(f"{empty} pictures are coded null: every AU counts as absent there")
+    reading.problem(kind, rows[~complete], "label", "FACS numbers, with T, B, L or R before them")
+    if unknown := [code for code in readable if int(code) not in ACTION_UNITS]:
+        reading.notes.append(f"codes without a phrase, ignored: {', '.join(unknown)}")
+    for au in (au for au in ACTION_UNITS if str(au) in readable):
+        rows[au_column(au)] = np.where(codes[str(au)] == 1, 1.0, np.where(complete, 0.0, np.nan))
+    reading.notes.append(f"{(labels == '').sum()} pictures are coded null: every AU counts as absent there")
     return _pictures(reading, rows, _images(reading, rows["name"], "_aligned"))
 
 
