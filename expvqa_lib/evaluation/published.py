@@ -28,7 +28,7 @@ def au_f1(dataset: str, targets: Sequence[str]) -> pd.DataFrame:
     """
     own = load("visual_representation").assign(evidence="own report or comparison by Exp-BLIP")
     others = load("anchors_au_detection").rename(columns={"system": "model"})
-    # Exp-BLIP's own tables, once more: leave those rows out
+    # rows of Exp-BLIP's own tables stand in both files
     repeated = others.model.str.startswith(("Exp-BLIP QFormer", "Exp-BLIP ViT"))
     repeated |= others.evidence.str.endswith("by Exp-BLIP")
     rows = pd.concat([own, others[~repeated]])

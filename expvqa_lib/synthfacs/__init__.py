@@ -1,4 +1,4 @@
-"""SynthFACS: drawn faces whose action units, landmarks and changed pixels are known."""
+"""SynthFACS: drawn faces with exact action units, landmarks and changed pixels."""
 
 from .corpora import (
     PRESENT,

@@ -148,7 +148,7 @@ def _film(
 
 
 def prototype_face(emotion: str, seed: int) -> Face:
-    """A random person who shows the prototype that FACS gives an emotion, seen from the front."""
+    """A random person who shows the prototype that FACS gives an emotion, from the front."""
     aus = dict.fromkeys(EMOTIONS[emotion].prototype, 0.9)
     return Face(random_identity(np.random.default_rng(seed)), Scene(), aus)
 

@@ -1,4 +1,4 @@
-"""A face as data: who it is, how it is seen, and its action units.
+"""A face as data: identity, scene (pose, light, background) and action units.
 
 Geometry is in *face units*: the origin lies between eyes and mouth, the cheekbones are at x = -1 and 1,
 y points down, the chin rests near y = 1. `left` and `right` are the viewer's.
@@ -74,7 +74,7 @@ SHAPE = tuple(
 
 @dataclass(frozen=True)
 class Scene:
-    """How it is seen: pose (yaw, pitch: about -1 to 1; roll: degrees), place, light, noise, background."""
+    """The picture around it: pose (yaw, pitch: -1 to 1; roll: degrees), place, light, noise, background."""
 
     yaw: float = 0.0
     pitch: float = 0.0

@@ -112,7 +112,7 @@ def _paint_behind(p: Painter, wide: float) -> None:
 
 
 def _paint_forehead(p: Painter) -> None:
-    """Folds at the middle (inner brow raiser), over the tails (outer brow raiser), between the brows (lowerer)."""
+    """Folds of raised inner brows (middle) and outer brows (tails), furrows of lowered brows (between)."""
     rest = 0.22 * max(0.0, p.who.age - 0.35)
     for k, y in enumerate((-0.78, -0.68)):
         arc = [(0.34, y + 0.02), (0.52, y - 0.06), (0.72, y + 0.10 + 0.02 * k)]

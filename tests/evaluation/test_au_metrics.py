@@ -67,8 +67,8 @@ def test_every_resample_is_scikit_learns_weighted_value():
     weights = next(resample(np.arange(80) // 4, 5, seed=3))
     for values_of_one, drawn in zip(measure(weights), weights, strict=True):
         for a in range(3):
-            kept = ~np.isnan(y[:, a])
-            wanted = scikit_learn(y[kept, a], p[kept, a], sample_weight=drawn[kept])
+            labelled = ~np.isnan(y[:, a])
+            wanted = scikit_learn(y[labelled, a], p[labelled, a], sample_weight=drawn[labelled])
             del wanted["accuracy"]
             assert values_of_one[a].tolist() == pytest.approx(list(wanted.values()))
 
@@ -144,8 +144,8 @@ def test_thresholds_of_validation_are_the_best_there_and_named_in_the_table():
     table = metrics.au_table(labels, scores, **NAMES, threshold=thresholds, **options)
     assert set(table["metric"]) == {"f1_tuned", "auc", "recall_tuned"}
     for au in AUS:
-        kept = labels[au].notna()
-        y, p = labels.loc[kept, au].astype(int), scores.loc[kept, au]
+        labelled = labels[au].notna()
+        y, p = labels.loc[labelled, au].astype(int), scores.loc[labelled, au]
         best, threshold = max((sk.f1_score(y, p >= t), t) for t in p.unique())
         assert thresholds[au] == threshold and values(table)[au, "f1_tuned"] == pytest.approx(100 * best)
     assert metrics.best_thresholds(labels * 0, scores) == dict.fromkeys(AUS, 0.5)
@@ -235,9 +235,9 @@ def test_the_p_of_equal_models_is_below_5_percent_about_once_in_20_times():
     rng = np.random.default_rng(0)
     y = pd.DataFrame({"AU1": rng.integers(0, 2, 300)})
     p = []
-    for seed in range(200):
+    for seed in range(100):
         a, b = (pd.DataFrame({"AU1": rng.random(300)}) for _ in range(2))
-        p.append(metrics.paired_difference(y, a, b, metric="accuracy", resamples=200, seed=seed)["p"])
+        p.append(metrics.paired_difference(y, a, b, metric="accuracy", resamples=150, seed=seed)["p"])
     assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.1
 
 

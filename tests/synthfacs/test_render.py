@@ -171,10 +171,10 @@ def test_an_au_that_cannot_be_drawn_is_refused():
 
 
 def test_people_use_the_whole_vocabulary_and_stay_in_range():
-    found = people(400)
-    assert {p.hair for p in found} == set(HAIR) and {p.eyes for p in found} == set(EYES)
-    assert {p.hairstyle for p in found} == set(HAIRSTYLES) and {p.glasses for p in found} == {True, False}
-    for p in found:
+    drawn = people(400)
+    assert {p.hair for p in drawn} == set(HAIR) and {p.eyes for p in drawn} == set(EYES)
+    assert {p.hairstyle for p in drawn} == set(HAIRSTYLES) and {p.glasses for p in drawn} == {True, False}
+    for p in drawn:
         assert all(0 <= value <= 1 for value in (p.skin, p.age, p.beard))
         assert -1 <= p.mouth_width <= 1
     rng = np.random.default_rng(0)

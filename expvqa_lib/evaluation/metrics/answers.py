@@ -29,11 +29,11 @@ def wide(
             images and AUs.
     """
     if missing := [c for c in ("image", "au", value) if c not in predictions]:
-        found = ", ".join(map(str, predictions.columns))
-        raise TableError(f"predictions: no column {', '.join(missing)}; found {found}")
+        columns = ", ".join(map(str, predictions.columns))
+        raise TableError(f"predictions: no column {', '.join(missing)}; found {columns}")
     questions = pd.MultiIndex.from_product([images, aus], names=["image", "au"])
     answered = pd.MultiIndex.from_frame(predictions[["image", "au"]])
-    for rows, found, mend in (
+    for rows, problem, mend in (
         (
             answered[~answered.isin(questions)],
             "not among the images and AUs",
@@ -44,7 +44,9 @@ def wide(
     ):
         if len(rows):
             image, au = rows[0]
-            raise TableError(f"predictions: {found}: {au} of {image} ({len(rows)} such rows in all); {mend}")
+            raise TableError(
+                f"predictions: {problem}: {au} of {image} ({len(rows)} such rows in all); {mend}"
+            )
     values = pd.Series(predictions[value].to_numpy(), answered).reindex(questions)
     return pd.DataFrame(values.to_numpy().reshape(len(images), len(aus)), columns=list(aus))
 
@@ -72,9 +74,9 @@ def answer_table(
     read = read.to_numpy(dtype=float)  # 1, 0, NaN
     scores = pd.DataFrame(np.where(np.isnan(read), 1 - np.nan_to_num(y), read), answers.index, columns)
     table = au_table(labels[columns], scores, metrics=ANSWER_METRICS, groups=groups, **settings)
-    asked = ~np.isnan(y)
+    labelled = ~np.isnan(y)
     unread = share_table(
-        np.isnan(read) & asked, asked, [*columns, "macro"], "unread", groups=groups, **settings
+        np.isnan(read) & labelled, labelled, [*columns, "macro"], "unread", groups=groups, **settings
     )
     return pd.concat([table, unread], ignore_index=True)
 

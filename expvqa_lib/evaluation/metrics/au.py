@@ -33,7 +33,7 @@ def label_array(labels: pd.DataFrame, scored: Iterable[str] = ()) -> tuple[np.nd
     columns = au_columns(labels.columns)
     y = _numbers(labels[columns], "label", (0, 1, np.nan))
     labelled = (~np.isnan(y)).any(axis=0)
-    names = [column for column, kept in zip(columns, labelled, strict=True) if kept]
+    names = [column for column, has_label in zip(columns, labelled, strict=True) if has_label]
     if not names:
         raise TableError(
             "labels: no AU column has a label; expected columns AU1, AU2 ... with 0, 1 or missing"
@@ -54,16 +54,16 @@ def _scores_of(scores: pd.DataFrame, index: pd.Index, columns: list[str]) -> np.
 
 
 def _numbers(table: pd.DataFrame, kind: str, allowed: tuple | None = None) -> np.ndarray:
-    """A table as floats [N, A]: the `allowed` ones, or those in [0, 1]."""
+    """A table as floats [N, A]; TableError where one is not allowed, or outside [0, 1]."""
     values = table.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     fine = np.isin(values, allowed) | (np.isnan(values)) if allowed else (values >= 0) & (values <= 1)
     if not fine.all():
         row, column = np.argwhere(~fine)[0]
-        found = (
+        place = (
             f"{kind} in row {table.index[row]!r}, column {table.columns[column]} is {values[row, column]:g}"
         )
         raise TableError(
-            f"{found}; expected {allowed or 'a probability'} ({(~fine).sum()} such values in all)"
+            f"{place}; expected {allowed or 'a probability'} ({(~fine).sum()} such values in all)"
         )
     return values
 
@@ -200,10 +200,10 @@ def _gaps(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     return np.where(_bin_of(p)[..., None] == np.arange(BINS), np.nan_to_num(y - p)[..., None], 0.0)
 
 
-def check_names(names: Iterable[str], known: Sequence[str], kind: str) -> None:
-    """Raise SettingsError where one of `names` is not among the known ones."""
-    if unknown := [name for name in names if name not in known]:
-        raise SettingsError(f"{kind} {unknown[0]!r} is unknown; known are {', '.join(known)}")
+def check_names(names: Iterable[str], allowed: Sequence[str], kind: str) -> None:
+    """Raise SettingsError where one of `names` is not allowed."""
+    if unknown := [name for name in names if name not in allowed]:
+        raise SettingsError(f"{kind} {unknown[0]!r} is unknown; expected one of {', '.join(allowed)}")
 
 
 def _measure(

@@ -19,9 +19,7 @@ def auc(y: np.ndarray, p: np.ndarray, each: int = 1) -> Weighted:
 
     def measure(weights: np.ndarray) -> np.ndarray:
         beaten = _running(weights, negatives)
-        wins = np.take(beaten, below, axis=1) + np.take(
-            beaten, up_to, axis=1
-        )  # twice: each tie is half a win
+        wins = np.take(beaten, below, axis=1) + np.take(beaten, up_to, axis=1)  # twice: a tie is half a win
         positive = np.take(weights, positives, axis=1)
         won = np.einsum("rp,rp->r", positive, wins, dtype=float, casting="unsafe") / 2
         return ratio(won, positive.sum(axis=1, dtype=float) * beaten[:, -1], np.nan)
@@ -34,12 +32,12 @@ def average_precision(y: np.ndarray, p: np.ndarray, each: int = 1) -> Weighted:
     positives, negatives, below, _, first = _sorted(y, p, each)
 
     def measure(weights: np.ndarray) -> np.ndarray:
-        beaten, found = _running(weights, negatives), _running(weights, positives)
-        hits = found[:, -1:] - np.take(found, first, axis=1)  # from this score on
+        beaten, reached = _running(weights, negatives), _running(weights, positives)
+        hits = reached[:, -1:] - np.take(reached, first, axis=1)  # from this score on
         alarms = beaten[:, -1:] - np.take(beaten, below, axis=1)
         precision = np.divide(hits, hits + alarms, out=np.zeros(hits.shape), where=hits > 0)
         return ratio(
-            np.einsum("rp,rp->r", np.take(weights, positives, axis=1), precision), found[:, -1], np.nan
+            np.einsum("rp,rp->r", np.take(weights, positives, axis=1), precision), reached[:, -1], np.nan
         )
 
     return measure
