@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import ipywidgets as w
@@ -17,7 +17,6 @@ from ..facs import ACTION_UNITS, EMOTIONS
 from ..synthfacs import AUS, Face, Identity, Scene, random_identity, random_scene, render
 
 DRAWN, PHOTO = "Drawn face", "Photo"
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SIDE = 224  # px: of the picture beside the widgets
 DRAWN_SIDES = (96, 448)  # px: what the tiny model was trained on, and what is shown
 LARGEST = 1024  # px: no model takes more of a photo
@@ -41,7 +40,6 @@ def draw_face(face: Face) -> FaceImage:
     return FaceImage(image, shown, DRAWN)
 
 
-@lru_cache(maxsize=1)  # several questions about one photo: to find a face takes time
 def load_photo(name: str, source: ImageSource, crop: bool) -> FaceImage:
     """Read a photo, a path or bytes, and cut out its face.
 
@@ -73,10 +71,7 @@ class FaceChooser(w.VBox):
         self.rest = w.Button(description="At rest", layout=half)
         self.expression = w.Dropdown(options=["expression …", *EMOTIONS], layout=full)
         self.upload = w.FileUpload(accept="image/*", description="Upload", layout=half)
-        beside = sorted(path.name for path in Path.cwd().iterdir() if path.suffix.lower() in PICTURES)
-        self.path = w.Combobox(
-            options=beside, placeholder="or type a path", continuous_update=False, layout=half
-        )
+        self.path = w.Text(placeholder="or type a path", continuous_update=False, layout=half)
         self.no_crop = w.Checkbox(description="no crop: the whole picture", indent=False, layout=full)
         self.sliders = {au: _slider(au) for au in AUS}
         self.picture = w.Image(format="png", width=SIDE, height=SIDE)
