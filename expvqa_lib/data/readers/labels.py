@@ -106,8 +106,8 @@ def read_labels(name: str, root: str | Path, labels: Files, split_file: str | Pa
     if "emotion" in rows:
         _name_emotions(reading, rows)
     elif "happiness" in rows:
-        chances = {emotion: _numbers(reading, rows, emotion, 1) for emotion in _PYFEAT_EMOTIONS}
-        chances = pd.DataFrame(chances).fillna(-1.0)
+        emotions = [emotion for emotion in _PYFEAT_EMOTIONS if emotion in rows]
+        chances = pd.DataFrame({word: _numbers(reading, rows, word, 1) for word in emotions}).fillna(-1.0)
         rows["emotion"] = chances.idxmax(axis=1).where(chances.max(axis=1) >= source.probability)
     return _finish(reading, rows.assign(labelled_by=None if name == "own" else name), labels)
 
@@ -170,11 +170,8 @@ def _finish(reading: Reading, rows: pd.DataFrame, labels: list[str]) -> Reading:
     }
     rows = rows.assign(wanted=rows["image"], image=places[rows.index].map(images))
     rows = reading.drop(rows, rows["image"].isna(), "image missing", "wanted")
-    for column, default in (
-        ("subject", rows["image"]),
-        ("frame", rows["image"]),
-        ("dataset", reading.dataset),
-    ):
+    defaults = {"subject": rows["image"], "frame": rows["image"], "dataset": reading.dataset}
+    for column, default in defaults.items():
         values = rows[column] if column in rows else pd.Series("", rows.index)
         rows[column] = values.where(values != "", default)
     labels = [column for column in labels if column in rows]
