@@ -32,19 +32,8 @@ from expvqa_lib.synthfacs import (
     sequence,
 )
 
-SMALL = CorpusSizes(
-    lab_train=1,
-    lab_validation=0,
-    lab_test=0,
-    videos=1,
-    wild_train=3,
-    wild_validation=0,
-    wild_test=2,
-    emotion_train=2,
-    emotion_validation=0,
-    emotion_test=0,
-    image=32,
-)
+NOTHING = CorpusSizes(*[0] * 10, image=32)
+SMALL = replace(NOTHING, lab_train=1, videos=1, wild_train=3, wild_test=2, emotion_train=2)
 OPPOSITE = [{18, 20}, {22, 23}, {26, 27}, {43, 5}, {43, 7}, {12, 15}, {24, 25}, {28, 25}, {24, 26}, {28, 19}]
 
 
