@@ -1,7 +1,5 @@
 """Writing files so that none is ever left half-written."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools
@@ -62,8 +60,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 def cached(path: str | Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """Read the Parquet table at `path`; where there is none, write what `make` returns and read that."""
-    path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         with atomic(path) as temporary:
             make().to_parquet(temporary, index=False)
     return pd.read_parquet(path)
@@ -75,18 +72,12 @@ def inside(root: str | Path, paths: Iterable[str]) -> list[str | None]:
     resolve = functools.cache(os.path.realpath)
     places = []
     for path in paths:
-        path = str(path).replace("\0", "?")  # which no path can hold
-        folder, name = os.path.split(os.path.normpath(os.path.join(root, path)))
+        path = os.path.join(root, str(path).replace("\0", "?"))  # which no path can hold
+        folder, name = os.path.split(os.path.normpath(path))
         place = os.path.join(resolve(folder), name)
         place = os.path.realpath(place) if os.path.islink(place) else place
         places.append(place if place.startswith(os.path.join(root, "")) else None)
     return places
-
-
-def write_json(path: str | Path, value: object) -> None:
-    """Write `value` as indented JSON, atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def file_state(path: str) -> tuple[str, int, int]:
@@ -96,19 +87,18 @@ def file_state(path: str) -> tuple[str, int, int]:
         ImageError: there is no such file.
     """
     try:
-        stat = Path(path).stat()
+        stat = os.stat(path)
     except OSError as error:
-        message = f"{path}: cannot be read ({error.strerror}); check the path in the face table"
-        raise ImageError(message) from error
+        raise ImageError(
+            f"{path}: cannot be read ({error.strerror}); check the path in the face table"
+        ) from error
     return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def fingerprint(*parts: object) -> str:
     """Return 16 hex digits that change whenever one of `parts` (anything JSON can hold, or bytes) changes."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(
-            part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode()
-        )
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
+    texts = [
+        part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode()
+        for part in parts
+    ]
+    return hashlib.sha256(b"".join(text + b"\0" for text in texts)).hexdigest()[:16]

@@ -6,8 +6,6 @@ sentence. Only the first wording of Q1 is published; the other wordings are ours
 asked about nor called absent.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,9 +85,7 @@ def answer_q1(present: Sequence[int], emotion: str | None) -> str | None:
         emotion: a name of `facs.EMOTIONS` or another word, several joined by "+"; None where it is not
             labelled.
     """
-    feeling = None
-    if emotion is not None:
-        feeling = "a neutral expression" if emotion == "neutral" else join_phrases(emotion.split("+"))
+    feeling = "a neutral expression" if emotion == "neutral" else join_phrases((emotion or "").split("+"))
     if not present:
         return f"The face shows {feeling}." if feeling else None
     actions = f"The person {join_phrases([ACTION_UNITS[n].third_person for n in sorted(present)])}"
@@ -110,10 +106,10 @@ def answer_q2(labels: Mapping[int, int], area: str, rng: np.random.Generator | N
     if present := [n for n, label in labels.items() if label]:
         return answer_q1(present, None)
     absent = sorted(labels)
-    if len(absent) > MOST_ABSENT:
-        drawn = absent if rng is None else rng.choice(absent, MOST_ABSENT, replace=False).tolist()
-        absent = sorted(drawn[:MOST_ABSENT])
-    return f"The person does not {join_phrases([ACTION_UNITS[n].verb for n in absent], 'or')}."
+    if rng is not None and len(absent) > MOST_ABSENT:
+        absent = sorted(rng.choice(absent, MOST_ABSENT, replace=False).tolist())
+    verbs = [ACTION_UNITS[n].verb for n in absent[:MOST_ABSENT]]
+    return f"The person does not {join_phrases(verbs, 'or')}."
 
 
 def face_pairs(
@@ -128,8 +124,7 @@ def face_pairs(
         q3: labelled AUs to ask about one by one (`balanced_q3` chooses them for a whole table).
     """
     pairs = []
-    present = [n for n, label in labels.items() if label]
-    if answer := answer_q1(present, emotion):
+    if answer := answer_q1([n for n, label in labels.items() if label], emotion):
         pairs.append(Pair("Q1", ask_q1(int(rng.integers(3)), emotion=emotion is not None), answer))
     for area in AREAS:
         if answer := answer_q2(labels, area, rng):
@@ -193,8 +188,7 @@ def read_aus(answer: str) -> tuple[set[int], set[int]]:
 
     A clause with a negation calls its AUs absent. An AU is in both sets where the text contradicts itself.
     """
-    present: set[int] = set()
-    absent: set[int] = set()
+    present, absent = set(), set()
     for clause in re.split(r"[.!?;]|, which", answer):
         numbers = {_PHRASES[phrase] for phrase in _ACTION.findall(f" {' '.join(_stems(clause))} ")}
         (absent if _NEGATION.search(clause) else present).update(numbers)
@@ -226,16 +220,11 @@ def _stems(text: str) -> list[str]:
     return [_stem(word) for word in words if not _SKIPPED.fullmatch(word)]
 
 
-def _phrases() -> dict[str, int]:
-    """List the ways to name an AU, in stems: code, noun, verb and object, object and verb."""
-    phrases = {}
-    for unit in ACTION_UNITS.values():
-        verb, *rest = _stems(unit.verb)
-        for words in (_stems(unit.name), _stems(unit.noun), [verb, *rest], [*rest, verb]):
-            phrases[" ".join(words)] = unit.number
-    return phrases
-
-
-_PHRASES = _phrases()
+_PHRASES = {
+    " ".join(_stems(words)): unit.number
+    for unit in ACTION_UNITS.values()
+    for words in (unit.name, unit.noun, unit.verb, " ".join(unit.verb.split()[1:] + unit.verb.split()[:1]))
+}
+"""The ways to name an AU, in stems: code, noun, verb and object, object and verb."""
 # the longest first, so that "tightens lip corner" is not also "tightens lips"
 _ACTION = re.compile(rf" ({'|'.join(sorted(_PHRASES, key=len, reverse=True))})(?= )")

@@ -4,8 +4,6 @@ Columns are the released JSON's keys (image, image_id, text_input, text_output, 
 `au`, `dataset` and `source`, which says who wrote the answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -49,11 +47,10 @@ def build_pairs(
         folder: an empty folder for Arrow files, for more faces than memory holds; by default pairs are in
             memory.
     """
-    pairs = datasets.DatasetDict()
-    for split in SPLITS:
-        path = None if folder is None else Path(folder) / f"{split}.arrow"
-        pairs[split] = to_dataset(_rows(table, split, seed), path)
-    return pairs
+    paths = {split: None if folder is None else Path(folder) / f"{split}.arrow" for split in SPLITS}
+    return datasets.DatasetDict(
+        {split: to_dataset(_rows(table, split, seed), path) for split, path in paths.items()}
+    )
 
 
 def save_pairs(pairs: datasets.DatasetDict, folder: str | Path) -> None:
@@ -75,29 +72,24 @@ def to_dataset(rows: Iterable[dict], path: Path | None = None) -> datasets.Datas
 
 def pair_row(face: Mapping, pair: Pair, source: str = RULES) -> dict:
     """Return one pair about one face of a face table, with the keys of `FEATURES`."""
-    identity = {
+    return vars(pair) | {
         "image": face["image"],
         "image_id": f"{face['dataset']}/{face['subject']}/{face['frame']}",
         "dataset": face["dataset"],
+        "source": source,
     }
-    return identity | vars(pair) | {"source": source}
 
 
 def _rows(table: pd.DataFrame, split: str, seed: int) -> Iterator[dict]:
     """Yield the pairs of a split; each data set draws for itself, in the order of its faces."""
-    faces = table[table["split"] == split]
     numbers = np.array(list(ACTION_UNITS))
-    for index, (_, part) in enumerate(faces.groupby("dataset", sort=True)):
+    for index, (_, part) in enumerate(table[table["split"] == split].groupby("dataset", sort=True)):
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
         values = part[list(AU_COLUMNS)].to_numpy(dtype=float, na_value=np.nan)  # [faces, AUs]
-        chosen = balanced_q3(values, rng)
-        columns = part[["image", "dataset", "subject", "frame", "emotion", "labelled_by"]]
-        for k, face in enumerate(columns.to_dict("records")):
-            labelled = ~np.isnan(values[k])
-            labels = dict(
-                zip(numbers[labelled].tolist(), values[k, labelled].astype(int).tolist(), strict=True)
-            )
+        faces = part[["image", "dataset", "subject", "frame", "emotion", "labelled_by"]].to_dict("records")
+        for face, row, q3 in zip(faces, values, balanced_q3(values, rng), strict=True):
+            labels = {n: int(x) for n, x in zip(ACTION_UNITS, row, strict=True) if not np.isnan(x)}
             emotion = None if pd.isna(face["emotion"]) else face["emotion"]
             source = RULES if pd.isna(face["labelled_by"]) else PSEUDO
-            for pair in face_pairs(labels, emotion, rng, numbers[chosen[k]].tolist()):
+            for pair in face_pairs(labels, emotion, rng, numbers[q3].tolist()):
                 yield pair_row(face, pair, source)

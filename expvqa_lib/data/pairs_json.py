@@ -1,7 +1,5 @@
 """The authors' pair files: JSON lists of questions and answers about images below one folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -74,12 +72,17 @@ def _rows(path: Path, root: str | Path, drop_missing: bool, dropped: Counter[str
     if not isinstance(values, list):
         raise TableError(f"{path}: found {values!r:.60}, expected a list of objects")
     for number, value in enumerate(values):
-        _check(value, f"{path}: row {number}")
+        if not isinstance(value, dict):
+            raise TableError(f"{path}: row {number}: found {value!r:.60}, expected an object")
+        for key, kind in _KEYS.items():
+            if not isinstance(value.get(key), kind):
+                raise TableError(
+                    f"{path}: row {number}, key {key}: found {value.get(key)!r:.60}, expected text"
+                )
     named = _TYPE.search(path.stem)
     places = inside(root, [value["image"] for value in values])
     for number, (value, place) in enumerate(zip(values, places, strict=True)):
         question, answer, area = value["text_input"], value["text_output"], value.get("area") or None
-        identity = value["image"] if value.get("image_id") is None else value["image_id"]
         if not (question.strip() and answer.strip()):
             dropped["empty question or answer"] += 1
         elif place is not None and os.path.isfile(place):
@@ -87,7 +90,7 @@ def _rows(path: Path, root: str | Path, drop_missing: bool, dropped: Counter[str
             aus = set().union(*read_aus(question)) if kind == "Q3" else ()
             yield {
                 "image": place,
-                "image_id": str(identity),
+                "image_id": str(value["image"] if value.get("image_id") is None else value["image_id"]),
                 "text_input": question,
                 "text_output": answer,
                 "area": area,
@@ -104,14 +107,6 @@ def _rows(path: Path, root: str | Path, drop_missing: bool, dropped: Counter[str
             )
 
 
-def _check(value: object, place: str) -> None:
-    if not isinstance(value, dict):
-        raise TableError(f"{place}: found {value!r:.60}, expected an object")
-    for key, kind in _KEYS.items():
-        if not isinstance(value.get(key), kind):
-            raise TableError(f"{place}, key {key}: found {value.get(key)!r:.60}, expected text")
-
-
 def split_by_image(pairs: datasets.Dataset, validation: float, seed: int = 42) -> datasets.DatasetDict:
     """Draw a share of the images for validation. The files name no subjects, so people may be in both splits.
 
@@ -125,5 +120,5 @@ def split_by_image(pairs: datasets.Dataset, validation: float, seed: int = 42) -
             f"validation={validation}: {len(drawn)} of {len(images)} images; both splits need some"
         )
     held = np.isin(pairs["image"][:], drawn)
-    splits = {"train": ~held, "validation": held}
-    return datasets.DatasetDict({name: pairs.select(np.flatnonzero(rows)) for name, rows in splits.items()})
+    train, validation = (pairs.select(np.flatnonzero(rows)) for rows in (~held, held))
+    return datasets.DatasetDict(train=train, validation=validation)

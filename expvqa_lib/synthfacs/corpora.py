@@ -5,6 +5,7 @@
 - `synth_emotion`: single pictures, 8 emotions and no AU label (like AffectNet).
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 
 from ..errors import SettingsError
 from ..facs import ACTION_UNITS, BP4D_AUS, EMOTIONS
-from ..files import atomic, fingerprint, write_json
+from ..files import atomic, fingerprint
 from .face import AUS, Face, Identity, Scene, random_identity, random_scene
 from .render import render
 
@@ -185,7 +186,7 @@ def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame
             )
         with atomic(folder) as temporary:
             _draw(temporary, sizes).to_parquet(temporary / "faces.parquet", index=False)
-            write_json(temporary / mark.name, asdict(sizes))
+            (temporary / mark.name).write_text(json.dumps(asdict(sizes), indent=1) + "\n")
     table = pd.read_parquet(folder / "faces.parquet")
     return table.assign(image=f"{folder.resolve()}/" + table["image"])
 

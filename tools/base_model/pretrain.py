@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from expvqa_lib.expvqa import DRAWN_FACES
-from expvqa_lib.files import atomic, fingerprint, write_json
+from expvqa_lib.files import atomic, fingerprint
 from expvqa_lib.model.forward import (
     answer_loss,
     cross_attention_weights,
@@ -421,10 +422,8 @@ def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -
         model.half().save_pretrained(temporary)
         processor.save_pretrained(temporary)
         final = {name: float(np.mean(values[-100:])) for name, values in losses.items()}
-        write_json(
-            temporary / "pretraining.json",
-            {"budget": asdict(budget), "size": asdict(size), "mean_loss_of_last_100_steps": final},
-        )
+        summary = {"budget": asdict(budget), "size": asdict(size), "mean_loss_of_last_100_steps": final}
+        (temporary / "pretraining.json").write_text(json.dumps(summary, indent=1) + "\n")
         card = (Path(__file__).parent / "card.md").read_text()
         (temporary / "README.md").write_text(
             card.format(parameters=model.num_parameters(), **final, **asdict(budget))
