@@ -34,7 +34,7 @@ def _frequent(faces: pd.DataFrame, aus: Sequence[int]) -> list[int]:
 
 
 def _groups(run) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """Test faces, labels by group (`seen` or `unseen` in training), P(yes) [faces, AUs] by model or control."""
+    """Test faces, labels by group (`seen`, `unseen`), and P(yes) [faces, AUs] by model or control."""
     faces, train = run.faces_of(corpus(run)), run.faces()[run.faces()["split"] == "train"]
     frequent, unseen = _frequent(faces, labelled_aus(faces)), set(run.profile.unseen)
     groups = {"seen": set(labelled_aus(train)) - unseen, "unseen": unseen}

@@ -1,10 +1,10 @@
 """One run on disk: faces, pairs, models and predictions, made when first needed, then read back."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import datasets
 import pandas as pd
@@ -129,18 +129,11 @@ class Run:
     def pairs(self) -> datasets.DatasetDict:
         """Question-answer pairs of all corpora, by split."""
         datasets.disable_progress_bars()  # seconds of work, and a notebook would keep the bars
-        made_of = (
-            self._data_fingerprint,
-            list(FEATURES),
-            str(self._data_folder),
-        )  # images are absolute
-        folder = self.store / f"pairs-{fingerprint(*made_of)}"
+        faces, parts = self._faces, (self._data_fingerprint, list(FEATURES), str(self._data_folder))
+        folder = self.store / f"pairs-{fingerprint(*parts)}"  # image paths are absolute
         if not folder.exists():
-            with atomic(folder) as temporary:
-                arrow = temporary / "arrow"
-                arrow.mkdir(parents=True)
-                save_pairs(build_pairs(self._faces, self.profile.seed, arrow), temporary)
-                shutil.rmtree(arrow)
+            with TemporaryDirectory(dir=self.store) as arrow, atomic(folder) as temporary:
+                save_pairs(build_pairs(faces, self.profile.seed, arrow), temporary)
         return datasets.load_from_disk(str(folder))
 
     # ------------------------------------------------------------------------------------ models
