@@ -16,18 +16,9 @@ from expvqa_lib.synthfacs import CorpusSizes
 from expvqa_lib.training.curriculum import ABLATIONS, Curriculum
 from expvqa_lib.training.recipe import Recipe
 
+FEW = {"lab_validation": 1, "videos": 1, "wild_validation": 2, "emotion_validation": 2, "image": 48}
 SIZES = CorpusSizes(
-    lab_train=2,
-    lab_validation=1,
-    lab_test=3,
-    videos=1,
-    wild_train=8,
-    wild_validation=2,
-    wild_test=2,
-    emotion_train=16,
-    emotion_validation=8,
-    emotion_test=8,
-    image=48,
+    lab_train=2, lab_test=3, wild_train=8, wild_test=2, emotion_train=12, emotion_test=8, **FEW
 )
 RECIPE = Recipe(steps=2, images=4, pairs_per_image=2, validate_every=1, augment=False)
 TOY = Profile("toy-ablations", SIZES, RECIPE, RECIPE, left_out=(12, 25), probed=16, resamples=5)

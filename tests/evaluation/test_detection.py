@@ -10,7 +10,7 @@ import pytest
 
 from expvqa_lib.data import au_labels
 from expvqa_lib.errors import TableError
-from expvqa_lib.evaluation.captions import caption_quality, captions
+from expvqa_lib.evaluation.captions import captions
 from expvqa_lib.evaluation.detection import (
     au_answer_table,
     detection_table,
@@ -216,9 +216,3 @@ def test_layouts_have_values_with_intervals(faces):
     table = results_table(au, au.assign(question="Q2"))
     assert table.loc["Exp-VQA", "Q3 macro F1"] == f1.loc["Average", "Exp-VQA"]
     assert list(table.index) == ["Label prior", "Base, untuned", "Exp-VQA(fz)", "Exp-VQA"]
-
-
-def test_metrics_of_captions_are_by_kind_and_model(run):
-    run.answers = lambda name, kind, rows, one=run.answers: one(name, kind, rows).assign(area="lips")
-    table = caption_quality(run)
-    assert set(table["target"]) == {"Q1", "Q2"} and not table.duplicated(["model", "target", "metric"]).any()
