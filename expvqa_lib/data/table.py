@@ -5,7 +5,7 @@ validation or test), one nullable column an AU (`AU12`: 1 present, 0 absent, mis
 `AU12_intensity` beside it where known, `emotion` (a name of `facs.EMOTIONS`, several joined as in
 `happiness+surprise`, or missing) and `labelled_by` (the program that labelled the row; missing where people
 did). Further columns may follow. `table.attrs`, which Parquet keeps, holds lists about the whole table:
-`emotions` (further words that the column emotion may hold), `notes` and `rows` (how the data set was read).
+`emotions` (further words that the column emotion may hold) and `rows` (how many were read, dropped and kept).
 """
 
 from collections.abc import Mapping, Sequence
@@ -95,7 +95,7 @@ def concat_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Put face tables below each other, and join the lists in their `attrs`."""
     whole = pd.concat(tables, ignore_index=True)
     whole.attrs = {}
-    for key in ("emotions", "notes", "rows"):
+    for key in ("emotions", "rows"):
         if values := [value for table in tables for value in table.attrs.get(key, ())]:
             whole.attrs[key] = list(dict.fromkeys(values))
     return check_table(whole)

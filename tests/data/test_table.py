@@ -127,12 +127,12 @@ def test_checking_leaves_the_given_table_alone():
     pd.testing.assert_frame_equal(given, before)
 
 
-def test_tables_are_joined_with_their_further_emotions_and_notes(tmp_path):
+def test_tables_are_joined_with_their_further_emotions_and_counts(tmp_path):
     compound = some_faces(emotion=["happiness+surprise", None, "fear"])
-    compound.attrs = {"notes": ["lab: x"]}
+    compound.attrs = {"rows": ["lab: x"]}
     further = some_faces(emotion=["awe", "fear", None], dataset="further", subject=["a", "b", "c"])
-    further.attrs = {"emotions": ["awe"], "notes": ["further: y"]}
+    further.attrs = {"emotions": ["awe"], "rows": ["further: y"]}
     write_table(concat_tables([compound, further]), tmp_path / "tables" / "faces.parquet")
     table = read_table(tmp_path / "tables" / "faces.parquet", root=tmp_path)
-    assert table.attrs == {"emotions": ["awe"], "notes": ["lab: x", "further: y"]}
+    assert table.attrs == {"emotions": ["awe"], "rows": ["lab: x", "further: y"]}
     assert table["image"].iat[0] == str(tmp_path / "a.png") and table["emotion"].iat[3] == "awe"

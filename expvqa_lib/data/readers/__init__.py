@@ -12,7 +12,7 @@ from ..table import concat_tables, read_table, write_table
 from .labels import SOURCES, Files, read_labels
 from .log import Reading
 from .pictures import read_affectnet, read_emotionet, read_raf_au, read_raf_db
-from .report import count_rows, describe_reading
+from .report import describe_reading
 from .videos import read_bp4d, read_disfa
 
 READERS: dict[str, Callable[..., Reading]] = {
@@ -33,7 +33,6 @@ __all__ = [
     "LABEL_READERS",
     "READERS",
     "Reading",
-    "count_rows",
     "describe_reading",
     "read_available",
     "read_dataset",
@@ -67,9 +66,6 @@ def read_dataset(
     arguments = (root, labels) if labels else (root,)
     reading = readers[name](*arguments, split_file=follow)
     if output:
-        dropped = "".join(f" + {count:,} {reason}" for reason, count in reading.dropped.items())
-        counts = f"{name}: {reading.read:,} rows read = {len(reading.table):,} kept{dropped}"
-        reading.table.attrs["rows"] = [counts]
         write_table(reading.table, output)
         if not follow:
             with atomic(split) as temporary:

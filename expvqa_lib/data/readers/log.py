@@ -99,7 +99,8 @@ class Reading:
         table = rows[[column for column in rows if _COLUMNS.fullmatch(column)]]
         table = table.assign(dataset=table.get("dataset", self.dataset))
         table = table.sort_values(["subject", "frame"], kind="stable", ignore_index=True)
-        table.attrs = {"notes": [f"{self.dataset}: {note}" for note in self.notes]}
+        dropped = "".join(f" + {count:,} {reason}" for reason, count in self.dropped.items())
+        table.attrs = {"rows": [f"{self.dataset}: {self.read:,} rows read = {len(table):,} kept{dropped}"]}
         self.table = check_table(table, f"{self.root} ({self.dataset})")
         return self
 

@@ -14,7 +14,6 @@ LISTED = 10  # places of each kind of problem
 def describe_reading(reading: Reading) -> str:
     """Return everything about a reading as text; every image is opened for it, as far as its size."""
     tables = {
-        "rows": count_rows(reading),
         "faces and people": count_faces(reading.table).T,
         "percent of the labelled faces with each AU": au_prevalence(reading.table),
         "faces with each emotion": emotion_counts(reading.table),
@@ -27,7 +26,7 @@ def describe_reading(reading: Reading) -> str:
         except Exception as error:  # decoders meet damage with a dozen kinds of exceptions
             bad.append(f"{image}: {error}")
     problems = reading.problems | {"image that cannot be opened": bad}
-    parts = [f"{reading.dataset} in {reading.root}", *reading.notes]
+    parts = [f"{reading.dataset} in {reading.root}", *reading.table.attrs["rows"], *reading.notes]
     for title, table in tables.items():
         if len(table):
             parts.append(f"{title}\n{table.to_string(float_format='{:.1f}'.format)}")
@@ -35,9 +34,3 @@ def describe_reading(reading: Reading) -> str:
         if places:
             parts.append("\n  ".join([f"problem: {len(places)} x {kind}", *places[:LISTED]]))
     return "\n\n".join(parts)
-
-
-def count_rows(reading: Reading) -> pd.Series:
-    """How many rows were read, dropped for each reason, and kept."""
-    dropped = {f"dropped: {reason}": count for reason, count in reading.dropped.items()}
-    return pd.Series({"read": reading.read} | dropped | {"kept": len(reading.table)})

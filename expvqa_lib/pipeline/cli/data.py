@@ -50,6 +50,6 @@ def run(options: Namespace) -> None:
     if options.action == "check":
         print(readers.describe_reading(reading))
     else:
-        print(readers.count_rows(reading).to_string())
+        print(*reading.table.attrs["rows"])
         print(f"{output}: the face table, with images relative to {reading.root}")
         print(f"{readers.split_path(output)}: its split")
