@@ -99,15 +99,18 @@ def _sentence_tables(predictions, faces, train, questions, name: str, settings: 
     tables = [share_table(empty, np.ones_like(empty), [*map(str, answers), "macro"], "empty", **names)]
     if au_columns(faces):
         tables.append(au_answer_table(faces, {name: long}, main=_main_of(faces, name), **settings))
-    known = faces["emotion"].isin(list(EMOTIONS)).to_numpy()
-    if is_q1 and known.any():
-        rows, known_answers = faces[known].reset_index(drop=True), long[known].reset_index(drop=True)
+    has_emotion = faces["emotion"].isin(list(EMOTIONS)).to_numpy()
+    if is_q1 and has_emotion.any():
+        rows, labelled_answers = (
+            faces[has_emotion].reset_index(drop=True),
+            long[has_emotion].reset_index(drop=True),
+        )
         train = train[train["emotion"].isin(list(EMOTIONS))]
         main = _main_of(rows, name)
-        table = emotion_answer_table(rows, train, {name: known_answers}, main=main, **settings)
+        table = emotion_answer_table(rows, train, {name: labelled_answers}, main=main, **settings)
         tables.append(table.replace({"target": {"macro": "emotion"}}))  # `macro` is that of the AUs
-        unread = (long["answer"].map(read_emotion).isna().to_numpy() & known)[:, None]
-        tables.append(share_table(unread, known[:, None], ["emotion"], "unread", **names))
+        unread = (long["answer"].map(read_emotion).isna().to_numpy() & has_emotion)[:, None]
+        tables.append(share_table(unread, has_emotion[:, None], ["emotion"], "unread", **names))
     return tables
 
 
