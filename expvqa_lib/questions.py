@@ -8,7 +8,6 @@ asked about nor called absent.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,17 +40,6 @@ NO_PER_YES = 2
 """Q3 questions with the answer no for each with the answer yes."""
 MOST_ABSENT = 3
 """Absent AUs that an answer names at most."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One question about one face, and its answer; `area` for Q2 and Q3, `au` for Q3 only."""
-
-    question_type: str
-    text_input: str
-    text_output: str
-    area: str | None = None
-    au: int | None = None
 
 
 def ask_q1(wording: int = 0, *, emotion: bool = True) -> str:
@@ -114,7 +102,7 @@ def answer_q2(labels: Mapping[int, int], area: str, rng: np.random.Generator | N
 
 def face_pairs(
     labels: Mapping[int, int], emotion: str | None, rng: np.random.Generator, q3: Sequence[int] = ()
-) -> list[Pair]:
+) -> list[tuple]:
     """Make all pairs of one face: Q1, Q2 for each area with a labelled AU, Q3 for the AUs in `q3`.
 
     Args:
@@ -122,16 +110,19 @@ def face_pairs(
         emotion: see `answer_q1`.
         rng: draws the wordings.
         q3: labelled AUs to ask about one by one (`balanced_q3` chooses them for a whole table).
+
+    Returns:
+        Type, question and answer of each pair; of Q2 also the area, of Q3 the area and the AU.
     """
     pairs = []
     if answer := answer_q1([n for n, label in labels.items() if label], emotion):
-        pairs.append(Pair("Q1", ask_q1(int(rng.integers(3)), emotion=emotion is not None), answer))
+        pairs.append(("Q1", ask_q1(int(rng.integers(3)), emotion=emotion is not None), answer))
     for area in AREAS:
         if answer := answer_q2(labels, area, rng):
-            pairs.append(Pair("Q2", ask_q2(area, int(rng.integers(len(Q2)))), answer, area))
+            pairs.append(("Q2", ask_q2(area, int(rng.integers(len(Q2)))), answer, area))
     for au in q3:
         answer = YES if labels[au] else NO
-        pairs.append(Pair("Q3", ask_q3(au, int(rng.integers(len(Q3)))), answer, ACTION_UNITS[au].area, au))
+        pairs.append(("Q3", ask_q3(au, int(rng.integers(len(Q3)))), answer, ACTION_UNITS[au].area, au))
     return pairs
 
 

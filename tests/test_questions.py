@@ -103,35 +103,30 @@ def test_answers_read_back_as_their_labels_and_an_unlabelled_au_is_never_named()
         labels = random_labels(rng)
         q3 = [n for n in labels if rng.random() < 0.5]
         emotion = str(rng.choice(list(EMOTIONS))) if rng.random() < 0.5 else None
-        pairs = {kind: [] for kind in ("Q1", "Q2", "Q3")}
-        for pair in face_pairs(labels, emotion, rng, q3):
-            pairs[pair.question_type].append(pair)
+        pairs = {"Q1": [], "Q2": [], "Q3": []}
+        for kind, *pair in face_pairs(labels, emotion, rng, q3):
+            pairs[kind].append(pair)
         present = {n for n, label in labels.items() if label}
         assert len(pairs["Q1"]) == bool(present or emotion)
-        for pair in pairs["Q1"]:
-            assert (
-                read_aus(pair.text_output) == (present, set()) and read_emotion(pair.text_output) == emotion
-            )
-            assert (pair.text_input in Q1_EMOTION) == (emotion is not None)
-            assert pair.area is None and pair.au is None
-        assert [p.area for p in pairs["Q2"]] == [
+        for question, answer in pairs["Q1"]:
+            assert read_aus(answer) == (present, set()) and read_emotion(answer) == emotion
+            assert (question in Q1_EMOTION) == (emotion is not None)
+        assert [area for *_, area in pairs["Q2"]] == [
             area for area in AREAS if any(ACTION_UNITS[n].area == area for n in labels)
         ]
-        for pair in pairs["Q2"]:
-            here = {n for n in labels if ACTION_UNITS[n].area == pair.area}
-            named, denied = read_aus(pair.text_output)
+        for _, answer, area in pairs["Q2"]:
+            here = {n for n in labels if ACTION_UNITS[n].area == area}
+            named, denied = read_aus(answer)
             assert named == here & present and denied <= here - present
             assert len(denied) == (0 if named else min(3, len(here)))
-        assert [(p.au, p.text_output, p.area) for p in pairs["Q3"]] == [
-            (n, "yes" if labels[n] else "no", ACTION_UNITS[n].area) for n in q3
+        assert [pair[1:] for pair in pairs["Q3"]] == [
+            ["yes" if labels[n] else "no", ACTION_UNITS[n].area, n] for n in q3
         ]
 
 
 def test_all_wordings_are_used():
     rng = np.random.default_rng(3)
-    questions = {
-        pair.text_input for _ in range(60) for pair in face_pairs({12: 1, 1: 0}, "happiness", rng, [12])
-    }
+    questions = {pair[1] for _ in range(60) for pair in face_pairs({12: 1, 1: 0}, "happiness", rng, [12])}
     local = [ask_q2(area, k) for area in ("lip corners", "brows") for k in range(3)]
     assert questions == {*Q1_EMOTION, *local, *(ask_q3(12, k) for k in range(3))}
 

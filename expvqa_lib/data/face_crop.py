@@ -59,10 +59,9 @@ def crop_face(source: ImageSource) -> Crop:
         image.thumbnail((WHOLE_SIDE, WHOLE_SIDE))
         return replace(_square_crop(image, max(image.size)), box=box, notice=NO_FACE)
     crop = _crop(image, faces[0])
-    if len(faces) > 1:
-        notice = f"{len(faces)} faces found: the largest is used."
-        crop = replace(crop, notice=f"{notice} {crop.notice or ''}".strip())
-    return crop
+    if len(faces) == 1:
+        return crop
+    return replace(crop, notice=f"{len(faces)} faces found: the largest is used. {crop.notice or ''}".strip())
 
 
 def faces_in_folder(folder: str | Path) -> pd.DataFrame:
@@ -76,8 +75,7 @@ def faces_in_folder(folder: str | Path) -> pd.DataFrame:
     Raises:
         SettingsError: there is no such folder, or no file in it.
     """
-    folder = Path(folder)
-    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+    files = sorted(path for path in Path(folder).glob("[!.]*") if path.is_file())
     if not files:
         raise SettingsError(f"{folder}: no file in such a folder; put photos into it, and start again")
     rows = []
@@ -112,13 +110,11 @@ def _crop(image: Image.Image, face: tuple[float, ...]) -> Crop:
     """
     left, top, width, height, _ = face
     x, y, reach = left + width / 2, top + height / 2, 2 * max(width, height)
-    around = _box(x, y, reach)
+    around, middle = _box(x, y, reach), (reach / 2, reach / 2)
     tilt = _tilt(_cut(image, around))
     angle = tilt or 0.0
     eyes, chin, across = reach / 2 - 0.1 * height, reach / 2 + height / 2, 0.0
-    middle = (reach / 2, reach / 2)
-    level = _detect(_cut(image, around, angle))
-    if level:
+    if level := _detect(_cut(image, around, angle)):
         left, top, width, height, eyes = min(
             level, key=lambda f: math.dist((f[0] + f[2] / 2, f[1] + f[3] / 2), middle)
         )
@@ -184,7 +180,10 @@ def _cut(image: Image.Image, box: tuple[int, int, int], angle: float = 0.0) -> I
     more = math.ceil((abs(math.cos(turn)) + abs(math.sin(turn)) - 1) * side / 2)  # what turns into the square
     left, top, right, bottom = left - more, top - more, left + side + more, top + side + more
     inside = image.crop((max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)))
-    rows = (max(-top, 0), max(bottom - image.height, 0))
-    columns = (max(-left, 0), max(right - image.width, 0))
-    whole = Image.fromarray(np.pad(np.asarray(inside), (rows, columns, (0, 0)), mode="edge"))
+    beyond = (
+        (max(-top, 0), max(bottom - image.height, 0)),
+        (max(-left, 0), max(right - image.width, 0)),
+        (0, 0),
+    )
+    whole = Image.fromarray(np.pad(np.asarray(inside), beyond, mode="edge"))
     return whole.rotate(angle, Image.Resampling.BICUBIC).crop((more, more, more + side, more + side))

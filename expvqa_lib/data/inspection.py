@@ -1,7 +1,5 @@
 """What notebooks 01 and 02 show of a face table and its pairs: counts, examples, who is in which split."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Mapping
@@ -25,8 +23,8 @@ def people(faces: pd.DataFrame) -> pd.Series:
 def count_faces(faces: pd.DataFrame) -> pd.DataFrame:
     """Count faces and people: a row a data set, columns by split."""
     groups = faces.assign(person=people(faces)).groupby(["dataset", "split"])
-    counts = groups.agg(faces=("image", "size"), people=("person", "nunique")).unstack("split", fill_value=0)
-    return counts.reindex(columns=SPLITS, level="split")
+    counts = groups.agg(faces=("image", "size"), people=("person", "nunique"))
+    return counts.unstack("split", fill_value=0).reindex(columns=SPLITS, level="split")
 
 
 def overview(faces: pd.DataFrame, seed: int) -> tuple[list[str], list[str], dict, dict]:
@@ -37,8 +35,7 @@ def overview(faces: pd.DataFrame, seed: int) -> tuple[list[str], list[str], dict
     train = faces.assign(person=people(faces))[faces["split"] == "train"]
     train = train.sample(frac=1, random_state=seed).drop_duplicates("person")
     corpora = dict(list(faces.groupby("dataset", sort=False)))
-    each = max(3, 24 // len(corpora))
-    examples = pd.concat(train[train["dataset"] == name].head(each) for name in corpora)
+    examples = pd.concat(train[train["dataset"] == name].head(max(3, 24 // len(corpora))) for name in corpora)
     words = {name: rows["emotion"].dropna().str.split("+").explode() for name, rows in corpora.items()}
     return (
         examples["image"].tolist(),
@@ -60,8 +57,7 @@ def au_prevalence(faces: pd.DataFrame) -> pd.DataFrame:
     """Percent of the labelled faces that show each AU, by data set and split; NaN where unlabelled."""
     aus = [ACTION_UNITS[au].name for au in labelled_aus(faces)]
     percent = 100 * faces.groupby(["dataset", "split"])[aus].mean().astype(float).T
-    percent = percent.reindex(columns=SPLITS, level="split")
-    return percent.dropna(axis="columns", how="all")
+    return percent.reindex(columns=SPLITS, level="split").dropna(axis="columns", how="all")
 
 
 def emotion_counts(faces: pd.DataFrame) -> pd.DataFrame:
@@ -113,8 +109,7 @@ def example_pairs(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
     """
     pairs = pairs[pairs["split"] == "train"].sample(frac=1, random_state=seed)
     pairs = pairs.drop_duplicates(["dataset", "question_type", "text_output", "au"])
-    single = pairs["question_type"] == "Q3"
-    pairs = pairs.assign(answer=pairs["text_output"].where(single, ""))
+    pairs = pairs.assign(answer=pairs["text_output"].where(pairs["question_type"] == "Q3", ""))
     examples = pairs.groupby(["dataset", "question_type", "answer"]).head(2)
     examples = examples.sort_values(["question_type", "dataset"], kind="stable")
     repeated = examples["question_type"].eq("Q3") & examples.duplicated(
@@ -133,14 +128,16 @@ def q3_balance(pairs: pd.DataFrame) -> pd.DataFrame:
 def wordings(pairs: pd.DataFrame) -> pd.DataFrame:
     """Count how many training questions use each wording, and say whose it is."""
     asked = pairs.loc[pairs["split"] == "train", "text_input"].value_counts()
-    kinds = {"Q1, emotion labelled": questions.Q1_EMOTION, "Q1, actions alone": questions.Q1_ACTIONS}
-    kinds |= {"Q2": questions.Q2, "Q3": questions.Q3}
-    units, rows = ACTION_UNITS.values(), []
-    for kind, texts in kinds.items():
+    kinds = {
+        "Q1, emotion labelled": (questions.Q1_EMOTION, [{}]),
+        "Q1, actions alone": (questions.Q1_ACTIONS, [{}]),
+        "Q2": (questions.Q2, [{"area": area} for area in AREAS]),
+        "Q3": (questions.Q3, [vars(unit) for unit in ACTION_UNITS.values()]),
+    }
+    rows = []
+    for kind, (texts, fillings) in kinds.items():
         for text in texts:
-            forms = {text.format(area=area) for area in AREAS} if kind == "Q2" else {text}
-            if kind == "Q3":
-                forms = {text.format(verb=u.verb, noun=u.noun, number=u.number) for u in units}
+            forms = {text.format(**words) for words in fillings}
             author = "the paper" if text == questions.ask_q1() else "this companion"
             rows.append((kind, text, author, int(asked.reindex(list(forms)).sum())))
     return pd.DataFrame(rows, columns=["type", "wording", "author", "training pairs"]).set_index("type")

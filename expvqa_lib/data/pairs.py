@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ..facs import ACTION_UNITS
-from ..questions import Pair, balanced_q3, face_pairs
+from ..questions import balanced_q3, face_pairs
 from .table import AU_COLUMNS, SPLITS
 
 FEATURES = datasets.Features(
@@ -70,11 +70,24 @@ def to_dataset(rows: Iterable[dict], path: Path | None = None) -> datasets.Datas
         return datasets.Dataset.from_file(str(path))
 
 
-def pair_row(face: Mapping, pair: Pair, source: str = RULES) -> dict:
+def pair_row(
+    face: Mapping,
+    source: str,
+    question_type: str,
+    question: str,
+    answer: str,
+    area: str | None = None,
+    au: int | None = None,
+) -> dict:
     """Return one pair about one face of a face table, with the keys of `FEATURES`."""
-    return vars(pair) | {
+    return {
         "image": face["image"],
         "image_id": f"{face['dataset']}/{face['subject']}/{face['frame']}",
+        "text_input": question,
+        "text_output": answer,
+        "area": area,
+        "question_type": question_type,
+        "au": au,
         "dataset": face["dataset"],
         "source": source,
     }
@@ -92,4 +105,4 @@ def _rows(table: pd.DataFrame, split: str, seed: int) -> Iterator[dict]:
             emotion = None if pd.isna(face["emotion"]) else face["emotion"]
             source = RULES if pd.isna(face["labelled_by"]) else PSEUDO
             for pair in face_pairs(labels, emotion, rng, numbers[q3].tolist()):
-                yield pair_row(face, pair, source)
+                yield pair_row(face, source, *pair)

@@ -163,14 +163,13 @@ def configure(
             f"{where}: {vision_heads} and {qformer_heads} heads of vision encoder and Q-Former do not divide "
             f"their widths, {width} and {qformer_width}"
         )
-    vision_layers = _numbers(state, r"visual_encoder\.blocks\.(\d+)\.")
     cross = sorted(_numbers(state, r"Qformer\.bert\.encoder\.layer\.(\d+)\.crossattention\."))
     qformer_layers = _numbers(state, r"Qformer\.bert\.encoder\.layer\.(\d+)\.")
     return InstructBlipConfig(
         vision_config=InstructBlipVisionConfig(
             hidden_size=width,
             intermediate_size=mlp[0],
-            num_hidden_layers=len(vision_layers),
+            num_hidden_layers=len(_numbers(state, r"visual_encoder\.blocks\.(\d+)\.")),
             num_attention_heads=vision_heads,
             image_size=round((positions[1] - 1) ** 0.5) * patch,
             patch_size=patch,

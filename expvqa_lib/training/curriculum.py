@@ -11,7 +11,7 @@ import pandas as pd
 from ..data import PSEUDO, RULES, au_labels, pair_row, to_dataset
 from ..errors import SettingsError
 from ..facs import action_unit
-from ..questions import QUESTION_TYPES, Pair, answer_q1, ask_q1
+from ..questions import QUESTION_TYPES, answer_q1, ask_q1
 from .recipe import VARIANTS
 
 
@@ -122,4 +122,4 @@ def _rows(faces: pd.DataFrame, captioner: str, completed: Mapping) -> Iterator[d
             "exp": [answer_q1(present, emotion)],
         }[captioner]
         for sentence in filter(None, sentences):
-            yield pair_row(face, Pair("Q1", ask_q1(), sentence), source)
+            yield pair_row(face, source, "Q1", ask_q1(), sentence)

@@ -5,8 +5,6 @@ into our vocabulary and becomes one Q1 pair with source `pseudo`, for training a
 face table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,10 +18,9 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 from ..data import AU_COLUMNS, PSEUDO, au_labels, pair_row, to_dataset
 from ..files import cached, file_state, fingerprint
 from ..model.answer import generate
-from ..questions import Q1_EMOTION, Pair, answer_q1, ask_q1, read_aus, read_emotion
+from ..questions import Q1_EMOTION, answer_q1, ask_q1, read_aus, read_emotion
 from .feature_cache import encoder_key
 
-HALVES = ("actions", "emotion")
 CHUNK = 256
 """Faces in one cached file: a run that is stopped loses the answers about as many at most."""
 
@@ -34,7 +31,7 @@ def caption(
     table: pd.DataFrame,
     folder: str | Path,
     *,
-    halves: Sequence[str] = HALVES,
+    halves: Sequence[str] = ("actions", "emotion"),
     question: str | None = None,
 ) -> pd.DataFrame:
     """Ask a model for the half of the labels that training faces lack: the actions, or the emotion.
@@ -43,7 +40,7 @@ def caption(
         model: the captioner, with its processor.
         table: a face table of aligned crops.
         folder: answers are cached here, by model, question and images.
-        halves: of `HALVES`, for a captioner that tells only one.
+        halves: one of them, for a captioner that tells only one.
         question: default: the first Q1 question about the missing half.
 
     Returns:
@@ -102,11 +99,12 @@ def add_pseudo_pairs(
         captions: from `caption`.
         seed: of the wordings.
     """
-    labels, rows = complete_labels(table, captions), []
+    labels = complete_labels(table, captions)
     wordings = np.random.default_rng(seed).integers(len(Q1_EMOTION), size=len(captions))
-    for row, wording in zip(captions["row"], wordings.tolist(), strict=True):
-        if row in labels:
-            pair = Pair("Q1", ask_q1(wording), answer_q1(*labels[row]))
-            rows.append(pair_row(table.loc[row], pair, PSEUDO))
+    rows = [
+        pair_row(table.loc[row], PSEUDO, "Q1", ask_q1(wording), answer_q1(*labels[row]))
+        for row, wording in zip(captions["row"], wordings.tolist(), strict=True)
+        if row in labels
+    ]
     train = datasets.concatenate_datasets([pairs["train"], to_dataset(rows)])
     return datasets.DatasetDict({**pairs, "train": train})

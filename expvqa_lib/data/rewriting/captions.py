@@ -6,11 +6,9 @@ description. The prompts' wording and the worked example are ours. A caption wit
 with the reasons, then left to the rules.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import datasets
 import pandas as pd
@@ -21,7 +19,6 @@ from ...questions import (
     NO,
     Q1_ACTIONS,
     answer_q1,
-    ask_q1,
     join_phrases,
     read_aus,
     read_emotions,
@@ -80,45 +77,41 @@ def rewrite(pairs: datasets.DatasetDict, chat: Chat) -> tuple[datasets.DatasetDi
     Raises:
         ServerError: see `Chat.ask`; the same call goes on.
     """
-    labels = {}
-    for split in pairs.values():
-        frame = split.select_columns(["text_output", "source"]).to_pandas()
-        for text in frame.loc[frame["source"].isin((RULES, PSEUDO)), "text_output"].unique():
-            if parsed := _labels(text):
-                labels[text] = parsed
-    kinds = list(dict.fromkeys(labels.values()))
-    sets = list(dict.fromkeys(present for present, _ in kinds))
+    whole = datasets.concatenate_datasets(list(pairs.values())).select_columns(["text_output", "source"])
+    frame = whole.to_pandas()
+    texts = frame.loc[frame["source"].isin((RULES, PSEUDO)), "text_output"].unique()
+    labels = {text: kind for text in texts if (kind := _labels(text))}
     captions = {}
-    described = chat.map(lambda present: _describe(chat, present), sets, "describing actions")
-    captions.update(zip(((present, None) for present in sets), described, strict=True))
-    mixed = [kind for kind in kinds if kind[1]]
-    actions = {present: text for (present, _), (text, _) in captions.items()}
-    fused = chat.map(lambda kind: _fuse(chat, actions[kind[0]], *kind), mixed, "fusing with emotions")
-    captions.update(zip(mixed, fused, strict=True))
+    alone = list(dict.fromkeys((present, None) for present, _ in labels.values()))
+    fused = list(dict.fromkeys(kind for kind in labels.values() if kind[1]))
+    for kinds, label in ((alone, "describing actions"), (fused, "fusing with emotions")):
+        answers = chat.map(lambda kind: _caption(chat, captions, *kind), kinds, label)
+        captions.update(zip(kinds, answers, strict=True))
     texts = {text: captions[kind][0] for text, kind in labels.items() if captions[kind][0]}
     new = {name: _replace(split, texts) if len(split) else split for name, split in pairs.items()}
-    return datasets.DatasetDict(new), _report(captions.values(), chat, new)
-
-
-def _describe(chat: Chat, present: tuple[int, ...]) -> tuple[str | None, list[str]]:
-    question = f"Which facial actions does a face with {join_phrases([f'AU{n}' for n in present])} show?"
-    prompt = (("system", ROLE), ("user", EXAMPLE[0]), ("assistant", EXAMPLE[1]), ("user", question))
-    return _caption(chat, prompt, present, None)
-
-
-def _fuse(
-    chat: Chat, actions: str | None, present: tuple[int, ...], emotion: str
-) -> tuple[str | None, list[str]]:
-    feeling, actions = answer_q1([], emotion), actions or answer_q1(present, None)
-    words = feeling.removeprefix("The face shows ").removesuffix(".")
-    prompt = FUSION.format(actions=actions, emotion=feeling, feeling=words)
-    return _caption(chat, [("user", prompt)], present, emotion)
+    counts = Counter(captions=len(captions))
+    for text, rejected in captions.values():
+        counts["left to the rules" if text is None else "accepted again" if rejected else "accepted"] += 1
+        counts.update(f"rejected: {kind}" for kind in rejected)
+    for split in new.values():
+        counts.update(f"pairs by {source}" for source in split["source"])
+    return datasets.DatasetDict(new), pd.Series(dict(counts) | dict(chat.counts), dtype=object)
 
 
 def _caption(
-    chat: Chat, prompt: Collection[tuple[str, str]], present: tuple[int, ...], emotion: str | None
+    chat: Chat, captions: Mapping[tuple, tuple], present: tuple[int, ...], emotion: str | None
 ) -> tuple[str | None, list[str]]:
-    """Return a caption, None where it is left to the rules, and faults of rejected ones before it."""
+    """Return a caption, None where it is left to the rules, and faults of rejected ones before it.
+
+    With an emotion, it is fused with the one of the actions alone, which is among `captions`.
+    """
+    if emotion:
+        feeling, actions = answer_q1([], emotion), captions[present, None][0] or answer_q1(present, None)
+        words = feeling.removeprefix("The face shows ").removesuffix(".")
+        prompt = (("user", FUSION.format(actions=actions, emotion=feeling, feeling=words)),)
+    else:
+        question = f"Which facial actions does a face with {join_phrases([f'AU{n}' for n in present])} show?"
+        prompt = (("system", ROLE), ("user", EXAMPLE[0]), ("assistant", EXAMPLE[1]), ("user", question))
     messages, rejected = [{"role": role, "content": content} for role, content in prompt], []
     for _ in range(TRIES):
         text, finish = chat.ask(messages)
@@ -129,8 +122,8 @@ def _caption(
         if not faults:
             return text, rejected
         rejected += faults
-        again = AGAIN.format(reasons=" ".join(faults.values()))
-        messages += [{"role": "assistant", "content": text or "..."}, {"role": "user", "content": again}]
+        messages.append({"role": "assistant", "content": text or "..."})
+        messages.append({"role": "user", "content": AGAIN.format(reasons=" ".join(faults.values()))})
     return None, rejected
 
 
@@ -155,20 +148,15 @@ def _replace(split: datasets.Dataset, texts: dict[str, str]) -> datasets.Dataset
     frame["text_output"] = text.mask(new, text.map(lambda old: texts.get(old, old)))
     frame["source"] = frame["source"].mask(new & rules, LANGUAGE_MODEL)
     lacking = frame[frame["image"].isin(at_rest - set(frame.loc[q1, "image"]))].drop_duplicates("image")
-    wordings = [int(fingerprint(name), 16) % len(Q1_ACTIONS) for name in lacking["image_id"]]
-    lacking = lacking.assign(text_input=[ask_q1(wording, emotion=False) for wording in wordings])
-    lacking = lacking.assign(text_output=AT_REST, question_type="Q1", area=None, au=None, source=RULES)
+    lacking = lacking.assign(
+        text_input=[Q1_ACTIONS[int(fingerprint(name), 16) % len(Q1_ACTIONS)] for name in lacking["image_id"]],
+        text_output=AT_REST,
+        question_type="Q1",
+        area=None,
+        au=None,
+        source=RULES,
+    )
     return datasets.Dataset.from_pandas(pd.concat([frame, lacking]), split.features, preserve_index=False)
-
-
-def _report(captions: Collection[tuple], chat: Chat, pairs: dict) -> pd.Series:
-    counts = Counter(captions=len(captions))
-    for text, rejected in captions:
-        counts["left to the rules" if text is None else "accepted again" if rejected else "accepted"] += 1
-        counts.update(f"rejected: {kind}" for kind in rejected)
-    for split in pairs.values():
-        counts.update(f"pairs by {source}" for source in split["source"])
-    return pd.Series(dict(counts) | dict(chat.counts), dtype=object)
 
 
 _FORM = re.compile(r"[A-Za-z .,;:'’\"“”()!?–—-]+[.!?][\"”')]*")
@@ -193,19 +181,23 @@ def caption_faults(text: str, present: Collection[int], emotion: str | None = No
     named, wanted = set(read_emotions(text)), set(emotion.split("+")) if emotion else set()
     lacking = {word for word in wanted - named if word in EMOTIONS or word.lower() not in text.lower()}
     faults = {
-        "form": not _FORM.fullmatch(text) or _CODE.search(text),
-        "missing action": missing,
-        "invented action": invented,
-        "denied action": denied,
-        "emotion word": emotion is None and (named or _FEELING.search(text)),
-        "wrong emotion": emotion is not None and (lacking or named - wanted),
+        "form": (
+            not _FORM.fullmatch(text) or _CODE.search(text),
+            "Write whole sentences of plain English prose, without lists, codes, numbers or the word AU.",
+        ),
+        "missing action": (
+            missing,
+            f"Name these actions in the words of their definitions: {', '.join(missing)}.",
+        ),
+        "invented action": (invented, f"These actions were not given: {', '.join(invented)}."),
+        "denied action": (denied, "Do not say what is absent."),
+        "emotion word": (
+            emotion is None and (named or _FEELING.search(text)),
+            "Name no emotion and do not judge the face.",
+        ),
+        "wrong emotion": (
+            emotion is not None and (lacking or named - wanted),
+            f"Name {' and '.join(sorted(wanted))} and no other emotion.",
+        ),
     }
-    messages = {
-        "form": "Write whole sentences of plain English prose, without lists, codes, numbers or the word AU.",
-        "missing action": f"Name these actions in the words of their definitions: {', '.join(missing)}.",
-        "invented action": f"These actions were not given: {', '.join(invented)}.",
-        "denied action": "Do not say what is absent.",
-        "emotion word": "Name no emotion and do not judge the face.",
-        "wrong emotion": f"Name {' and '.join(sorted(wanted))} and no other emotion.",
-    }
-    return {kind: messages[kind] for kind, wrong in faults.items() if wrong}
+    return {kind: message for kind, (wrong, message) in faults.items() if wrong}

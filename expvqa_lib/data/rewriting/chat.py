@@ -4,8 +4,6 @@ Each answer is stored as it arrives, under a key made of its request, so a run t
 on with the missing ones.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import threading
@@ -76,7 +74,7 @@ class Chat:
         Raises:
             ServerError: the server fails or refuses, or the budget is spent.
         """
-        body = {"model": self.model, "messages": list(messages), "max_completion_tokens": MAX_TOKENS}
+        body = {"model": self.model, "messages": messages, "max_completion_tokens": MAX_TOKENS}
         key = fingerprint(body)
         if stored := self._query("SELECT text, finish FROM answers WHERE key = ?", key):
             with self._lock:
@@ -91,8 +89,10 @@ class Chat:
             choice, usage = completion.choices[0], completion.usage
             answer = choice.message.content or "", choice.finish_reason or "stop"
         except (openai.OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
-            place = f"{self._client.base_url}: no answer ({error})"
-            raise ServerError(f"{place}; answers so far are in {self.path}, start again") from error
+            raise ServerError(
+                f"{self._client.base_url}: no answer ({error}); "
+                f"answers so far are in {self.path}, start again"
+            ) from error
         if usage is None and self.max_cost is not None:
             raise ServerError(f"{self._client.base_url}: reports no usage, so a budget cannot be kept")
         tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
