@@ -148,10 +148,10 @@ class ExpVQA:
     def _face(image, crop: bool) -> Image.Image:
         if not crop:
             return load_image(image)
-        found = crop_face(image)
-        if found.notice:
-            warnings.warn(f"{_name(image)}: {found.notice}", stacklevel=3)
-        return found.image
+        face, notice = crop_face(image)
+        if notice:
+            warnings.warn(f"{_name(image)}: {notice}", stacklevel=3)
+        return face
 
 
 def load(

@@ -38,10 +38,10 @@ def crop_dataset(
     faces = read_table(table, root)
     names = faces["image"].map(lambda image: Path(image).relative_to(root).as_posix())
     names = names.where(names.str.endswith(".jpg"), names + ".jpg")
-    jobs = list(dict.fromkeys(zip(faces["image"], (str(output / name) for name in names), strict=True)))
+    jobs = dict(zip(faces["image"], (str(output / name) for name in names), strict=True))
     with get_context("spawn").Pool() as pool:
-        results = tqdm(pool.imap(_crop, jobs, chunksize=16), total=len(jobs), desc="cutting faces out")
-        reasons = dict(zip((image for image, _ in jobs), results, strict=True))
+        results = pool.imap(_crop, jobs.items(), chunksize=16)
+        reasons = dict(zip(jobs, tqdm(results, "cutting faces out", len(jobs)), strict=True))
     reason = faces["image"].map(reasons)
     cropped = faces.assign(image=names)[reason.isna()].reset_index(drop=True)
     write_table(cropped, output / Path(table).name)
@@ -54,12 +54,12 @@ def _crop(job: tuple[str, str]) -> str | None:
     if Path(target).exists():
         return None
     try:
-        crop = crop_face(image)
+        face, notice = crop_face(image)
     except ExpVQAError:
         return "image that cannot be read"
-    if crop.notice == NO_FACE:
+    if notice == NO_FACE:
         return "no face found"
-    crop.image.thumbnail((SIDE, SIDE))
+    face.thumbnail((SIDE, SIDE))
     with atomic(target) as temporary:
-        crop.image.save(temporary, quality=95)
+        face.save(temporary, quality=95)
     return None

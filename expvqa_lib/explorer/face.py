@@ -47,12 +47,11 @@ def load_photo(name: str, source: ImageSource, crop: bool) -> FaceImage:
         ImageError: it cannot be read.
     """
     try:
-        found = crop_face(source) if crop else None
-        image = found.image if found else load_image(source)
+        image, notice = crop_face(source) if crop else (load_image(source), None)
     except ExpVQAError as error:  # uploaded bytes have no name of their own
         raise type(error)(str(error).replace("the given bytes", name)) from error
     image.thumbnail((LARGEST, LARGEST))
-    return FaceImage(image, image, name, found.notice if found else None)
+    return FaceImage(image, image, name, notice)
 
 
 class FaceChooser(w.VBox):
