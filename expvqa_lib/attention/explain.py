@@ -5,26 +5,34 @@ from __future__ import annotations
 import re
 from collections import namedtuple
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from .. import questions as wordings
 from ..data.images import ImageSource, load_image
 from ..errors import SettingsError
 from ..model.forward import encode_images
 from ..model.tokenize import encode
 from ..model.yes_no import beginnings, first_p_yes
-from .methods import BLUR, DEFAULT_METHOD, METHODS, Score, answer_logits, blur
+from ..questions import NO, YES
+from .methods import BLUR, DEFAULT_METHOD, METHODS, answer_logits, blur
 
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 
 
 Relevance = namedtuple("Relevance", "maps p_yes words")
 """Maps float32 [N, h, h] (maximum 1), P(yes) [N] by the first token alone, and the explained words."""
+
+Word = namedtuple("Word", "text start gain heat")
+"""A word of an answer: its text, its first character's place in the answer, its gain, and its map [h, h] of
+`relevance`.
+
+The gain is the logarithm (in nats) of the probability of the word's first token, less that with the picture
+blurred: about 0 where the words before it decide what follows.
+"""
 
 
 def relevance(
@@ -41,7 +49,7 @@ def relevance(
     """Map which parts of a picture one word of the answer comes from.
 
     Args:
-        images: anything `data.load_image` takes, one a question.
+        images: anything `data.load_image` takes, one a question; at least one.
         targets: answers whose first token's logit is explained; by default the word that the model would
             answer first. The logit of a yes or no is explained against that of the other.
         prefixes: the answer before the explained word, nothing by default. For decoder-only language models.
@@ -56,9 +64,7 @@ def relevance(
     """
     if method not in METHODS:
         raise SettingsError(f"attention method {method!r} is unknown; known are {', '.join(METHODS)}")
-    side = model.config.vision_config.image_size
-    if not images:
-        return Relevance(np.empty((0, side, side), np.float32), np.empty(0, np.float32), [])
+    yes, no = first_tokens(processor, [YES, NO])
     maps, p_yes, words = [], [], []
     for k in range(0, len(images), batch):
         chunk = slice(k, k + batch)
@@ -66,23 +72,14 @@ def relevance(
         with torch.no_grad():
             logits = answer_logits(model, encode_images(model, pixels.to(model.dtype)), text)
         tokens = first_tokens(processor, targets[chunk]) if targets else logits.argmax(1).tolist()
-        heat = METHODS[method](model, pixels, text, _margin(processor, tokens, model.device)).float()
+        target = torch.tensor(tokens, device=model.device)
+        contrast = torch.zeros_like(logits).scatter_(1, target[:, None], 1)
+        contrast[target == yes, no] = contrast[target == no, yes] = -1
+        heat = METHODS[method](model, pixels, text, contrast).float()
         maps.append((heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-30)).cpu().numpy())
         p_yes.append(first_p_yes(logits, beginnings(processor.tokenizer)).cpu().numpy())
         words += [processor.tokenizer.decode([token]).strip() for token in tokens]
     return Relevance(np.concatenate(maps), np.concatenate(p_yes), words)
-
-
-def _margin(processor: InstructBlipProcessor, tokens: Sequence[int], device) -> Score:
-    """The logit of each answer's token; of a yes or no less that of the other."""
-    yes, no = first_tokens(processor, [wordings.YES, wordings.NO])
-    target = torch.tensor(tokens, device=device)
-
-    def score(logits: Tensor) -> Tensor:
-        other = torch.where(target == yes, logits[:, no], torch.where(target == no, logits[:, yes], 0.0))
-        return logits.gather(1, target[:, None])[:, 0] - other
-
-    return score
 
 
 def inputs(
@@ -108,41 +105,16 @@ def inputs(
                 "a later word needs a decoder-only language model, such as Vicuna; "
                 "of T5 the first word can be explained"
             )
-        prompts = [
-            ids[mask > 0].tolist()
-            for ids, mask in zip(text["input_ids"], text["attention_mask"], strict=True)
-        ]
         answers = processor.tokenizer(list(prefixes), add_special_tokens=False)["input_ids"]
-        rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-        padded = processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-        text |= {name: padded[name] for name in ("input_ids", "attention_mask")}
+        prompts = zip(text["input_ids"], text["attention_mask"], answers, strict=True)
+        rows = {"input_ids": [ids[mask > 0].tolist() + answer for ids, mask, answer in prompts]}
+        text |= processor.tokenizer.pad(rows, padding_side="left", return_tensors="pt")
     return pixels.to(model.device), {name: value.to(model.device) for name, value in text.items()}
 
 
 def first_tokens(processor: InstructBlipProcessor, answers: Sequence[str]) -> list[int]:
     """The language model's token that each answer begins with."""
     return [ids[0] for ids in processor.tokenizer(list(answers), add_special_tokens=False)["input_ids"]]
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word of an answer: its text, its first character's place in the answer, its gain, and its map [h, h]
-    of `relevance`.
-
-    The gain is the logarithm (in nats) of the probability of the word's first token, less that with the
-    picture blurred: about 0 where the words before it decide what follows.
-    """
-
-    text: str
-    start: int
-    gain: float
-    heat: np.ndarray
-
-    @property
-    def place(self) -> tuple[float, float]:
-        """The middle of the map's peak, x and y as shares of the picture's side."""
-        row, column = np.unravel_index(self.heat.argmax(), self.heat.shape)
-        return (column + 0.5) / self.heat.shape[1], (row + 0.5) / self.heat.shape[0]
 
 
 def explain_words(
@@ -167,24 +139,21 @@ def explain_words(
     words = [match.group() for match in matches]
     prefixes = [answer[: match.start()].rstrip() for match in matches]
     images, questions = [load_image(image)] * len(words), [question] * len(words)
-    texts = {"targets": words, "prefixes": prefixes}
-    maps = relevance(model, processor, images, questions, **texts, method=method).maps
+    maps = relevance(
+        model, processor, images, questions, targets=words, prefixes=prefixes, method=method
+    ).maps
     pixels, text = inputs(model, processor, images[:1], questions, prefixes)
     tokens = torch.tensor(first_tokens(processor, words), device=model.device)[:, None]
     with torch.inference_mode():
         both = torch.cat([pixels, blur(pixels, BLUR * pixels.shape[-1])]).to(model.dtype)
         embeds = encode_images(model, both)[:, None].expand(-1, len(words), -1, -1)
-        logits = [answer_logits(model, each, text).log_softmax(1).gather(1, tokens)[:, 0] for each in embeds]
-    gains = (logits[0] - logits[1]).tolist()
-    return [
-        Word(match.group(), match.start(), gain, heat)
-        for match, gain, heat in zip(matches, gains, maps, strict=True)
-    ]
+        sharp, blurred = (
+            answer_logits(model, e, text).log_softmax(1).gather(1, tokens)[:, 0] for e in embeds
+        )
+    starts = [match.start() for match in matches]
+    return list(map(Word, words, starts, (sharp - blurred).tolist(), maps))
 
 
 def upsample(maps: np.ndarray, size: int) -> np.ndarray:
     """Maps [N, h, h] to pixels of the picture [N, size, size], bilinear."""
-    large = torch.nn.functional.interpolate(
-        torch.from_numpy(maps)[:, None], size=(size, size), mode="bilinear"
-    )
-    return large.numpy()[:, 0]
+    return interpolate(torch.from_numpy(maps)[:, None], size=(size, size), mode="bilinear").numpy()[:, 0]

@@ -13,7 +13,7 @@ from ..evaluation.tables import MAIN, ordered_targets
 from ..facs import ACTION_UNITS
 from ..model.answer import generate, score_yes_no
 from ..questions import Q3, YES, ask_q1, ask_q2, ask_q3
-from ..synthfacs import PRESENT, Face, au_mask, close_gaps, render, sequence
+from ..synthfacs import PRESENT, Face, close_gaps, render, sequence
 from .explain import Word, explain_words, relevance, upsample
 from .truth import changed_pixels
 
@@ -21,7 +21,17 @@ Video = namedtuple("Video", "film truth p_yes present truth_name")
 """Pictures by frame; the truth in [0, 1] and P(yes), a row a frame and a column an AU; the truth from which
 an AU is present, or None; and what the truth is."""
 
-_ABOUT = (("Q1", "happiness"), ("Q1", "anger"), ("Q2", 4), ("Q2", 12), ("Q3", 6), ("Q3", 17))
+_AREAS = {
+    au: {a for a, other in ACTION_UNITS.items() if other.area == ACTION_UNITS[au].area} for au in (4, 12)
+}
+_ABOUT = (  # type, question and explained word; which faces: column and value; which AUs are in question
+    *(("Q1", ask_q1(), emotion, "emotion", emotion, ACTION_UNITS) for emotion in ("happiness", "anger")),
+    *(
+        ("Q2", ask_q2(ACTION_UNITS[au].area), ACTION_UNITS[au].third_person, f"AU{au}", 1, area)
+        for au, area in _AREAS.items()
+    ),
+    *(("Q3", ask_q3(au), YES, f"AU{au}", 1, {au}) for au in (6, 17)),
+)
 _PROGRAMME = {  # AU: first and last frame, intensity in the middle
     1: (2, 40, 1.0),
     2: (8, 40, 1.0),
@@ -45,48 +55,28 @@ def examples(run) -> pd.DataFrame:
         `area`, and their ratio.
     """
     expvqa, faces = run.model(MAIN), run.faces_of(run.caption_corpus)
-    rows = [_example(faces, *about, place) for place, about in enumerate(_ABOUT)]
-    rows = [row for row in rows if row]
-    asked = expvqa.model, expvqa.processor, [row["image"] for row in rows], [row["question"] for row in rows]
-    maps, p_yes, words = relevance(*asked, targets=[row["word"] for row in rows])
-    for row, heat, score, word, answers in zip(rows, maps, p_yes, words, generate(*asked), strict=True):
-        said = (
-            f"{answers[0]} (P(yes) = {score:.2f})" if row["type"] == "Q3" else f"“{answers[0].rstrip('.')}”"
-        )
-        row |= {"title": f"{row['type']}: {row['question']}", "heat": heat, "region": None}
-        row |= {"answer": f"Says {said}. Explained: {word}", "relevance_inside": np.nan, "area": np.nan}
-        face, aus = row.pop("face"), row.pop("aus")
+    rows = []
+    for place, (kind, question, word, column, value, aus) in enumerate(_ABOUT):
+        fitting = faces[faces[column].eq(value)]
+        if len(fitting):
+            face, region = fitting.iloc[place % len(fitting)], None
+            if run.is_drawn:
+                present = [au for au, label in au_labels(face).items() if label and au in aus]
+                region = close_gaps(np.any([changed_pixels(face["face"], au)[0] for au in present], axis=0))
+            row = {"type": kind, "question": question, "word": word, "title": f"{kind}: {question}"}
+            rows.append(row | {"image": face["image"], "region": region})
+    pairs = expvqa.model, expvqa.processor, [row["image"] for row in rows], [row["question"] for row in rows]
+    maps, p_yes, words = relevance(*pairs, targets=[row["word"] for row in rows])
+    for row, heat, score, word, (answer,) in zip(rows, maps, p_yes, words, generate(*pairs), strict=True):
+        says = f"{answer} (P(yes) = {score:.2f})" if row["type"] == "Q3" else f"“{answer.rstrip('.')}”"
+        row |= {"answer": f"Says {says}. Explained: {word}", "heat": heat}
+        row |= {"relevance_inside": np.nan, "area": np.nan}
         if run.is_drawn:
-            drawn = Face.from_json(face["face"])
-            row["region"] = close_gaps(np.any([au_mask(drawn, au) for au in aus], axis=0))
             large = upsample(heat[None], len(row["region"]))[0]
             row["relevance_inside"] = 100 * float((large * row["region"]).sum() / large.sum())
             row["area"] = 100 * row["region"].mean()
     table = pd.DataFrame(rows)
     return table.assign(ratio=table["relevance_inside"] / table["area"])
-
-
-def _example(faces: pd.DataFrame, kind: str, about: str | int, place: int) -> dict | None:
-    """The question about one of the faces that fit, the word to explain, and the AUs in question."""
-    fitting = faces[faces["emotion"].eq(about) if kind == "Q1" else faces[f"AU{about}"].eq(1)]
-    if fitting.empty:
-        return None
-    face = fitting.iloc[place % len(fitting)]
-    aus, unit = [au for au, label in au_labels(face).items() if label], ACTION_UNITS.get(about)
-    question, word = ask_q1(), about
-    if kind == "Q2":
-        question, word = ask_q2(unit.area), unit.third_person
-        aus = [au for au in aus if ACTION_UNITS[au].area == unit.area]
-    elif kind == "Q3":
-        question, word, aus = ask_q3(about), YES, [about]
-    return {
-        "type": kind,
-        "question": question,
-        "word": word,
-        "image": face["image"],
-        "face": face,
-        "aus": aus,
-    }
 
 
 def face_au_grid(run) -> tuple:
@@ -99,22 +89,16 @@ def face_au_grid(run) -> tuple:
     names = ordered_targets(labels.loc[rows].sum().nlargest(8).index)
     aus, there = [int(name[2:]) for name in names], labels.loc[rows, names].to_numpy()
     expvqa, images = run.model(MAIN), faces.loc[rows, "image"].tolist()
-    asked = zip(*[(image, ask_q3(au)) for image in images for au in aus], strict=True)
-    maps, p_yes, _ = relevance(expvqa.model, expvqa.processor, *asked, targets=[YES] * there.size)
+    pairs = zip(*[(image, ask_q3(au)) for image in images for au in aus], strict=True)
+    maps, p_yes, _ = relevance(expvqa.model, expvqa.processor, *pairs, targets=[YES] * there.size)
     regions = None
     if run.is_drawn:
         regions = [
             [changed_pixels(face, au)[1] if label == 1 else None for au, label in zip(aus, row, strict=True)]
             for face, row in zip(faces.loc[rows, "face"], there, strict=True)
         ]
-    return (
-        images,
-        aus,
-        maps.reshape(*there.shape, *maps.shape[1:]),
-        p_yes.reshape(there.shape),
-        there,
-        regions,
-    )
+    heat = maps.reshape(*there.shape, *maps.shape[1:])
+    return images, aus, heat, p_yes.reshape(there.shape), there, regions
 
 
 def answer_words(run) -> tuple[str, str, str, list[Word]]:
@@ -137,21 +121,17 @@ def video(run) -> Video:
         person = Face.from_json(faces.at[rows.iat[0], "face"]).identity
         acted = sequence(person, _PROGRAMME, _FRAMES, run.profile.seed)
         film = {number: render(acted[number], 192).image for number in range(0, _FRAMES, 12)}
-        numbers, side = range(0, _FRAMES, 3), run.profile.corpora.image
-        frames = [render(acted[number], side).image for number in numbers]
-        intensities = [{f"AU{au}": acted[n].aus.get(au, 0.0) for au in sorted(_PROGRAMME)} for n in numbers]
-        truth = pd.DataFrame(intensities, numbers)
+        frames = [render(face, run.profile.corpora.image).image for face in acted[::3]]
+        intensities = [{f"AU{au}": face.aus.get(au, 0.0) for au in sorted(_PROGRAMME)} for face in acted[::3]]
+        truth = pd.DataFrame(intensities, range(0, _FRAMES, 3))
     else:
         film, truth = example_video(faces)
         frames = list(film.values())
-    p_yes = truth
-    if len(truth.columns):
-        expvqa, aus = run.model(MAIN), [int(column[2:]) for column in truth]
+    p_yes, expvqa, aus = truth, run.model(MAIN), [int(column[2:]) for column in truth]
+    if aus:
         p_yes = score_yes_no(expvqa.model, expvqa.processor, frames, aus, wordings=range(len(Q3)))
-        p_yes.index = truth.index
-    return Video(
-        film, truth, p_yes, PRESENT if run.is_drawn else None, "intensity" if run.is_drawn else "label"
-    )
+    shown = (PRESENT, "intensity") if run.is_drawn else (None, "label")
+    return Video(film, truth, p_yes.set_axis(truth.index), *shown)
 
 
 def _expressive(run) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:

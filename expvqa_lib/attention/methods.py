@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -25,63 +25,64 @@ BLUR = 3 / 96  # standard deviation, as a share of the picture's side
 _SMOOTH = 1 / 96
 _SHIFTS = (0, 1 / 3, -1 / 3)  # shares of a patch
 
-Score = Callable[[Tensor], Tensor]
-"""What is explained: a function of the logits [N, V] of the answer's next token to values [N]."""
 
+@torch.enable_grad()
+def integrated_gradients(model, pixels: Tensor, text: dict[str, Tensor], contrast: Tensor) -> Tensor:
+    """What each pixel's difference to a blurred picture adds to the score (Sundararajan et al. 2017).
 
-def integrated_gradients(model, pixels: Tensor, text: dict[str, Tensor], score: Score) -> Tensor:
-    """What each pixel's difference to a blurred picture adds to the score (Sundararajan et al. 2017)."""
-    fine = sum(
-        shift(_integrated(model, shifted, text, score), -by, "constant")
-        for by, shifted in _shifted(model, pixels)
-    )
+    The blur takes a face's lines, which an action unit moves.
+    """
+    fine = 0
+    for by, shifted in _shifted(model, pixels):
+        blurred, slopes = blur(shifted, BLUR * pixels.shape[-1]), 0
+        for k in range(STEPS):
+            at = (blurred + (shifted - blurred) * (k + 0.5) / STEPS).requires_grad_()
+            logits = answer_logits(model, encode_images(model, at.to(model.dtype)), text)
+            slopes = slopes + torch.autograd.grad((logits * contrast).sum(), at)[0]
+        fine = fine + shift(((shifted - blurred) * slopes).sum(1, keepdim=True), -by, "constant")
     return blur(fine, _SMOOTH * pixels.shape[-1]).clamp(min=0)[:, 0]
 
 
-def guided_gradients(model, pixels: Tensor, text: dict[str, Tensor], score: Score) -> Tensor:
+def guided_gradients(model, pixels: Tensor, text: dict[str, Tensor], contrast: Tensor) -> Tensor:
     """`integrated_gradients` times `gradient_cross_attention` (guided Grad-CAM, Selvaraju et al. 2017)."""
-    fine = integrated_gradients(model, pixels, text, score)
+    fine = integrated_gradients(model, pixels, text, contrast)
     coarse = torch.zeros_like(fine)
     for by, shifted in _shifted(model, pixels):
-        heat = gradient_cross_attention(model, shifted, text, score)
+        heat = gradient_cross_attention(model, shifted, text, contrast)
         heat = interpolate(heat[:, None], size=pixels.shape[-2:], mode="bilinear")
         coarse += shift(heat, -by, "constant")[:, 0]
     return fine * coarse
 
 
 @torch.enable_grad()
-def gradient_cross_attention(model, pixels: Tensor, text: dict[str, Tensor], score: Score) -> Tensor:
+def gradient_cross_attention(model, pixels: Tensor, text: dict[str, Tensor], contrast: Tensor) -> Tensor:
     """The Q-Former's attention weighted by the score's positive gradient (after Chefer et al. 2021)."""
     embeds = _embed(model, pixels).requires_grad_()
     with cross_attention_weights(model.qformer) as weights:
-        value = score(answer_logits(model, embeds, text)).sum()
-        slopes = torch.autograd.grad(value, weights)
-    weighted = [w.float() * slope.float() for w, slope in zip(weights, slopes, strict=True)]
-    return _square(sum(w.clamp(min=0).sum((1, 2)) for w in weighted))
+        slopes = torch.autograd.grad((answer_logits(model, embeds, text) * contrast).sum(), weights)
+    pairs = zip(weights, slopes, strict=True)
+    return _square(sum((w.float() * slope.float()).clamp(min=0).sum((1, 2)) for w, slope in pairs))
 
 
 @torch.no_grad()
-def language_attention(model, pixels: Tensor, text: dict[str, Tensor], score: Score) -> Tensor:
+def language_attention(model, pixels: Tensor, text: dict[str, Tensor], contrast: Tensor) -> Tensor:
     """The answer's attention to each query, times what that query attends to; means over layers and heads."""
     if not model.config.use_decoder_only_language_model:
         raise SettingsError(
             "language_attention needs a decoder-only language model, such as Vicuna; "
             "choose another method for T5"
         )
-    layers = [block.self_attn for block in model.language_model.model.layers]
-    with (
-        cross_attention_weights(model.qformer) as crossed,
-        attention_weights(model.language_model, layers) as weights,
-    ):
+    language = model.language_model
+    layers = [block.self_attn for block in language.model.layers]
+    with cross_attention_weights(model.qformer) as crossed, attention_weights(language, layers) as weights:
         answer_logits(model, _embed(model, pixels), text)
-    queries = crossed[0].shape[2]
-    of_queries = sum(w[:, :, -1, :queries].float().mean(1) for w in weights)  # [N, Q]
+    of_queries = sum(w[:, :, -1, : crossed[0].shape[2]].float().mean(1) for w in weights)  # [N, Q]
     of_patches = sum(w.float().mean(1) for w in crossed)  # [N, Q, 1 + P]
     return _square((of_queries[:, None] @ of_patches)[:, 0])
 
 
 @torch.no_grad()
-def cross_attention(model, pixels: Tensor, text: dict[str, Tensor], score: Score) -> Tensor:
+def cross_attention(model, pixels: Tensor, text: dict[str, Tensor], contrast: Tensor) -> Tensor:
     """The Q-Former's attention, mean over layers, heads and queries; it does not know the score."""
     with cross_attention_weights(model.qformer) as weights:
         query_image(model, _embed(model, pixels), text["qformer_input_ids"], text["qformer_attention_mask"])
@@ -89,13 +90,12 @@ def cross_attention(model, pixels: Tensor, text: dict[str, Tensor], score: Score
 
 
 @torch.no_grad()
-def rollout(model, pixels: Tensor, text: dict[str, Tensor], score: Score) -> Tensor:
+def rollout(model, pixels: Tensor, text: dict[str, Tensor], contrast: Tensor) -> Tensor:
     """Attention rollout of the vision encoder (Abnar & Zuidema 2020); it does not know the question."""
     vision = model.vision_model
     with attention_weights(vision, [block.self_attn for block in vision.encoder.layers]) as weights:
         _embed(model, pixels)
-    stay = torch.eye(weights[0].shape[-1], device=weights[0].device)
-    rolled = stay
+    rolled = stay = torch.eye(weights[0].shape[-1], device=weights[0].device)
     for w in weights:
         rolled = (w.float().mean(1) + stay) / 2 @ rolled
     return _square(rolled[:, 0])
@@ -112,9 +112,10 @@ METHODS = {
         rollout,
     )
 }
-"""Functions of a model, pixels [N, 3, S, S], questions from `model.tokenize.encode` and a score to maps [N,
-h, h], not negative and not normalised. The best first, by how often the peak was in the region on drawn faces
-that no model was trained or tested on (`truth`)."""
+"""Functions of a model, pixels [N, 3, S, S], questions from `model.tokenize.encode` and a contrast [N, V] to
+maps [N, h, h], not negative and not normalised. They explain the score: the logits [N, V] of the answer's
+next token times the contrast. The best first, by how often the peak was in the region on drawn faces that no
+model was trained or tested on (`truth`)."""
 
 DEFAULT_METHOD = "guided_gradients"
 
@@ -146,21 +147,9 @@ def blur(pixels: Tensor, deviation: float) -> Tensor:
     return conv2d(conv2d(flat, bell[None, None, None]), bell[None, None, :, None]).view_as(pixels)
 
 
+@torch.no_grad()
 def _embed(model, pixels: Tensor) -> Tensor:
-    with torch.no_grad():
-        return encode_images(model, pixels.to(model.dtype))
-
-
-def _integrated(model, pixels: Tensor, text: dict[str, Tensor], score: Score) -> Tensor:
-    """Integrated gradients [N, 1, S, S]. The blur takes a face's lines, which an action unit moves."""
-    blurred = blur(pixels, BLUR * pixels.shape[-1])
-    total = torch.zeros_like(pixels)
-    with torch.enable_grad():
-        for k in range(STEPS):
-            at = (blurred + (pixels - blurred) * (k + 0.5) / STEPS).requires_grad_()
-            logits = answer_logits(model, encode_images(model, at.to(model.dtype)), text)
-            total += torch.autograd.grad(score(logits).sum(), at)[0]
-    return ((pixels - blurred) * total).sum(1, keepdim=True)
+    return encode_images(model, pixels.to(model.dtype))
 
 
 def _shifted(model, pixels: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -21,8 +21,8 @@ from ..model.forward import encode_images
 from ..model.yes_no import beginnings, first_p_yes
 from ..questions import YES, ask_q3
 from ..synthfacs import Face, au_mask, close_gaps
-from .explain import inputs, relevance, upsample
-from .methods import METHODS, answer_logits, blur
+from .explain import Relevance, inputs, relevance, upsample
+from .methods import DEFAULT_METHOD, METHODS, answer_logits, blur
 
 DETECTED = 0.5  # P(yes) from which the model detects an AU
 SHARES = (
@@ -61,17 +61,17 @@ def pointing(run) -> pd.DataFrame:
     tables = [pd.DataFrame(columns=list(COLUMNS))]
     for name, part in ((MAIN, 2), ("base", 5)) if run.is_drawn else ():
         cases = pointing_cases(run, part)
-        maps, p_yes, _ = _explain_yes(run.model(name), cases)
+        maps, p_yes, _ = _explain_yes(run.model(name).model, run.model(name).processor, cases)
         changed, regions = _changed(cases)
         maps = upsample(maps, changed.shape[1])
-        values = pd.DataFrame(
-            {"pointing_accuracy": _peak_inside(maps, changed), "chance": changed.mean((1, 2))}
-        )
-        values["chance_region"] = regions.mean((1, 2))
-        values["pointing_detected"] = values["pointing_accuracy"].where(p_yes >= DETECTED)
-        inside = pd.Series(_peak_inside(maps, regions))
-        values["pointing_detected_region"] = inside.where(p_yes >= DETECTED)
-        tables.append(_table(run, name, values, cases))
+        values = {
+            "pointing_accuracy": _peak_inside(maps, changed),
+            "chance": changed.mean((1, 2)),
+            "chance_region": regions.mean((1, 2)),
+            "pointing_detected": np.where(p_yes >= DETECTED, _peak_inside(maps, changed), np.nan),
+            "pointing_detected_region": np.where(p_yes >= DETECTED, _peak_inside(maps, regions), np.nan),
+        }
+        tables.append(_table(run, name, pd.DataFrame(values), cases))
     return pd.concat(tables[-2:], ignore_index=True)
 
 
@@ -79,9 +79,13 @@ def faithfulness(run) -> pd.DataFrame:
     """Score the maps for yes to Q3 of every method where Exp-VQA detects the AU.
 
     Of `Profile.explained` test faces an AU a quarter is mapped; of a twelfth patches are blurred, which takes
-    most of the time. The metrics are those of `_map_scores` and `deletion_insertion`, in percent. Controls
-    are a `uniform` map, one that is highest at the `centre`, and each method on the model with its weights
-    permuted (Adebayo et al. 2018), where a method that shows what was learned fails.
+    most of the time. Controls are a `uniform` map, one that is highest at the `centre`, and each method on
+    the model with its weights permuted (Adebayo et al. 2018), where a method that shows what was learned
+    fails.
+
+    Metrics, in percent, are those of `deletion_insertion`, and where the peak lies: `pointing_accuracy`, on
+    changed pixels; `pointing_region`, in the region that they enclose; `pointing_patch`, within half a patch.
+    `energy` is the relevance on changed pixels, `area` their share of the picture, which is chance.
 
     Returns:
         Tidy table of models `exp_vqa` and `exp_vqa_randomised`, with the column `method`, an AU and `macro`;
@@ -90,19 +94,25 @@ def faithfulness(run) -> pd.DataFrame:
     tables, cases = [pd.DataFrame(columns=[*COLUMNS, "method"])], pd.DataFrame()
     if run.is_drawn:
         expvqa, cases = run.model(MAIN), pointing_cases(run, 4)
-        p_yes = _explain_yes(expvqa, cases, "cross_attention").p_yes  # the cheapest method
-        cases = cases[p_yes >= DETECTED].reset_index(drop=True)
+        cheapest = _explain_yes(expvqa.model, expvqa.processor, cases, "cross_attention")
+        cases = cases[cheapest.p_yes >= DETECTED].reset_index(drop=True)
     if cases.empty:
         return tables[0]
     changed, regions = _changed(cases)
-    vision = expvqa.model.config.vision_config
-    reach = round(changed.shape[1] * vision.patch_size / vision.image_size / 2)  # half a patch
+    reach = round(changed.shape[1] / _grid(expvqa.model) / 2)  # half a patch
     near = max_pool2d(torch.from_numpy(changed).float(), 2 * reach + 1, stride=1, padding=reach).numpy() > 0
     with_curve = cases.groupby("au").cumcount() < max(1, run.profile.explained // 12)
     for name, method, maps in _all_maps(run, expvqa, cases):
-        values = _map_scores(maps, changed, regions, near)
+        large = upsample(maps, changed.shape[1])
+        values = {
+            "pointing_accuracy": _peak_inside(large, changed),
+            "pointing_region": _peak_inside(large, regions),
+            "pointing_patch": _peak_inside(large, near),
+            "energy": (large * changed).sum((1, 2)) / large.sum((1, 2)).clip(min=1e-30),
+            "area": changed.mean((1, 2)),
+        }
         curves = deletion_insertion(expvqa, cases[with_curve], maps[with_curve], run.profile.seed)
-        tables.append(_table(run, name, values.join(curves), cases).assign(method=method))
+        tables.append(_table(run, name, pd.DataFrame(values).join(curves), cases).assign(method=method))
     return pd.concat(tables[1:], ignore_index=True)
 
 
@@ -136,43 +146,22 @@ def pointing_cases(run, part: int) -> pd.DataFrame:
     return pd.concat(cases, ignore_index=True)
 
 
-def _explain_yes(expvqa, cases: pd.DataFrame, method: str = "guided_gradients"):
-    images, questions, yes = list(cases["image"]), list(cases["question"]), [YES] * len(cases)
-    return relevance(expvqa.model, expvqa.processor, images, questions, targets=yes, method=method)
+def _explain_yes(model, processor, cases: pd.DataFrame, method: str = DEFAULT_METHOD) -> Relevance:
+    pairs = list(cases["image"]), list(cases["question"])
+    return relevance(model, processor, *pairs, targets=[YES] * len(cases), method=method)
 
 
 def _all_maps(run, expvqa, cases: pd.DataFrame):
     """Yield model, method and maps [N, h, h], those with permuted weights and the controls last."""
-    permuted = copy.copy(expvqa)
-    permuted.model = randomised(expvqa.model, run.profile.seed)
-    for name, explained in ((MAIN, expvqa), (f"{MAIN}_randomised", permuted)):
+    permuted = randomised(expvqa.model, run.profile.seed)
+    for name, model in ((MAIN, expvqa.model), (f"{MAIN}_randomised", permuted)):
         for method in METHODS:
-            yield name, method, _explain_yes(explained, cases, method).maps
-    vision = expvqa.model.config.vision_config
-    side = vision.image_size // vision.patch_size
+            yield name, method, _explain_yes(model, expvqa.processor, cases, method).maps
+    side = _grid(expvqa.model)
     away = (np.arange(side) - (side - 1) / 2) / side
     bell = np.exp(-8 * (away[:, None] ** 2 + away**2))  # a standard deviation of a quarter of the side
     for method, control in (("uniform", np.ones((side, side))), ("centre", bell)):
         yield MAIN, method, np.repeat(control[None].astype(np.float32), len(cases), 0)
-
-
-def _map_scores(maps: np.ndarray, changed: np.ndarray, regions: np.ndarray, near: np.ndarray) -> pd.DataFrame:
-    """Score maps against masks; of several equal peaks the share that is inside counts.
-
-    `pointing_accuracy`: the peak lies on changed pixels; `pointing_region`: in the region that they enclose;
-    `pointing_patch`: within half a patch. `energy`: the relevance on changed pixels; `area`: their share of
-    the picture, which is chance.
-    """
-    large = upsample(maps, changed.shape[1])
-    return pd.DataFrame(
-        {
-            "pointing_accuracy": _peak_inside(large, changed),
-            "pointing_region": _peak_inside(large, regions),
-            "pointing_patch": _peak_inside(large, near),
-            "energy": (large * changed).sum((1, 2)) / large.sum((1, 2)).clip(min=1e-30),
-            "area": changed.mean((1, 2)),
-        }
-    )
 
 
 @torch.no_grad()
@@ -198,38 +187,38 @@ def deletion_insertion(expvqa, cases: pd.DataFrame, maps: np.ndarray, seed: int)
             they are shown in a blurred picture (high is good; both Petsiuk et al. 2018), and `deletion_25`
             and the like, P(yes) at that share of the patches; from 0 to 1.
     """
-    vision = expvqa.model.config.vision_config
-    grid = vision.image_size // vision.patch_size
+    grid = _grid(expvqa.model)
     mean = adaptive_avg_pool2d(torch.from_numpy(maps), grid).flatten(1).numpy()  # [N, P]
     chance = np.random.default_rng(seed).random(mean.shape)
     rank = torch.from_numpy(np.lexsort((chance, -mean), axis=1).argsort(1)).view(-1, grid, grid)
     parts = [slice(k, k + _BATCH) for k in range(0, len(cases), _BATCH)]
-    curves = np.concatenate([_curves(expvqa, cases[part], rank[part]) for part in parts], 1)
+    curves = np.concatenate([_curves(expvqa, cases[part], rank[part]) for part in parts], 2)
     columns = {}
-    for metric, curve in zip(("deletion", "insertion"), curves.transpose(2, 0, 1), strict=True):
+    for metric, curve in zip(("deletion", "insertion"), curves, strict=True):
         columns[metric] = np.trapezoid(curve, SHARES, axis=0)
         columns |= {f"{metric}_{100 * share:g}": p_yes for share, p_yes in zip(SHARES, curve, strict=True)}
     return pd.DataFrame(columns, cases.index)
 
 
 def _curves(expvqa, cases: pd.DataFrame, rank: Tensor) -> np.ndarray:
-    """P(yes) [shares, N, 2] with a share of the patches of lowest `rank` [N, g, g] blurred or alone sharp."""
-    model, processor = expvqa.model, expvqa.processor
-    pixels, text = inputs(model, processor, list(cases["image"]), list(cases["question"]))
+    """P(yes) [2, shares, N] with a share of the patches of lowest `rank` [N, g, g] blurred or alone sharp."""
+    model, tokenizer = expvqa.model, expvqa.processor.tokenizer
+    pixels, text = inputs(model, expvqa.processor, list(cases["image"]), list(cases["question"]))
     blurred, patch = blur(pixels, _BLUR * pixels.shape[-1]), model.config.vision_config.patch_size
+    values = []
+    for share in SHARES[:-1]:
+        taken = (rank < round(share * rank[0].numel())).repeat_interleave(patch, 1)
+        taken = taken.repeat_interleave(patch, 2)[:, None].to(model.device)
+        for pictures in (torch.where(taken, blurred, pixels), torch.where(taken, pixels, blurred)):
+            logits = answer_logits(model, encode_images(model, pictures.to(model.dtype)), text)
+            values.append(first_p_yes(logits, beginnings(tokenizer)).cpu())
+    curves = [*values[::2], values[1], *values[1::2], values[0]]  # a curve ends where the other begins
+    return torch.stack(curves).view(2, len(SHARES), -1).numpy()
 
-    def p_yes(pictures: Tensor) -> Tensor:
-        logits = answer_logits(model, encode_images(model, pictures.to(model.dtype)), text)
-        return first_p_yes(logits, beginnings(processor.tokenizer)).cpu()
 
-    whole, nothing = p_yes(pixels), p_yes(blurred)  # the curves' ends are shared
-    points = [torch.stack([whole, nothing], 1)]
-    for share in SHARES[1:-1]:
-        taken = rank < round(share * rank[0].numel())
-        taken = taken.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None].to(model.device)
-        deleted, inserted = torch.where(taken, blurred, pixels), torch.where(taken, pixels, blurred)
-        points.append(torch.stack([p_yes(deleted), p_yes(inserted)], 1))
-    return torch.stack([*points, torch.stack([nothing, whole], 1)]).numpy()
+def _grid(model) -> int:
+    """Patches a side."""
+    return model.config.vision_config.image_size // model.config.vision_config.patch_size
 
 
 def _changed(cases: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -253,8 +242,7 @@ def _peak_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 def _table(run, model: str, values: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Mean of each metric (a column; NaN: not measured) an AU and over AUs, in percent, with intervals."""
-    aus = cases["au"].unique()
-    member = np.stack([cases["au"] == au for au in aus], 1).astype(float)  # [cases, AUs]
+    member = np.stack([cases["au"] == au for au in cases["au"].unique()], 1).astype(float)  # [cases, AUs]
     measured = values.to_numpy(float) * 100  # [cases, metrics]
     defined = ~np.isnan(measured)
 
@@ -265,10 +253,15 @@ def _table(run, model: str, values: pd.DataFrame, cases: pd.DataFrame) -> pd.Dat
             total /= np.einsum("rc,ca,cm->ram", weights, member, defined.astype(float), optimize=True)
         return np.concatenate([total, mean_of_defined(total.swapaxes(1, 2))[:, None]], 1)
 
-    support = member.T @ defined
-    support = np.concatenate([support, support.sum(0, keepdims=True)]).astype(int)
-    targets = [*(ACTION_UNITS[au].name for au in aus), "macro"]
-    rows = [(t, metric, support[k, m]) for k, t in enumerate(targets) for m, metric in enumerate(values)]
-    names = {"model": model, "dataset": run.au_corpus, "split": "test"}
-    settings = {"resamples": run.profile.resamples, "seed": run.profile.seed}
-    return bootstrap_table(measure, rows, group_codes(cases["subject"], len(cases)), **names, **settings)
+    support = values.notna().groupby(cases["au"].map("AU{}".format).to_numpy(), sort=False).sum()
+    support.loc["macro"] = support.sum()
+    return bootstrap_table(
+        measure,
+        [(*target_metric, count) for target_metric, count in support.stack().items()],
+        group_codes(cases["subject"], len(cases)),
+        model=model,
+        dataset=run.au_corpus,
+        split="test",
+        resamples=run.profile.resamples,
+        seed=run.profile.seed,
+    )

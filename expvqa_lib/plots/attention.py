@@ -175,7 +175,7 @@ def _word_maps(fig: FigureBase, image: ImageSource, words: Sequence[Word]) -> No
 
 def word_colour(word: Word) -> np.ndarray:
     """Return the colour [3] in [0, 1] of a word: of its map's peak, the greyer the less it gained."""
-    x, y = word.place
-    colour = _PLACES[int(y * _SIDE), int(x * _SIDE)] / 255
+    peak = np.array(np.unravel_index(word.heat.argmax(), word.heat.shape))
+    row, column = ((peak + 0.5) / word.heat.shape * _SIDE).astype(int)
     share = float(np.clip(word.gain / _SURE, 0, 1))
-    return share * colour + (1 - share) * 0x8C / 255
+    return share * _PLACES[row, column] / 255 + (1 - share) * 0x8C / 255
