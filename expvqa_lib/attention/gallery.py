@@ -91,12 +91,15 @@ def face_au_grid(run) -> tuple:
     expvqa, images = run.model(MAIN), faces.loc[rows, "image"].tolist()
     pairs = zip(*[(image, ask_q3(au)) for image in images for au in aus], strict=True)
     maps, p_yes, _ = relevance(expvqa.model, expvqa.processor, *pairs, targets=[YES] * there.size)
-    regions = None
-    if run.is_drawn:
-        regions = [
-            [changed_pixels(face, au)[1] if label == 1 else None for au, label in zip(aus, row, strict=True)]
-            for face, row in zip(faces.loc[rows, "face"], there, strict=True)
+    regions = [
+        [
+            changed_pixels(faces.at[row, "face"], au)[1]
+            if run.is_drawn and labels.at[row, name] == 1
+            else None
+            for au, name in zip(aus, names, strict=True)
         ]
+        for row in rows
+    ]
     heat = maps.reshape(*there.shape, *maps.shape[1:])
     return images, aus, heat, p_yes.reshape(there.shape), there, regions
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
@@ -60,7 +59,7 @@ def attention_grid(
     heat: np.ndarray,
     p_yes: np.ndarray,
     labels: np.ndarray,
-    regions: Sequence[Sequence[np.ndarray | None]] | None = None,
+    regions: Sequence[Sequence[np.ndarray | None]],
 ) -> Figure:
     """Draw faces as rows and action units as columns: where the model looks for a yes, and P(yes).
 
@@ -86,8 +85,7 @@ def attention_grid(
     for row, image in enumerate(images):
         show(axes[row, 0], image)
         for column, ax in enumerate(axes[row, 1:]):
-            region = regions[row][column] if regions is not None else None
-            score, label = float(p_yes[row][column]), labels[row][column]
+            region, score, label = regions[row][column], float(p_yes[row][column]), labels[row][column]
             attention_overlay(image, heat[row][column], ax, region=region, strength=score, line=0.5)
             if label == 1:
                 ax.spines[:].set(visible=True, color=_PRESENT, linewidth=1.8)
@@ -95,7 +93,7 @@ def attention_grid(
             tint = {"color": _WRONG if wrong else "white", "path_effects": _STROKE}
             ax.text(0.05, 0.05, f"{score:.2f}", transform=ax.transAxes, fontsize=6.5, **tint)
     heat_bar(fig, axes.ravel(), "relevance for “yes”: share of its maximum, times P(yes)")
-    _grid_legend(fig, outlined=regions is not None)
+    _grid_legend(fig, outlined=any(region is not None for row in regions for region in row))
     return fig
 
 
@@ -107,9 +105,8 @@ def _grid_legend(fig: Figure, outlined: bool) -> None:
         Line2D([], [], marker="$0.61$", color=_WRONG, label="on the wrong side of one half", **number),
     ]
     if outlined:
-        outline = [withStroke(linewidth=1.6, foreground="black")]
-        label = "what it moved"
-        handles.append(Line2D([], [], color="white", linewidth=0.6, path_effects=outline, label=label))
+        line = {"color": "white", "linewidth": 0.6, "path_effects": _STROKE}
+        handles.append(Line2D([], [], label="what it moved", **line))
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=2)
 
 
@@ -138,39 +135,31 @@ def attention_words(image: ImageSource, question: str, answer: str, words: Seque
     lines += gap + _coloured(answer, words, best) + gap + [[(part, note)] for part in _NOTE]
     write_lines(text, lines, (0, 1.1), sep=3)
     if best:
-        _word_maps(parts[1], image, [words[k] for k in best])
+        axes = picture_axes(parts[1], len(best), _MAPS)
+        for n, (ax, word) in enumerate(zip(axes, [words[k] for k in best], strict=True), 1):
+            attention_overlay(image, word.heat, ax)
+            likelier = np.exp(word.gain)
+            ax.set_title(f"{n}  {word.text}", color=word_colour(word), fontsize=8, pad=3)
+            note = f"{likelier:,.{0 if likelier >= 10 else 1}f} × as likely"
+            ax.set_xlabel(note, loc="left", fontsize=6.5, labelpad=2)
+        heat_bar(parts[1], axes)
     return fig
 
 
 def _coloured(answer: str, words: Sequence[Word], best: Sequence[int]) -> list[list[tuple[str, dict]]]:
     """An answer in lines of words in their colours; those of `best` are bold and numbered."""
-    lines, length, start = [[]], 0, 0
-    for part in answer.split():
-        start = answer.index(part, start)
-        k = next((k for k, word in enumerate(words) if start <= word.start < start + len(part)), None)
-        start += len(part)
-        style = {"color": QUIET if k is None else tuple(word_colour(words[k])), "fontsize": 11}
-        if k in best:
-            style["fontweight"] = "bold"
-            part += "¹²³⁴⁵⁶"[best.index(k)]
-        if length + len(part) > 36:
-            lines.append([])
-            length = 0
-        lines[-1].append((part + " ", style))
-        length += len(part) + 1
+    lines, end = [], 0
+    for line in textwrap.wrap(answer, 34):
+        lines.append([])
+        for part in line.split():
+            start = answer.index(part, end)
+            end = start + len(part)
+            k = next((k for k, word in enumerate(words) if start <= word.start < end), None)
+            number = "¹²³⁴⁵⁶"[best.index(k)] if k in best else ""
+            style = {"fontsize": 11, "fontweight": "bold" if number else "normal"}
+            style["color"] = QUIET if k is None else tuple(word_colour(words[k]))
+            lines[-1].append((f"{part}{number} ", style))
     return lines
-
-
-def _word_maps(fig: FigureBase, image: ImageSource, words: Sequence[Word]) -> None:
-    """The map of each word, with its number and how much likelier the picture made it."""
-    axes = picture_axes(fig, len(words), _MAPS)
-    for n, (ax, word) in enumerate(zip(axes, words, strict=True), 1):
-        attention_overlay(image, word.heat, ax)
-        likelier = np.exp(word.gain)
-        ax.set_title(f"{n}  {word.text}", color=word_colour(word), fontsize=8, pad=3)
-        note = f"{likelier:,.{0 if likelier >= 10 else 1}f} × as likely"
-        ax.set_xlabel(note, loc="left", fontsize=6.5, labelpad=2)
-    heat_bar(fig, axes)
 
 
 def word_colour(word: Word) -> np.ndarray:

@@ -19,15 +19,18 @@ from .style import (
     PAGE,
     Figure,
     colour,
-    error_bars,
     heat_map,
     nothing_to_show,
+    one_panel,
     percent_axis,
     styled,
 )
 
-_PANELS = {("Q3", "auc"): "Q3, AUC", ("Q1 actions", "f1"): "Q1 actions, F1"}
-_PANELS[("Q1 emotion", "accuracy")] = "Q1 emotion, accuracy"
+_MEASURES = {
+    "Q3 auc": "Q3, AUC",
+    "Q1 actions f1": "Q1 actions, F1",
+    "Q1 emotion accuracy": "Q1 emotion, accuracy",
+}
 _CURVES = {
     "deletion": "most relevant patches, blurred (%)",
     "insertion": "most relevant patches, alone sharp (%)",
@@ -57,8 +60,7 @@ def pointing_bars(table: pd.DataFrame) -> Figure:
 
 def _by_au(rows: pd.DataFrame, title: str, label: str) -> Figure:
     targets = ordered_targets(rows["target"])
-    fig = Figure(figsize=(PAGE, 2.6))
-    ax = fig.add_subplot()
+    fig, ax = one_panel(PAGE, 2.6)
     _dots(ax, rows, targets)
     ax.set_xticks(range(len(targets)), targets)
     ax.set(xlim=(-0.5, len(targets) - 0.5), title=title)
@@ -78,8 +80,7 @@ def forest(table: pd.DataFrame, title: str, label: str) -> Figure:
     if table.empty:
         return nothing_to_show()
     targets = list(dict.fromkeys(table["target"]))
-    fig = Figure(figsize=(COLUMN, 0.95 + len(targets) * (0.1 + 0.1 * table["model"].nunique())))
-    ax = fig.add_subplot()
+    fig, ax = one_panel(COLUMN, 0.95 + len(targets) * (0.1 + 0.1 * table["model"].nunique()))
     _dots(ax, table, targets, horizontal=True)
     if table["low"].min() < 0 < table["high"].max():
         ax.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=1)
@@ -96,20 +97,23 @@ def _dots(ax: Axes, table: pd.DataFrame, targets: Sequence[str], horizontal: boo
     models, span = ordered_models(table["model"]), ax.axhspan if horizontal else ax.axvspan
     for k in range(0, len(targets), 2):
         span(k - 0.5, k + 0.5, color=FAINT, zorder=0)
+    dot = {"fmt": "o", "markersize": 3.6, "elinewidth": 1.2, "clip_on": False}
     for k, model in enumerate(models):
         rows = table[table["model"] == model]
-        at = rows["target"].map(targets.index)
+        at, value = rows["target"].map(targets.index), rows["value"]
         style = {"color": colour(model, models), "label": NAMES.get(model, model)}
         if model in ("prior", "chance") and not horizontal:
-            ax.hlines(rows["value"], at - 0.42, at + 0.42, linewidth=1.2, zorder=2, **style)
-        else:
-            offset = (k - (len(models) - 1) / 2) * 0.8 / len(models)
-            error_bars(ax, rows, at + offset, horizontal=horizontal, **style)
+            ax.hlines(value, at - 0.42, at + 0.42, linewidth=1.2, zorder=2, **style)
+            continue
+        error = np.nan_to_num(np.stack([value - rows["low"], rows["high"] - value]).clip(min=0))
+        at = at + (k - (len(models) - 1) / 2) * 0.8 / len(models)
+        x, y, bars = (value, at, {"xerr": error}) if horizontal else (at, value, {"yerr": error})
+        ax.errorbar(x, y, **bars, **dot, **style)
 
 
 def ablation_chart(table: pd.DataFrame) -> Figure:
     """Draw `evaluation.ablations.study` as `forest`: a row a model, a dot a measure."""
-    measures = [_PANELS.get(pair) for pair in zip(table["question"], table["metric"], strict=True)]
+    measures = (table["question"] + " " + table["metric"]).map(_MEASURES)
     rows = table.assign(target=table["model"].map(TITLES), model=measures).dropna(subset=["model"])
     return forest(rows, "What each question is worth", "percent, with 95% intervals")
 
@@ -121,8 +125,7 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         logs: columns step, loss and eval_loss (NaN where not logged).
     """
-    fig = Figure(figsize=(COLUMN, 2.6))
-    ax = fig.add_subplot()
+    fig, ax = one_panel(COLUMN, 2.6)
     for model, log in logs.items():
         tint, name = colour(model, list(logs)), NAMES.get(model, model)
         train, check = (log.reindex(columns=["step", kind]).dropna() for kind in ("loss", "eval_loss"))
@@ -149,8 +152,7 @@ def confusion(true: Iterable[str], predicted: Iterable[str | None], labels: Sequ
     pairs["predicted"] = pairs["predicted"].where(pairs["predicted"].isin(labels), "none")
     shares = 100 * pd.crosstab(pairs["true"], pairs["predicted"], normalize="index")
     columns = [*labels, *shares.columns.intersection(["none"])]
-    fig = Figure(figsize=(COLUMN, COLUMN * 0.78))
-    ax = fig.add_subplot()
+    fig, ax = one_panel(COLUMN, COLUMN * 0.78)
     heat_map(
         ax, shares.reindex(columns=columns, fill_value=0).reindex(labels), "share of the true emotion (%)"
     )
@@ -166,8 +168,7 @@ def reliability(bins: pd.DataFrame) -> Figure:
     Args:
         bins: of `evaluation.reliability`, one target.
     """
-    fig = Figure(figsize=(COLUMN, 3.4))
-    ax = fig.add_subplot()
+    fig, ax = one_panel(COLUMN, 3.4)
     rows, tint = bins.dropna(subset=["positives"]), COLOURS[MAIN]
     sizes = 8 + 90 * rows["faces"] / rows["faces"].max()
     ax.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.8, zorder=1)
@@ -187,8 +188,7 @@ def method_heat(table: pd.DataFrame, metric: str, label: str) -> Figure:
     rows = metric_rows(_compared(table), metric)
     wide = rows.pivot(index="name", columns="target", values="value")
     wide = wide.reindex(index=rows["name"].unique(), columns=ordered_targets(rows["target"]))
-    fig = Figure(figsize=(PAGE, 0.6 + 0.3 * len(wide)))
-    ax = fig.add_subplot()
+    fig, ax = one_panel(PAGE, 0.6 + 0.3 * len(wide))
     heat_map(ax, wide.rename(columns=lambda name: name.removeprefix("AU")), label)
     ax.set_xlabel("action unit")
     return fig
@@ -199,25 +199,25 @@ def method_curves(table: pd.DataFrame) -> Figure:
     """Draw the mean P(yes) over the share of patches blurred and shown, a line a method or control."""
     if table.empty:
         return nothing_to_show()
-    rows = _compared(table)
-    rows = rows[rows["target"] == "macro"]
-    kinds = rows["metric"].str.extract(r"^(?P<kind>deletion|insertion)_(?P<share>.*)")
-    rows = rows.join(kinds).dropna(subset=["share"])
+    rows = _compared(table[table["target"] == "macro"])
+    rows[["kind", "share"]] = rows["metric"].str.extract(r"^(deletion|insertion)_(.*)")
+    rows = rows.dropna(subset=["share"])
     rows["share"] = rows["share"].astype(float).map("{:.0f}".format)
     names = list(rows["name"].unique())
-    palette = dict(zip(names, [INK, *sns.color_palette("tab10")[1:]], strict=False))
-    controls = {name: (2, 1) if name in names[-3:] else "" for name in names}
+    looks = {
+        "palette": dict(zip(names, [INK, *sns.color_palette("tab10")[1:]], strict=False)),
+        "dashes": {name: (2, 1) if name in names[-3:] else "" for name in names},
+        "sizes": {name: 2.2 if name == names[0] else 1 for name in names},
+    }
     fig = Figure(figsize=(PAGE, 2.9))
-    sizes = {name: 2.2 if name == names[0] else 1 for name in names}
-    looks = {"hue": "name", "palette": palette, "style": "name", "dashes": controls, "size": "name"}
     for ax, (kind, label) in zip(fig.subplots(1, 2, sharey=True), _CURVES.items(), strict=True):
         of_kind = rows[rows["kind"] == kind]
-        sns.lineplot(of_kind, x="share", y="value", sizes=sizes, legend=kind == "insertion", ax=ax, **looks)
+        columns = {"x": "share", "y": "value", "hue": "name", "style": "name", "size": "name"}
+        sns.lineplot(of_kind, legend=kind == "insertion", ax=ax, **columns, **looks)
         percent_axis(ax, "P(yes) (%)")
         ax.set_xlabel(label)
-    handles = ax.get_legend_handles_labels()
     ax.get_legend().remove()
-    fig.legend(*handles, loc="outside right center")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center")
     return fig
 
 

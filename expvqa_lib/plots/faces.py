@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 
 from ..data.images import ImageSource, load_image
 from ..evaluation.tables import NAMES
-from .style import PAGE, Figure, colour, nothing_to_show, styled
+from .style import COLOURS, INK, PAGE, Figure, nothing_to_show, styled
 
 HEAT = "inferno"  # perceptually uniform, and far from the colours of a face
 _LARGE = 336  # pixels: maps are smoothed to this size
@@ -89,58 +89,48 @@ def attention_overlay(
     ax.imshow(grey(image), cmap="gray", vmin=0, vmax=255, extent=place)
     ax.imshow(colours, extent=place)
     if region is not None and np.any(region):
-        mask = Image.fromarray((np.asarray(region) > 0).astype(np.uint8) * 255)
-        mask = np.asarray(mask.resize((_LARGE, _LARGE), Image.Resampling.BICUBIC)) / 255
-        outline = {"levels": [0.5], "extent": place, "origin": "upper"}
+        mask = _mask(region).resize((_LARGE, _LARGE), Image.Resampling.BICUBIC)
+        outline = {"levels": [127.5], "extent": place, "origin": "upper"}
         ax.contour(mask, colors="black", linewidths=2 * line, **outline)
         ax.contour(mask, colors="white", linewidths=line, **outline)
     ax.set(xticks=[], yticks=[])
 
 
 @styled
-def answer_grid(images: Sequence[ImageSource], answers: pd.DataFrame, columns: int = 3) -> Figure:
+def answer_grid(images: Sequence[ImageSource], answers: pd.DataFrame) -> Figure:
     """Draw faces, and under each the questions and every model's answer.
 
     Args:
         answers: columns face (position in `images`), question, model (a key of `NAMES`, or any name) and
             answer, in reading order.
-        columns: faces side by side.
     """
-    wide = 138 // columns  # characters
-    texts = []
+    texts, bold, wide = [], {"fontweight": "bold"}, 46  # characters
     for k in range(len(images)):
         lines = []
         for question, rows in answers[answers["face"] == k].groupby("question", sort=False):
-            bold = {"fontweight": "bold"}
             lines += [[(" ", {})], *([(part, bold)] for part in textwrap.wrap(question, wide - 4))]
             for row in rows.itertuples():
                 name = f"{NAMES.get(row.model, row.model)}: "
                 text = textwrap.shorten(str(row.answer) or "–", 6 * wide, placeholder=" …")
                 first, *rest = textwrap.wrap(name + text, wide)
-                style = bold | ({"color": colour(row.model)} if row.model in NAMES else {})
+                style = bold | {"color": COLOURS.get(row.model, INK)}
                 lines += [[(name, style), (first[len(name) :], {})], *([(part, {})] for part in rest)]
         texts.append(lines)
-    side = PAGE / columns
-    height = -(-len(images) // columns) * (1.5 + 0.1 * max(map(len, texts)))
-    fig = Figure(figsize=(PAGE, height))
-    for ax, image, lines in zip(picture_axes(fig, len(images), columns), images, texts, strict=True):
+    fig = Figure(figsize=(PAGE, -(-len(images) // 3) * (1.5 + 0.1 * max(map(len, texts)))))
+    for ax, image, lines in zip(picture_axes(fig, len(images), 3), images, texts, strict=True):
         show(ax, image)
-        ax.set_xlim(0, side / 1.5)
+        ax.set_xlim(0, PAGE / 3 / 1.5)
         write_lines(ax, lines, (0, 0))
     return fig
 
 
 def write_lines(
-    ax: Axes,
-    lines: Sequence[Sequence[tuple[str, dict]]],
-    at: tuple[float, float],
-    size: float = 6.5,
-    sep: float = 0,
+    ax: Axes, lines: Sequence[Sequence[tuple[str, dict]]], at: tuple[float, float], sep: float = 0
 ) -> None:
     """Write lines of differently styled parts, the upper left corner at a place in shares of the axes."""
     rows = [
         HPacker(
-            children=[TextArea(text, textprops={"fontsize": size} | style) for text, style in line],
+            children=[TextArea(text, textprops={"fontsize": 6.5} | style) for text, style in line],
             pad=0,
             sep=0,
             align="baseline",
@@ -161,23 +151,19 @@ def write_lines(
 
 
 @styled
-def attention_gallery(rows: pd.DataFrame | Sequence[Mapping[str, Any]], columns: int = 3) -> Figure:
+def attention_gallery(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Figure:
     """Draw faces beside where the model looked, question above and answer below, with one colour bar.
 
     Args:
         rows: columns image, heat [h, w], title (the question), answer, and optionally region (a mask).
-        columns: pairs of pictures side by side.
     """
-    rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else list(rows)
+    rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
     if not rows:
         return nothing_to_show()
-    columns = min(columns, len(rows))
+    columns, cell = min(3, len(rows)), PAGE / 3
     texts = [[textwrap.wrap(str(row[name]), 40) for name in ("title", "answer")] for row in rows]
-    lines = [
-        max(len(title) + len(answer) for title, answer in texts[k : k + columns])
-        for k in range(0, len(rows), columns)
-    ]
-    cell = PAGE / 3
+    lengths = [len(title) + len(answer) for title, answer in texts]
+    lines = [max(lengths[k : k + columns]) for k in range(0, len(rows), columns)]
     fig = Figure(figsize=(cell * columns, (cell / 2 + 0.08) * len(lines) + _LINE * sum(lines) + 0.38))
     axes = picture_axes(fig, len(rows), columns)
     for ax, row, (title, answer) in zip(axes, rows, texts, strict=True):
@@ -205,21 +191,20 @@ def heat_bar(fig: FigureBase, axes: Sequence[Axes], label: str = "relevance, sha
     bar.set_label(label, labelpad=1)
 
 
-def outlined(image: ImageSource, region: np.ndarray, margin: int = 8, width: int = 2) -> np.ndarray:
-    """Return the pixels of a picture with a blue line around a region.
+def outlined(image: ImageSource, region: np.ndarray) -> np.ndarray:
+    """Return the pixels of a picture with a blue line around a region, 8 pixels away from it.
 
     Args:
         region: mask [H, W] of the picture's size.
-        margin: pixels between the region and the line, so that the moving part stays visible.
-        width: of the line, in pixels.
     """
-    mask = Image.fromarray((np.asarray(region) > 0).astype(np.uint8) * 255)
-    mask = mask.filter(ImageFilter.MaxFilter(2 * margin + 1)).filter(ImageFilter.GaussianBlur(margin / 2))
+    mask = _mask(region).filter(ImageFilter.MaxFilter(17)).filter(ImageFilter.GaussianBlur(4))
     mask = mask.point(lambda level: 255 * (level > 127))  # round corners
-    line = np.asarray(mask.filter(ImageFilter.MaxFilter(2 * width + 1))) > np.asarray(mask)
-    drawn = pixels(image).copy()
-    drawn[line] = (0, 90, 200)
-    return drawn
+    line = np.asarray(mask.filter(ImageFilter.MaxFilter(5))) > np.asarray(mask)
+    return np.where(line[..., None], np.uint8([0, 90, 200]), pixels(image))
+
+
+def _mask(region: np.ndarray) -> Image.Image:
+    return Image.fromarray((np.asarray(region) > 0).astype(np.uint8) * 255)
 
 
 def smooth(heat: np.ndarray) -> np.ndarray:
@@ -231,8 +216,7 @@ def smooth(heat: np.ndarray) -> np.ndarray:
     if max(heat.shape) > _CELLS:
         heat = np.asarray(Image.fromarray(heat).resize((_CELLS, _CELLS), Image.Resampling.BOX))
     heat = heat / heat.max() if heat.max() > 0 else heat
-    large = Image.fromarray(heat).resize((_LARGE, _LARGE), Image.Resampling.BICUBIC)
-    return np.asarray(large).clip(0, 1)
+    return np.asarray(Image.fromarray(heat).resize((_LARGE, _LARGE), Image.Resampling.BICUBIC)).clip(0, 1)
 
 
 def thumbnail(image: ImageSource, side: int = 256) -> Image.Image:

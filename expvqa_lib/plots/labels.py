@@ -11,7 +11,7 @@ from ..data.images import ImageSource
 from ..evaluation.tables import ordered_targets
 from ..facs import EMOTIONS
 from .faces import draw_faces, grid_height
-from .style import PAGE, Figure, heat_map, styled
+from .style import PAGE, Figure, heat_map, one_panel, styled
 
 
 @styled
@@ -26,11 +26,11 @@ def data_overview(
     What no corpus is labelled with has no panel.
     """
     au_rates = {name: 100 * _au_floats(labels).mean() for name, labels in labels_by_dataset.items()}
-    shares = {
-        name: pd.Series(list(v), dtype=object).value_counts(normalize=True)
-        for name, v in emotions_by_dataset.items()
+    emotions = {
+        name: 100 * pd.Series(list(some), dtype=object).value_counts(normalize=True)
+        for name, some in emotions_by_dataset.items()
     }
-    emotions = 100 * pd.DataFrame(shares, dtype=float).fillna(0.0)
+    emotions = pd.DataFrame(emotions, dtype=float).fillna(0.0)
     order = [*EMOTIONS, *emotions.index.difference(list(EMOTIONS))]
     tables = {
         "How often each action unit is present": pd.DataFrame(au_rates).dropna(how="all"),
@@ -52,15 +52,13 @@ def data_overview(
 def au_cooccurrence(labels: pd.DataFrame, title: str = "Which actions come together") -> Figure:
     """Draw P(column AU | row AU) in percent, over the faces where both are labelled; columns `AU1` ..."""
     y = _au_floats(labels).dropna(axis=1, how="all")
-    present, labelled = np.nan_to_num(y.to_numpy()), y.notna().to_numpy(dtype=float)
-    both, given = present.T @ present, present.T @ labelled
-    percent = np.divide(100 * both, given, out=np.full_like(both, np.nan), where=given > 0)
+    present = np.nan_to_num(y.to_numpy())
+    given = present.T @ y.notna().to_numpy(dtype=float)
+    percent = 100 * present.T @ present / np.where(given > 0, given, np.nan)
     np.fill_diagonal(percent, np.nan)
     side = float(np.clip(0.9 + 0.23 * y.shape[1], 2.6, PAGE))
-    fig = Figure(figsize=(side * 1.12, side))
-    ax = fig.add_subplot()
-    percent = pd.DataFrame(percent, y.columns, y.columns)
-    heat_map(ax, percent, "P(column | row) (%)", notes=len(percent) <= 13)
+    fig, ax = one_panel(side * 1.12, side)
+    heat_map(ax, pd.DataFrame(percent, y.columns, y.columns), "P(column | row) (%)", notes=len(percent) <= 13)
     ax.set(xlabel="also present (AU)", ylabel="given (AU)", title=title)
     return fig
 

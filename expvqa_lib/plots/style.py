@@ -13,7 +13,6 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.figure
 import matplotlib.style
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -39,15 +38,6 @@ _OTHER_COLOURS = ("#009E73", "#D55E00", "#B8A000", "#444444")
 INK, QUIET, FAINT, ORANGE = "#222222", "#8C8C8C", "#F4F4F4", "#D55E00"
 
 
-class Figure(matplotlib.figure.Figure):
-    """A matplotlib figure that a notebook shows by itself, once, whatever its backend."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        _write(self, buffer, dpi=150, format="png")
-        return buffer.getvalue()
-
-
 def styled(draw: Callable) -> Callable:
     """Run a drawing function under the style sheet, and leave the settings around it alone."""
 
@@ -59,43 +49,42 @@ def styled(draw: Callable) -> Callable:
     return inside
 
 
-def save(fig: matplotlib.figure.Figure, path: str | Path) -> Path:
-    """Write a figure (PNG at 200 dpi, or what the suffix says), whole or not at all.
+class Figure(matplotlib.figure.Figure):
+    """A matplotlib figure that a notebook shows by itself, once, whatever its backend."""
+
+    @styled
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, dpi=150, format="png")
+        return buffer.getvalue()
+
+
+def one_panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of this size in inches with a single chart."""
+    fig = Figure(figsize=(width, height))
+    return fig, fig.add_subplot()
+
+
+@styled
+def save(fig: matplotlib.figure.Figure, path: str | Path) -> matplotlib.figure.Figure:
+    """Write a figure (PNG at 200 dpi, or what the suffix says), whole or not at all, and return it.
 
     Raises:
         ExpVQAError: the folder cannot be written to.
     """
-    path = Path(path)
-    with atomic(path) as temporary:
-        _write(fig, temporary, metadata={"Software": None} if path.suffix.lower() == ".png" else None)
-    return path
+    with atomic(Path(path)) as temporary:
+        fig.savefig(temporary, metadata={"Software": None} if Path(path).suffix.lower() == ".png" else None)
+    return fig
 
 
-@styled
-def _write(fig: matplotlib.figure.Figure, target: Path | io.BytesIO, **options: object) -> None:
-    fig.savefig(target, **options)
-
-
-def colour(model: str, models: Sequence[str] = ()) -> str:
+def colour(model: str, models: Sequence[str]) -> str:
     """Return a model's colour: its own in `COLOURS`, else one by its place among the other `models`."""
     others = [m for m in models if m not in COLOURS]
-    place = others.index(model) if model in others else 0
-    return COLOURS.get(model) or _OTHER_COLOURS[place % len(_OTHER_COLOURS)]
-
-
-def error_bars(ax: Axes, rows: pd.DataFrame, at, *, horizontal: bool = False, **style) -> None:
-    """Draw each row's value as a dot with a line from low to high, at places along the other axis."""
-    error = np.nan_to_num(np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]]).clip(min=0))
-    style = {"fmt": "o", "markersize": 3.6, "elinewidth": 1.2, "clip_on": False} | style
-    if horizontal:
-        ax.errorbar(rows["value"], at, xerr=error, **style)
-    else:
-        ax.errorbar(at, rows["value"], yerr=error, **style)
+    return COLOURS.get(model) or _OTHER_COLOURS[others.index(model) % len(_OTHER_COLOURS)]
 
 
 def heat_map(ax: Axes, percent: pd.DataFrame, label: str, notes: bool = True) -> None:
     """Draw percentages as cells with their numbers, pale to dark blue from 0 to 100; NaN stays white."""
-    bar = {"label": label, "ticks": [0, 50, 100], "fraction": 0.045, "pad": 0.02}
     sns.heatmap(
         percent.astype(float),
         ax=ax,
@@ -105,7 +94,7 @@ def heat_map(ax: Axes, percent: pd.DataFrame, label: str, notes: bool = True) ->
         annot=notes,
         fmt=".0f",
         annot_kws={"fontsize": 6},
-        cbar_kws=bar,
+        cbar_kws={"label": label, "ticks": [0, 50, 100], "fraction": 0.045, "pad": 0.02},
         linewidths=0.5,
     )
     ax.set(xlabel="", ylabel="")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import SettingsError
 from ..files import atomic
 
 _WITH_INTERVAL = re.compile(r"(-?\d+(?:\.\d+)?) \[.*\]")
@@ -24,7 +23,7 @@ def export(
     lower: Sequence[str] = (),
     within: str | None = None,
     note: str | None = None,
-) -> list[Path]:
+) -> None:
     """Write `<path_stem>.csv`, `.md` and `.tex`; the LaTeX needs the packages booktabs and graphicx.
 
     Args:
@@ -37,16 +36,11 @@ def export(
         note: below the table in Markdown, a comment in LaTeX: what differs, where it comes from.
 
     Raises:
-        SettingsError: `best` is another word, or a column of `within` is not there.
         ExpVQAError: the folder cannot be written to.
     """
-    if best not in ("column", "row", None):
-        raise SettingsError(f"best={best!r}: expected 'column', 'row' or None")
     if not isinstance(table.index, pd.RangeIndex):
         table = table.reset_index(names=[name or "" for name in table.index.names])
     table = table.rename(columns=str)
-    if within is not None and within not in table:
-        raise SettingsError(f"within={within!r}: no such column; the table has {', '.join(table)}")
     texts, bold = table.map(_text).astype(object), _best(table, best, lower, within)
     content = {
         ".csv": table.to_csv(index=False, float_format="%.4f"),
@@ -56,7 +50,6 @@ def export(
     for suffix, text in content.items():
         with atomic(Path(f"{path_stem}{suffix}")) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return [Path(f"{path_stem}{suffix}") for suffix in content]
 
 
 def _text(value: object) -> str:
@@ -80,7 +73,7 @@ def _best(table: pd.DataFrame, best: str | None, lower: Sequence[str], within: s
     if best is None:
         return numbers.notna() & False
     signed = numbers.mul([-1 if column in lower else 1 for column in numbers])
-    groups = table[within] if within is not None else pd.Series(0, table.index)
+    groups = table[within] if within else np.zeros(len(table))
     return signed.eq(signed.groupby(groups, dropna=False).transform("max"))
 
 
