@@ -1,5 +1,6 @@
 """A painter of shapes in face units: curves, colours, and what it knows of the face it paints."""
 
+import math
 from functools import cache
 
 import numpy as np
@@ -25,8 +26,7 @@ class Painter:
         tone = self.who.skin * (len(SKIN) - 1)
         self.skin = mix(SKIN[int(tone)], SKIN[min(int(tone) + 1, len(SKIN) - 1)], tone % 1)
         self.shadow = mix(self.skin, (64, 24, 20), 0.62)
-        self.light = mix(self.skin, (255, 246, 236), 0.35)
-        self.hair = HAIR[self.who.hair]
+        self.light, self.hair = mix(self.skin, (255, 246, 236), 0.35), HAIR[self.who.hair]
 
     def strength(self, au: int, side: int = 0) -> float:
         """Intensity of an AU on one side (-1 left, 1 right, 0 the stronger)."""
@@ -45,16 +45,16 @@ class Painter:
     def pixels(self, points) -> np.ndarray:
         """Face units [n, 2] to pixels: yaw and pitch slide near parts over far ones; roll, scale, shift."""
         points = np.asarray(points, float)
-        depth = np.sqrt(np.clip(1.2 - 0.95 * points[:, 0] ** 2, 0.05, None))
-        slide = np.stack([0.24 * self.scene.yaw * depth, 0.16 * self.scene.pitch * depth], 1)
+        depth = np.sqrt(np.clip(1.2 - 0.95 * points[:, :1] ** 2, 0.05, None))
+        slide = depth * [0.24 * self.scene.yaw, 0.16 * self.scene.pitch]
         return (points + slide) @ self._turn + self._centre
 
     def fill(self, points, colour: Colour) -> None:
         self._draw.polygon(self.pixels(points).ravel().tolist(), fill=colour)
 
     def stroke(self, points, colour: Colour, width: float = 1.0) -> None:
-        width = max(1, round(width * self._line))
-        self._draw.line(self.pixels(points).ravel().tolist(), fill=colour, width=width, joint="curve")
+        pixels = self.pixels(points).ravel().tolist()
+        self._draw.line(pixels, fill=colour, width=max(1, round(width * self._line)), joint="curve")
 
     def fold(self, points, colour: Colour, width: float, side: int = 1, origin=(0, 0)) -> None:
         """Stroke a curve over control points [k, 2], mirrored for the left side (-1), from `origin`."""
@@ -78,8 +78,7 @@ def curve(points, n: int = 9) -> np.ndarray:
 
 def closed_curve(points, per: int = 4) -> np.ndarray:
     """Return a closed Catmull-Rom spline [k * per, 2] through points [k, 2]."""
-    points = np.asarray(points, float)
-    return _closed_basis(len(points), per) @ points
+    return _closed_basis(len(points), per) @ np.asarray(points, float)
 
 
 def mirrored(points) -> list[tuple[float, float]]:
@@ -98,8 +97,8 @@ def _bernstein(order: int, n: int) -> np.ndarray:
     """Basis [n, order] of a Bézier curve with `order` control points."""
     t = np.linspace(0, 1, n)[:, None]
     k = np.arange(order)
-    choose = [np.prod(np.arange(order - 1, order - 1 - i, -1)) / np.prod(np.arange(1, i + 1)) for i in k]
-    return np.array(choose) * t**k * (1 - t) ** (order - 1 - k)
+    choose = np.array([math.comb(order - 1, i) for i in range(order)])
+    return choose * t**k * (1 - t) ** (order - 1 - k)
 
 
 @cache
@@ -107,8 +106,5 @@ def _closed_basis(k: int, per: int) -> np.ndarray:
     """Basis [k * per, k] of a closed Catmull-Rom spline through k points."""
     t = np.linspace(0, 1, per, endpoint=False)
     weights = [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
-    basis = np.zeros((k * per, k))
-    for i in range(k):
-        for j in range(4):
-            basis[i * per : (i + 1) * per, (i + j - 1) % k] += weights[j] / 2
-    return basis
+    shifted = (np.roll(np.eye(k), j - 1, axis=1) for j in range(4))
+    return sum(np.kron(eye, weight[:, None] / 2) for eye, weight in zip(shifted, weights, strict=True))

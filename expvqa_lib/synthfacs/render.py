@@ -1,7 +1,6 @@
 """Drawing of SynthFACS faces in face units (see `face`), painted with PIL at twice the size and halved."""
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -24,6 +23,13 @@ LANDMARKS = (
 )
 """Names of the rows of `Rendering.landmarks`; left and right are the viewer's."""
 
+_HAIRLINES = {  # its right end, middle points and left end; the ends inwards from the widest of the head
+    "short": ((0.10, -0.55), [(0.45, -0.93), (0, -0.90), (-0.45, -0.93)], (0.10, -0.55)),
+    "long": ((0.07, -0.30), [(0.52, -0.93), (0, -1.02), (-0.52, -0.93)], (0.07, -0.30)),
+    "parted": ((0.06, -0.36), [(0.62, -0.72), (-0.28, -1.05), (-0.58, -0.78)], (0.10, -0.42)),
+    "fringe": ((0.08, -0.45), [(0.58, -0.74), (0.1, -0.80), (-0.45, -0.76)], (0.08, -0.45)),
+}
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -37,22 +43,14 @@ def render(face: Face, size: int = 96) -> Rendering:
     """Draw a face [size, size, 3]; the same face and size always give the same pixels."""
     painter = Painter(face, 2 * size)
     landmarks = painter.pixels(_paint(painter))
-    pixels = np.asarray(painter.image.reduce(2), np.float32)
-    scene = face.scene
-    if scene.light_x or scene.light_y or scene.exposure != 1:
-        light = scene.exposure + _plane(size) @ np.array([scene.light_x, scene.light_y], np.float32)
-        pixels = pixels * light[..., None]
+    scene, axis = face.scene, np.linspace(-1, 1, size, dtype=np.float32)
+    places = np.stack(np.meshgrid(axis, axis), 2)  # [size, size, 2] from -1 to 1, x then y
+    light = scene.exposure + places @ np.array([scene.light_x, scene.light_y], np.float32)
+    pixels = np.asarray(painter.image.reduce(2), np.float32) * light[..., None]
     if scene.noise:
         noise = np.random.default_rng(scene.seed).standard_normal(pixels.shape, np.float32)
         pixels = pixels + noise * scene.noise
     return Rendering(np.clip(pixels, 0, 255).astype(np.uint8), (landmarks / 2).astype(np.float32))
-
-
-@cache
-def _plane(size: int) -> np.ndarray:
-    """Coordinates [size, size, 2] from -1 to 1, x then y."""
-    axis = np.linspace(-1, 1, size, dtype=np.float32)
-    return np.stack(np.meshgrid(axis, axis), 2)
 
 
 def au_mask(face: Face, au: int, size: int = 96, threshold: float = 12.0) -> np.ndarray:
@@ -78,22 +76,22 @@ def _paint(p: Painter) -> np.ndarray:
     jaw_x, jaw_y = wide * (0.70 + 0.09 * who.jaw_width), 0.66 + jaw * 0.7
     chin_y = 0.98 + 0.05 * who.chin_length + jaw - 0.035 * a(17)
     _paint_behind(p, wide)
-    upper = [(wide, 0.12), (wide * 0.97, -0.34), (wide * 0.72, -0.86), (0.26, -1.06)]
-    head = closed_curve([(0, chin_y), *mirrored([(0.30, chin_y - 0.02), (jaw_x, jaw_y), *upper])], 5)
+    side = [(0.30, chin_y - 0.02), (jaw_x, jaw_y), (wide, 0.12), (wide * 0.97, -0.34), (wide * 0.72, -0.86)]
+    head = closed_curve([(0, chin_y), *mirrored([*side, (0.26, -1.06)])], 5)
     p.fill(head, p.skin)
     p.stroke(np.vstack([head, head[:1]]), p.crease(0.45), 0.8)
     if who.beard:
         side = [(0.24, chin_y - 0.03), (jaw_x * 0.96, 0.64 + jaw * 0.7), (wide * 0.95, 0.22), (0.62, 0.42)]
-        beard = mirrored([*side, (0.36, 0.40), (0.0, 0.38)])
-        del beard[6]  # the middle, which is its own mirror image
-        p.fill(closed_curve([(0, chin_y), *beard], 5), mix(p.skin, p.hair, 0.25 + 0.3 * who.beard))
+        beard = [(0, chin_y), *side, (0.36, 0.40), (0.0, 0.38), (-0.36, 0.40), *mirrored(side)[4:]]
+        p.fill(closed_curve(beard, 5), mix(p.skin, p.hair, 0.25 + 0.3 * who.beard))
     _paint_forehead(p)
     eyes = [paint_eye(p, side) for side in (-1, 1)]
     nose, mouth = _paint_nose(p), paint_mouth(p, jaw, chin_y)
     brows = [paint_brow(p, side) for side in (-1, 1)]
     _paint_hair(p, wide)
-    cheeks = [(side * 0.52, 0.28 - 0.07 * a(6, side) - 0.04 * a(12, side)) for side in (-1, 1)]
-    return np.vstack([*brows, *eyes, nose, mouth, [(0, chin_y), (-jaw_x, jaw_y), (jaw_x, jaw_y)], cheeks])
+    rim = [(0, chin_y), (-jaw_x, jaw_y), (jaw_x, jaw_y)]
+    rim += [(side * 0.52, 0.28 - 0.07 * a(6, side) - 0.04 * a(12, side)) for side in (-1, 1)]
+    return np.vstack([*brows, *eyes, nose, mouth, rim])
 
 
 def _paint_behind(p: Painter, wide: float) -> None:
@@ -114,13 +112,12 @@ def _paint_behind(p: Painter, wide: float) -> None:
 def _paint_forehead(p: Painter) -> None:
     """Folds of raised inner brows (middle) and outer brows (tails), furrows of lowered brows (between)."""
     rest = 0.22 * max(0.0, p.who.age - 0.35)
-    for k, y in enumerate((-0.78, -0.68)):
-        arc = [(0.34, y + 0.02), (0.52, y - 0.06), (0.72, y + 0.10 + 0.02 * k)]
-        if (depth := 0.75 * p.strength(1) + rest) > 0.05:
-            p.fold([(-0.26, y + 0.02), (0, y - 0.05), (0.26, y + 0.02)], p.crease(depth), 1.1)
-        for side in (-1, 1):
-            if (depth := 0.75 * p.strength(2, side) + rest) > 0.05:
-                p.fold(arc, p.crease(depth), 1.1, side)
+    for y, tail in ((-0.78, 0.10), (-0.68, 0.12)):
+        middle = [(-0.26, y + 0.02), (0, y - 0.05), (0.26, y + 0.02)]
+        outer = [(0.34, y + 0.02), (0.52, y - 0.06), (0.72, y + tail)]
+        for au, side, points in ((1, 0, middle), (2, -1, outer), (2, 1, outer)):
+            if (depth := 0.75 * p.strength(au, side) + rest) > 0.05:
+                p.fold(points, p.crease(depth), 1.1, side or 1)
     for side in (-1, 1) if p.strength(4) else ():
         p.fold([(0.055, -0.20), (0.07, -0.32), (0.04, -0.44)], p.crease(0.9 * p.strength(4)), 1.3, side)
 
@@ -129,32 +126,26 @@ def _paint_nose(p: Painter) -> list[tuple[float, float]]:
     wrinkle = p.strength(9)
     lift, w = 0.065 * wrinkle + 0.02 * p.strength(10), 0.155 + 0.025 * p.who.nose_width + 0.025 * wrinkle
     tip = 0.27 + 0.035 * p.who.nose_length - 0.4 * lift
-    wing, y = tip - lift, tip - 0.08
-    p.fill([(-0.035, -0.12), (0.035, -0.12), (0.055, y), (-0.055, y)], mix(p.crease(0), p.light, 0.45))
+    wing = tip - lift
+    bridge = [(-0.035, -0.12), (0.035, -0.12), (0.055, tip - 0.08), (-0.055, tip - 0.08)]
+    p.fill(bridge, mix(p.skin, p.light, 0.45))
     p.fold([(0.07, -0.14), (0.075, 0.05), (0.11, tip - 0.10)], p.crease(0.35), 1)
     p.fold([(-w * 0.55, tip + 0.01), (0, tip + 0.07), (w * 0.55, tip + 0.01)], p.crease(0.6), 1.2)
     outline = [(w * 0.75, wing - 0.11), (w + 0.05, wing - 0.02), (w * 0.8, wing + 0.04)]
     for side in (-1, 1):
         p.fold(outline, p.crease(0.7), 1.3, side)
         p.disc((side * w * 0.45, tip + 0.015), 0.036, 0.02, p.crease(0.95))
-        for y in (-0.13, -0.05, 0.03) if wrinkle else ():  # slanted folds over the bridge
-            p.stroke([(side * 0.035, y), (side * 0.13, y - 0.075)], p.crease(0.95 * wrinkle), 1.2)
         if wrinkle:
+            for y in (-0.13, -0.05, 0.03):  # slanted folds over the bridge
+                p.stroke([(side * 0.035, y), (side * 0.13, y - 0.075)], p.crease(0.95 * wrinkle), 1.2)
             p.fold([(0.14, 0.10), (0.22, 0.02), (0.19, -0.06)], p.crease(0.7 * wrinkle), 1.1, side)
     return [(0.0, tip), (-w, wing), (w, wing)]
 
 
 def _paint_hair(p: Painter, wide: float) -> None:
-    """Hair on the head, from the right end of the hairline over its middle points to the left end."""
-    right, middle, left = {
-        "short": ((0.10, -0.55), [(0.45, -0.93), (0, -0.90), (-0.45, -0.93)], (0.10, -0.55)),
-        "long": ((0.07, -0.30), [(0.52, -0.93), (0, -1.02), (-0.52, -0.93)], (0.07, -0.30)),
-        "parted": ((0.06, -0.36), [(0.62, -0.72), (-0.28, -1.05), (-0.58, -0.78)], (0.10, -0.42)),
-        "fringe": ((0.08, -0.45), [(0.58, -0.74), (0.1, -0.80), (-0.45, -0.76)], (0.08, -0.45)),
-        "bald": ((0, 0), [], (0, 0)),
-    }[p.who.hairstyle]
-    if middle:
+    if p.who.hairstyle != "bald":
+        right, middle, left = _HAIRLINES[p.who.hairstyle]
         side = [(wide + 0.06, -0.30), (wide + 0.08, -0.9), (0.4, -1.35)]
-        cap = curve(mirrored(side)[::-1], 13)
-        ends = [(wide - right[0], right[1]), *middle, (-wide + left[0], left[1]), (0, -1.3)]
-        p.fill(np.vstack([cap, closed_curve(ends, 4)[:16]]), mix(p.hair, (255, 255, 255), 0.06))
+        line = [(wide - right[0], right[1]), *middle, (-wide + left[0], left[1]), (0, -1.3)]
+        hair = np.vstack([curve(mirrored(side)[::-1], 13), closed_curve(line)[:16]])
+        p.fill(hair, mix(p.hair, (255, 255, 255), 0.06))
