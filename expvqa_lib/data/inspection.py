@@ -120,8 +120,8 @@ def example_pairs(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def q3_balance(pairs: pd.DataFrame) -> pd.DataFrame:
     """Count the Q3 questions about each AU by data set and split; the answer is yes to one of three."""
-    single = pairs[pairs["question_type"] == "Q3"]
-    counts = single.groupby(["dataset", "split", "au"]).size().unstack(["dataset", "split"])
+    groups = pairs[pairs["question_type"] == "Q3"].groupby(["dataset", "split", "au"])
+    counts = groups.size().unstack(["dataset", "split"])
     return counts.reindex(columns=SPLITS, level="split").fillna(0).astype(int).rename("AU{:.0f}".format)
 
 
@@ -152,9 +152,10 @@ def label_answers(faces: pd.DataFrame, asked: Mapping[str, str], area: str, au: 
     rows = []
     for number, face in enumerate(faces.to_dict("records")):
         labels, emotion = au_labels(face), face["emotion"] if pd.notna(face["emotion"]) else None
-        present = [n for n, label in labels.items() if label]
-        single = {1: questions.YES, 0: questions.NO}.get(labels.get(au))
-        answers = questions.answer_q1(present, emotion), questions.answer_q2(labels, area), single
-        for kind, answer in zip(("Q1", "Q2", "Q3"), answers, strict=True):
-            rows.append((number, asked[kind], "Label", answer or "not labelled"))
+        answers = {
+            "Q1": questions.answer_q1([n for n, label in labels.items() if label], emotion),
+            "Q2": questions.answer_q2(labels, area),
+            "Q3": {1: questions.YES, 0: questions.NO}.get(labels.get(au)),
+        }
+        rows += [(number, asked[kind], "Label", text or "not labelled") for kind, text in answers.items()]
     return rows

@@ -36,6 +36,8 @@ GENERATION = {  # of the reference
     "repetition_penalty": 1.5,
     "length_penalty": 1.0,
     "do_sample": False,
+    "bos_token_id": 2,
+    "eos_token_id": 2,
 }
 
 
@@ -62,8 +64,7 @@ def convert_checkpoint(
     Raises:
         ModelError: anything does not fit; nothing is written then.
     """
-    output = Path(output)
-    if output.exists():
+    if Path(output).exists():
         raise ModelError(f"{output}: exists already; remove it, or give another folder")
     state = read_checkpoint(checkpoint)
     if not any(name.startswith("visual_encoder.") for name in state):
@@ -71,24 +72,23 @@ def convert_checkpoint(
             raise ModelError(f"{checkpoint}: no vision encoder, as in Exp-VQA(fz); give its base with --base")
         vision = read_checkpoint(base).items()
         state |= {name: value for name, value in vision if name.startswith("visual_encoder.")}
-    language_config = read_config(language_model, "llama")  # as Vicuna's
-    config = configure(state, language_config, vision_heads, qformer_heads, checkpoint)
+    language = read_config(language_model, "llama")  # as Vicuna's
+    config = configure(state, language, vision_heads, qformer_heads, checkpoint)
     check(state, config, checkpoint)
     processor = _processor(language_model, qformer_tokenizer, config, checkpoint)
     tokenizer = processor.tokenizer
     config.text_config.vocab_size = max(len(tokenizer), config.text_config.vocab_size)
     config.image_token_index = tokenizer.convert_tokens_to_ids("<image>")
-    words = _language_weights(language_model, config.text_config.vocab_size)
+    weights = to_transformers(state) | _language_weights(language_model, config.text_config.vocab_size)
     with torch.device("meta"):
         model = InstructBlipForConditionalGeneration(config)
-    model.load_state_dict(to_transformers(state) | words, assign=True)
+    model.load_state_dict(weights, assign=True)
     model.tie_weights()
-    ids = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": tokenizer.pad_token_id}
-    model.generation_config = GenerationConfig(**GENERATION, **ids)
+    model.generation_config = GenerationConfig(**GENERATION, pad_token_id=tokenizer.pad_token_id)
     with atomic(output) as temporary:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
-    return output
+    return Path(output)
 
 
 def _language_weights(folder: str | Path, vocabulary: int) -> State:
@@ -109,10 +109,15 @@ def _processor(
     language_model, qformer_tokenizer, config: InstructBlipConfig, checkpoint
 ) -> InstructBlipProcessor:
     """Image processor and both tokenizers with the reference's special tokens (`</s>`, `[PAD]`, `[DEC]`)."""
-    special = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "[PAD]"}
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            language_model, local_files_only=True, **special, additional_special_tokens=["<image>"]
+            language_model,
+            local_files_only=True,
+            bos_token="</s>",
+            eos_token="</s>",
+            unk_token="</s>",
+            pad_token="[PAD]",
+            additional_special_tokens=["<image>"],
         )
         qformer = BertTokenizer.from_pretrained(qformer_tokenizer, local_files_only=True, bos_token="[DEC]")
     except Exception as error:
