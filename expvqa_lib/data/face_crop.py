@@ -110,8 +110,7 @@ def _crop(image: Image.Image, face: tuple[float, ...]) -> tuple[Image.Image, str
     short = min(image.size)
     if side > short:
         side = short
-        x = min(max(x, short / 2), image.width - short / 2)
-        y = min(max(y, short / 2), image.height - short / 2)
+        x, y = np.clip((x, y), short / 2, np.subtract(image.size, short / 2))
     return _cut(image, _box(x, y, side), angle), NO_TILT if tilt is None else None
 
 

@@ -95,9 +95,7 @@ def example_video(faces: pd.DataFrame) -> tuple[dict[int, str], pd.DataFrame]:
     else:
         video = video.head(12)
         numbers, curves = range(len(video)), video[[ACTION_UNITS[au].name for au in labelled_aus(faces)]]
-    curves = (
-        curves.astype(float).set_axis(numbers).rename(columns=lambda name: name.removesuffix("_intensity"))
-    )
+    curves = curves.astype(float).set_axis(numbers).rename(columns=lambda au: au.removesuffix("_intensity"))
     return dict(zip(numbers, video["image"], strict=True)), curves.loc[:, curves.max() > 0]
 
 
@@ -112,9 +110,7 @@ def example_pairs(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
     pairs = pairs.assign(answer=pairs["text_output"].where(pairs["question_type"] == "Q3", ""))
     examples = pairs.groupby(["dataset", "question_type", "answer"]).head(2)
     examples = examples.sort_values(["question_type", "dataset"], kind="stable")
-    repeated = examples["question_type"].eq("Q3") & examples.duplicated(
-        ["question_type", "dataset", "answer"]
-    )
+    repeated = examples["answer"].ne("") & examples.duplicated(["question_type", "dataset", "answer"])
     return examples[~repeated].groupby("question_type").head(4)
 
 
