@@ -1,7 +1,5 @@
 """Where the model looks: relevance of the picture's parts for a word of an answer."""
 
-from __future__ import annotations
-
 import re
 from collections import namedtuple
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What notebook 08 shows of a run (a `pipeline.Run`): maps of a few test faces, chosen by their place."""
 
-from __future__ import annotations
-
 from collections import namedtuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Attention methods: maps of relevance from a model, pictures, questions and a score of the answer."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -2,8 +2,6 @@
 can be blurred. A `run` is a `pipeline.Run`.
 """
 
-from __future__ import annotations
-
 import copy
 from functools import lru_cache
 

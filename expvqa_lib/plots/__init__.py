@@ -14,10 +14,9 @@ from .charts import (
     training_curves,
 )
 from .faces import answer_grid, attention_gallery, attention_overlay, face_grid, outlined, thumbnail
-from .labels import au_cooccurrence, data_overview
+from .labels import au_cooccurrence, data_overview, video_curves
 from .style import COLOURS, Figure, save, styled
 from .tables import export
-from .video import video_curves
 
 __all__ = [
     "COLOURS",

@@ -1,10 +1,7 @@
 """Figures of attention: faces by action units, and an answer in the colours of what it looks at."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,9 +14,6 @@ from ..data.images import ImageSource
 from ..facs import action_unit
 from .faces import attention_overlay, grey, heat_bar, picture_axes, show, write_lines
 from .style import COLOURS, INK, PAGE, QUIET, Figure, styled
-
-if TYPE_CHECKING:
-    from ..attention import Word
 
 _PRESENT, _WRONG = COLOURS["exp_vqa"], "#FFB000"
 _STROKE = [withStroke(linewidth=1.6, foreground=INK)]  # around text on pictures
@@ -111,13 +105,13 @@ def _grid_legend(fig: Figure, outlined: bool) -> None:
 
 
 @styled
-def attention_words(image: ImageSource, question: str, answer: str, words: Sequence[Word]) -> Figure:
+def attention_words(image: ImageSource, question: str, answer: str, words: Sequence[tuple]) -> Figure:
     """Draw an answer whose words have the colour of the place that each looks at.
 
     Below are the maps of the words that the picture made likelier by most.
 
     Args:
-        words: of the answer, from `attention.explain_words`.
+        words: each an `attention.Word` of the answer, from `attention.explain_words`.
     """
     best = sorted(sorted(range(len(words)), key=lambda k: -words[k].gain)[:_MAPS])
     heights = [1.9, PAGE / _MAPS + 0.6] if best else [1.9]
@@ -146,7 +140,7 @@ def attention_words(image: ImageSource, question: str, answer: str, words: Seque
     return fig
 
 
-def _coloured(answer: str, words: Sequence[Word], best: Sequence[int]) -> list[list[tuple[str, dict]]]:
+def _coloured(answer: str, words: Sequence[tuple], best: Sequence[int]) -> list[list[tuple[str, dict]]]:
     """An answer in lines of words in their colours; those of `best` are bold and numbered."""
     lines, end = [], 0
     for line in textwrap.wrap(answer, 34):
@@ -162,8 +156,8 @@ def _coloured(answer: str, words: Sequence[Word], best: Sequence[int]) -> list[l
     return lines
 
 
-def word_colour(word: Word) -> np.ndarray:
-    """Return the colour [3] in [0, 1] of a word: of its map's peak, the greyer the less it gained."""
+def word_colour(word: tuple) -> np.ndarray:
+    """Return the colour [3] in [0, 1] of an `attention.Word`: of its peak, the greyer the less it gained."""
     peak = np.array(np.unravel_index(word.heat.argmax(), word.heat.shape))
     row, column = ((peak + 0.5) / word.heat.shape * _SIDE).astype(int)
     share = float(np.clip(word.gain / _SURE, 0, 1))

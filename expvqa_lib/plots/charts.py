@@ -1,7 +1,5 @@
 """Charts of results, from tidy tables. Charts of an empty table say that nothing was measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -20,7 +18,6 @@ from .style import (
     Figure,
     colour,
     heat_map,
-    nothing_to_show,
     one_panel,
     percent_axis,
     styled,
@@ -51,8 +48,6 @@ def au_bars(table: pd.DataFrame, metric: str = "f1") -> Figure:
 @styled
 def pointing_bars(table: pd.DataFrame) -> Figure:
     """Draw pointing accuracy by AU (`attention.pointing`) as `au_bars`; chance is a dash."""
-    if table.empty:
-        return nothing_to_show()
     chance = table[(table["metric"] == "chance") & (table["model"] == MAIN)].assign(model="chance")
     rows = pd.concat([chance, metric_rows(table, "pointing_accuracy")])
     return _by_au(rows, "Does attention point at the moving part?", "pointing accuracy, 95% intervals (%)")
@@ -77,8 +72,6 @@ def forest(table: pd.DataFrame, title: str, label: str) -> Figure:
         table: columns target, model, value, low, high; any unit. 0 is marked where values change sign.
         label: of the values, with their unit.
     """
-    if table.empty:
-        return nothing_to_show()
     targets = list(dict.fromkeys(table["target"]))
     fig, ax = one_panel(COLUMN, 0.95 + len(targets) * (0.1 + 0.1 * table["model"].nunique()))
     _dots(ax, table, targets, horizontal=True)
@@ -183,8 +176,6 @@ def reliability(bins: pd.DataFrame) -> Figure:
 @styled
 def method_heat(table: pd.DataFrame, metric: str, label: str) -> Figure:
     """Draw a metric of `attention.faithfulness`: a row a method or control, a column an AU or the mean."""
-    if table.empty:
-        return nothing_to_show()
     rows = metric_rows(_compared(table), metric)
     wide = rows.pivot(index="name", columns="target", values="value")
     wide = wide.reindex(index=rows["name"].unique(), columns=ordered_targets(rows["target"]))
@@ -197,8 +188,6 @@ def method_heat(table: pd.DataFrame, metric: str, label: str) -> Figure:
 @styled
 def method_curves(table: pd.DataFrame) -> Figure:
     """Draw the mean P(yes) over the share of patches blurred and shown, a line a method or control."""
-    if table.empty:
-        return nothing_to_show()
     rows = _compared(table[table["target"] == "macro"])
     rows[["kind", "share"]] = rows["metric"].str.extract(r"^(deletion|insertion)_(.*)")
     rows = rows.dropna(subset=["share"])

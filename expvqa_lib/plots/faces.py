@@ -1,7 +1,5 @@
 """Pictures of faces in a grid: labelled samples, answers, and maps of where a model looks laid over them."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from ..data.images import ImageSource, load_image
 from ..evaluation.tables import NAMES
-from .style import COLOURS, INK, PAGE, Figure, nothing_to_show, styled
+from .style import COLOURS, INK, PAGE, Figure, styled
 
 HEAT = "inferno"  # perceptually uniform, and far from the colours of a face
 _LARGE = 336  # pixels: maps are smoothed to this size
@@ -29,8 +27,6 @@ _LINE = 0.115  # inches, of small text
 @styled
 def face_grid(images: Sequence[ImageSource], captions: Sequence[str], columns: int = 6) -> Figure:
     """Draw faces in a grid, each with its caption below."""
-    if not len(images):
-        return nothing_to_show()
     fig = Figure(figsize=(PAGE, grid_height(captions, columns)))
     draw_faces(fig, images, captions, columns)
     return fig
@@ -158,8 +154,6 @@ def attention_gallery(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Figur
         rows: columns image, heat [h, w], title (the question), answer, and optionally region (a mask).
     """
     rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
-    if not rows:
-        return nothing_to_show()
     columns, cell = min(3, len(rows)), PAGE / 3
     texts = [[textwrap.wrap(str(row[name]), 40) for name in ("title", "answer")] for row in rows]
     lengths = [len(title) + len(answer) for title, answer in texts]

@@ -1,6 +1,4 @@
-"""Charts of the labels: how often actions and emotions occur in each corpus, and which come together."""
-
-from __future__ import annotations
+"""Figures of labels: how often they occur in each corpus, which come together, and those of a video."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,9 +7,9 @@ import pandas as pd
 
 from ..data.images import ImageSource
 from ..evaluation.tables import ordered_targets
-from ..facs import EMOTIONS
-from .faces import draw_faces, grid_height
-from .style import PAGE, Figure, heat_map, one_panel, styled
+from ..facs import EMOTIONS, action_unit
+from .faces import draw_faces, grid_height, show
+from .style import COLOURS, PAGE, QUIET, Figure, heat_map, one_panel, styled
 
 
 @styled
@@ -60,6 +58,54 @@ def au_cooccurrence(labels: pd.DataFrame, title: str = "Which actions come toget
     fig, ax = one_panel(side * 1.12, side)
     heat_map(ax, pd.DataFrame(percent, y.columns, y.columns), "P(column | row) (%)", notes=len(percent) <= 13)
     ax.set(xlabel="also present (AU)", ylabel="given (AU)", title=title)
+    return fig
+
+
+@styled
+def video_curves(
+    film: Mapping[float, ImageSource],
+    truth: pd.DataFrame,
+    p_yes: pd.DataFrame | None = None,
+    present: float | None = None,
+    truth_name: str = "intensity",
+) -> Figure:
+    """Draw frames of a video and, below each, the true intensity of each action unit and P(yes).
+
+    Args:
+        film: one or more pictures by frame number, in the order of time, at equal distances.
+        truth: index the frame number, one column an AU (`AU12`), values in [0, 1], NaN where not labelled.
+        p_yes: alike.
+        present: intensity from which an AU is labelled present; a line is drawn there.
+        truth_name: what `truth` holds, for the legend.
+    """
+    times, panel = list(film), 0.28 if p_yes is None else 0.53  # inches
+    step = times[1] - times[0] if len(times) > 1 else 1
+    heights = [(PAGE - 0.3) / max(5, len(film)), *[panel] * truth.shape[1]]
+    fig = Figure(figsize=(PAGE, 0.6 + sum(heights)))
+    top, *axes = fig.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for ax in (top, *axes):
+        ax.set(xticks=[], yticks=[], ylim=(0, 1.02), xlim=(times[0] - step / 2, times[-1] + step / 2))
+        ax.spines["left"].set_visible(False)
+    for time, image in film.items():
+        show(top, image, (time - 0.48 * step, time + 0.48 * step, 0, 1))
+    top.spines["bottom"].set_visible(False)
+    top.set(box_aspect=1 / max(5, len(film)), aspect="auto")
+    area = {"color": "#C9CDD2", "linewidth": 0, "step": "mid", "label": f"true {truth_name}"}
+    line = {"color": COLOURS["exp_vqa"], "linewidth": 1.5, "label": "P(yes)"}
+    dots = {"color": QUIET, "linewidth": 0.8, "linestyle": ":"}
+    for ax, name in zip(axes, truth, strict=True):
+        ax.fill_between(truth.index, truth[name].astype(float), **area)
+        ax.vlines(times, 0, 1, color="#DDDDDD", linewidth=0.5, zorder=0)
+        noun = "" if p_yes is None else f"\n{action_unit(int(name[2:])).noun}"
+        ax.set_ylabel(f"{name}{noun}", rotation=0, ha="right", va="center", fontsize=6.5)
+        if p_yes is not None:
+            ax.plot(p_yes.index, p_yes[name], clip_on=False, **line)
+        if present is not None:
+            ax.axhline(present, label=f"labelled present from {present:g}", **dots)
+    if axes:
+        axes[-1].set_xticks(times, times)
+        axes[-1].set_xlabel("frame of the video")
+        fig.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
 
 

@@ -3,8 +3,6 @@
 Charts return a `Figure` that belongs to no pyplot state: show it as the last line of a cell, or `save` it.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 from collections.abc import Callable, Sequence
@@ -38,25 +36,32 @@ _OTHER_COLOURS = ("#009E73", "#D55E00", "#B8A000", "#444444")
 INK, QUIET, FAINT, ORANGE = "#222222", "#8C8C8C", "#F4F4F4", "#D55E00"
 
 
-def styled(draw: Callable) -> Callable:
-    """Run a drawing function under the style sheet, and leave the settings around it alone."""
-
-    @functools.wraps(draw)
-    def inside(*args, **kwargs):
-        with mpl.style.context(STYLE, after_reset=True):
-            return draw(*args, **kwargs)
-
-    return inside
-
-
 class Figure(matplotlib.figure.Figure):
     """A matplotlib figure that a notebook shows by itself, once, whatever its backend."""
 
-    @styled
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, dpi=150, format="png")
+        with mpl.style.context(STYLE, after_reset=True):
+            self.savefig(buffer, dpi=150, format="png")
         return buffer.getvalue()
+
+
+def styled(draw: Callable) -> Callable:
+    """Run a drawing function under the style sheet, and leave the settings around it alone.
+
+    Of an empty table or list of pictures the figure says that nothing was measured.
+    """
+
+    @functools.wraps(draw)
+    def inside(first, *args, **kwargs):
+        with mpl.style.context(STYLE, after_reset=True):
+            if not isinstance(first, pd.DataFrame | list) or len(first):
+                return draw(first, *args, **kwargs)
+            fig, text = Figure(figsize=(COLUMN, 0.6)), "nothing was measured here: nothing to show"
+            fig.text(0.5, 0.5, text, ha="center", va="center", color=QUIET)
+            return fig
+
+    return inside
 
 
 def one_panel(width: float, height: float) -> tuple[Figure, Axes]:
@@ -106,10 +111,3 @@ def percent_axis(ax: Axes, label: str) -> None:
     ax.set(ylim=(0, 100), ylabel=label, yticks=range(0, 101, 20))
     ax.grid(axis="y")
     ax.spines["left"].set_visible(False)
-
-
-def nothing_to_show() -> Figure:
-    """What takes a chart's place where nothing was measured."""
-    fig = Figure(figsize=(COLUMN, 0.6))
-    fig.text(0.5, 0.5, "nothing was measured here: nothing to show", ha="center", va="center", color=QUIET)
-    return fig

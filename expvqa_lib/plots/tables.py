@@ -1,7 +1,5 @@
 """A result table as CSV to compute with, Markdown to read and LaTeX (booktabs) to print."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path
