@@ -9,11 +9,10 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from ...errors import ServerError, SettingsError
 from ...files import fingerprint
@@ -104,8 +103,7 @@ class Chat:
 
     def map(self, function: Callable, items: Sequence, label: str) -> list:
         """Apply a function that asks to each item, `PARALLEL` at a time; the first error ends it."""
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            return list(tqdm(pool.map(function, items), label, len(items), disable=not items))
+        return thread_map(function, items, max_workers=PARALLEL, desc=label, disable=not items)
 
     def _query(self, statement: str, *values: str) -> list[tuple]:
         try:
