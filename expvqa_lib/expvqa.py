@@ -50,8 +50,8 @@ class Explanation:
     def plot(self) -> Figure:
         """Draw the map over the face."""
         p_yes = f" (P(yes) = {self.p_yes:.2f})" if self.answer in (questions.YES, questions.NO) else ""
-        row = {"image": self.image, "heat": self.heat, "title": self.question, "answer": self.answer + p_yes}
-        return attention_gallery([row])
+        shown = {"title": self.question, "answer": self.answer + p_yes}
+        return attention_gallery([{"image": self.image, "heat": self.heat, **shown}])
 
 
 class ExpVQA:
@@ -86,14 +86,12 @@ class ExpVQA:
         """
         if not question.strip():
             raise SettingsError("the question is empty; ask something, for instance: " + questions.ask_q1())
-        images, is_list = _as_list(images)
-        faces = [self._face(image, crop) for image in images]
+        faces, names, is_list = _faces(images, crop)
         answers = generate(
             self.model, self.processor, faces, [question] * len(faces), samples=samples, seed=seed
         )
         if not is_list:
             return answers[0] if samples > 1 else answers[0][0]
-        names = [_name(image) for image in images]
         rows = [
             (name, question, answer) for name, some in zip(names, answers, strict=True) for answer in some
         ]
@@ -105,10 +103,9 @@ class ExpVQA:
         By default it is asked about the AUs in its configuration (`config.aus`), or else all of `facs`.
         """
         aus = aus or getattr(self.model.config, "aus", None) or list(ACTION_UNITS)
-        images, is_list = _as_list(images)
-        table = self._scores([self._face(image, crop) for image in images], aus)
-        table.index = [_name(image) for image in images]
-        return table if is_list else table.iloc[0]
+        faces, names, is_list = _faces(images, crop)
+        table = score_yes_no(self.model, self.processor, faces, aus, wordings=range(len(questions.Q3)))
+        return table.set_axis(names) if is_list else table.set_axis(names).iloc[0]
 
     def explain(
         self,
@@ -125,15 +122,14 @@ class ExpVQA:
         """
         if au is None and not (question or "").strip():
             raise SettingsError("explain needs an AU number or a question")
-        face = self._face(image, crop)
-        text = question if au is None else questions.ask_q3(au)
-        targets = None if au is None else [questions.YES]
+        (face,), _, _ = _faces([image], crop)
+        text, targets = (question, None) if au is None else (questions.ask_q3(au), [questions.YES])
         maps, p_yes, words = relevance(
             self.model, self.processor, [face], [text], targets=targets, method=method
         )
         if au is None:
             return Explanation(face, text, words[0], float(p_yes[0]), maps[0])
-        score = float(self._scores([face], [au]).iat[0, 0])
+        score = float(self.aus(face, [au], crop=False).iat[0])
         return Explanation(face, text, questions.YES if score >= 0.5 else questions.NO, score, maps[0])
 
     def save(self, folder: str | Path) -> None:
@@ -141,24 +137,12 @@ class ExpVQA:
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
-    def _scores(self, faces: Sequence[Image.Image], aus: Sequence[int]) -> pd.DataFrame:
-        return score_yes_no(self.model, self.processor, faces, aus, wordings=range(len(questions.Q3)))
-
-    @staticmethod
-    def _face(image, crop: bool) -> Image.Image:
-        if not crop:
-            return load_image(image)
-        face, notice = crop_face(image)
-        if notice:
-            warnings.warn(f"{_name(image)}: {notice}", stacklevel=3)
-        return face
-
 
 def load(
     source: str | Path | None = None,
     *,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
+    dtype: str | None = None,
     bits: int | None = None,
     quiet: bool = False,
 ) -> ExpVQA:
@@ -171,8 +155,9 @@ def load(
             is missing.
         SettingsError: the device, dtype or bits are unknown.
     """
-    options = {"device": device, "dtype": dtype, "bits": bits, "quiet": quiet or source is None}
-    model, processor = load_model(source or QUICK, **options)
+    model, processor = load_model(
+        source or QUICK, device=device, dtype=dtype, bits=bits, quiet=quiet or source is None
+    )
     return ExpVQA(model, processor, NOTICES.get(getattr(model.config, "trained_on", str(source))))
 
 
@@ -206,10 +191,15 @@ def hardware_note() -> str:
     )
 
 
-def _as_list(images) -> tuple[list, bool]:
+def _faces(images, crop: bool) -> tuple[Sequence[Image.Image], list[str], bool]:
+    """Faces and names of one image or of a list of images, and whether it is a list."""
     is_list = isinstance(images, list | tuple | pd.Series)
-    return (list(images) if is_list else [images]), is_list
-
-
-def _name(image) -> str:
-    return str(image) if isinstance(image, str | Path) else type(image).__name__
+    images = list(images) if is_list else [images]
+    names = [str(image) if isinstance(image, str | Path) else type(image).__name__ for image in images]
+    if not crop:
+        return [load_image(image) for image in images], names, is_list
+    faces, notices = zip(*map(crop_face, images), strict=True) if images else ([], [])
+    for name, notice in zip(names, notices, strict=True):
+        if notice:
+            warnings.warn(f"{name}: {notice}", stacklevel=3)
+    return faces, names, is_list

@@ -112,13 +112,13 @@ def next_logits(
     if not model.config.use_decoder_only_language_model:
         start = torch.full((n, 1), language.config.decoder_start_token_id, device=language.device)
         return language(**inputs, decoder_input_ids=torch.cat([start, tokens], 1)).logits[:, -1].float()
-    if beginning:
-        words = language.get_input_embeddings()(tokens)
-        mask = torch.cat([inputs["attention_mask"], torch.ones_like(tokens)], 1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        embeds = torch.cat([inputs["inputs_embeds"], words], 1)
-        inputs = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions}
-    last = torch.zeros_like(inputs["attention_mask"], dtype=torch.bool)
+    mask = torch.cat([inputs["attention_mask"], torch.ones_like(tokens)], 1)
+    inputs = {
+        "inputs_embeds": torch.cat([inputs["inputs_embeds"], language.get_input_embeddings()(tokens)], 1),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+    }
+    last = torch.zeros_like(mask, dtype=torch.bool)
     last[:, -1] = True
     return language.lm_head(_last_states(language, inputs, last)).float()
 

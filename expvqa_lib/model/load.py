@@ -37,7 +37,7 @@ def load_model(
     source: str | Path,
     *,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
+    dtype: str | None = None,
     bits: int | None = None,
     language_dtype: str | None = None,
     quiet: bool = False,
@@ -127,6 +127,9 @@ def _check_memory(source, model, place: torch.device, dtype: torch.dtype, bits: 
 def _check_complete(source, processor: InstructBlipProcessor, report: dict) -> None:
     """Raise ModelError where transformers filled in something that it did not find in the files."""
     for name in ("tokenizer", "qformer_tokenizer"):
+        if name == "qformer_tokenizer" and Path(source).is_dir() and not (Path(source) / name).is_dir():
+            # transformers would read the language model's tokenizer in its place
+            raise ModelError(f"{source}: the folder {name!r} is missing; copy or convert the model again")
         tokenizer = getattr(processor, name)
         if len(tokenizer) <= len(tokenizer.all_special_tokens) or tokenizer.pad_token_id is None:
             raise ModelError(f"{source}: the {name} has no words or no padding; copy its files there again")
@@ -144,19 +147,13 @@ def _placement(device, dtype, is_large: bool) -> tuple[torch.device, torch.dtype
     else:
         try:
             place = torch.empty(0, device=device or "cpu").device
-        except (
-            RuntimeError,
-            AssertionError,
-            ValueError,
-        ) as error:  # unknown, no driver, torch built without it
+        # unknown, no driver, torch built without it
+        except (RuntimeError, AssertionError, ValueError) as error:
             raise SettingsError(f"device {str(device)!r} cannot be used here ({error}); try 'cpu'") from error
-    if dtype is None:
-        half = torch.float16 if place.type == "mps" else torch.bfloat16
-        return place, half if is_large and place.type != "cpu" else torch.float32
-    name = str(dtype).removeprefix("torch.")
-    if name not in DTYPES:
+    if dtype not in (None, *DTYPES):
         raise SettingsError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
-    return place, DTYPES[name]
+    half = torch.float16 if place.type == "mps" else torch.bfloat16
+    return place, DTYPES.get(dtype, half if is_large and place.type != "cpu" else torch.float32)
 
 
 def _quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:

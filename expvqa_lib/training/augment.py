@@ -76,5 +76,6 @@ def apply(name: str, image: Image.Image, sign: int = 1) -> Image.Image:
         "TranslateX": (1, 0, shift, 0, 1, 0),
         "TranslateY": (1, 0, 0, 0, 1, shift),
     }[name]
-    affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-    return image.transform(image.size, affine, matrix, bilinear, fillcolor=GREY)
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=GREY
+    )

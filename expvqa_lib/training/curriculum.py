@@ -23,18 +23,11 @@ class Curriculum:
     The captioners are Exp-BLIP's: `aus` describes action units, `emotion` the emotion, `mix` whichever a
     face is labelled with (in two pairs where it has both), `cat` both in two sentences, `exp` both in the
     one sentence of `questions.answer_q1`.
-
-    Raises:
-        SettingsError: an AU is unknown.
     """
 
     questions: tuple[str, ...] = QUESTION_TYPES
     unseen: tuple[int, ...] = ()  # AUs without Q3 pairs; answers to Q1 and Q2 still name them
     captioner: str | None = None  # in place of the questions
-
-    def __post_init__(self) -> None:
-        for au in self.unseen:
-            action_unit(au)
 
 
 ABLATIONS = {
@@ -58,14 +51,14 @@ def curriculum(name: str, unseen: tuple[int, ...] = ()) -> Curriculum:
     Raises:
         SettingsError: the name or the AU is unknown.
     """
-    if name in VARIANTS:
-        return Curriculum(unseen=unseen)
-    if name in ABLATIONS:
-        return replace(ABLATIONS[name], unseen=unseen)
+    known = dict.fromkeys(VARIANTS, Curriculum()) | ABLATIONS
     if left_out := re.fullmatch(r"without_au(\d+)", name):
-        return Curriculum(unseen=(*unseen, int(left_out[1])))
-    known = ", ".join((*VARIANTS, *ABLATIONS))
-    raise SettingsError(f"model {name!r} is unknown; known are {known} and without_au12, say")
+        unseen = (*unseen, int(left_out[1]))
+    elif name not in known:
+        raise SettingsError(f"model {name!r} is unknown; known are {', '.join(known)} and without_au12, say")
+    for au in unseen:
+        action_unit(au)  # refuses an unknown one
+    return replace(known.get(name, Curriculum()), unseen=unseen)
 
 
 def variant_of(name: str) -> str:

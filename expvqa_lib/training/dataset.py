@@ -45,8 +45,10 @@ class ImagePairs(torch.utils.data.Dataset):
         self.questions, self.question = _factorize(pairs, "text_input")
         self.answers, self.answer = _factorize(pairs, "text_output")
         if recipe.reference_text:
-            self.questions = [reference_text(text, recipe.max_words) for text in self.questions]
-            self.answers = [reference_text(text, recipe.max_words) for text in self.answers]
+            self.questions, self.answers = (
+                [reference_text(text, recipe.max_words) for text in texts]
+                for texts in (self.questions, self.answers)
+            )
         names, kind = _factorize(pairs, "question_type")
         self.kinds = np.array(names)[kind]
         counts = np.bincount(image)  # pairs of each image

@@ -53,10 +53,12 @@ class VisionStates:
             for k in trange(0, len(missing), CHUNK, desc="encoding images", disable=not missing):
                 paths = missing[k : k + CHUNK]
                 names = [_state(path) for path in paths]
-                pictures = [load_image(path) for path in paths]
-                pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+                pixels = processor.image_processor(list(map(load_image, paths)), return_tensors="pt")
                 with torch.no_grad():
-                    parts = [vision_states(model, part.to(state.device)).cpu() for part in pixels.split(64)]
+                    parts = [
+                        vision_states(model, part.to(state.device)).cpu()
+                        for part in pixels["pixel_values"].split(64)
+                    ]
                 path = Path(folder) / key / f"{fingerprint(names)}.safetensors"
                 with atomic(path) as temporary:
                     save_file({"states": torch.cat(parts)}, temporary, metadata={"images": json.dumps(names)})

@@ -63,16 +63,15 @@ def finetune(
             f"{len(train)} training images are fewer than a batch of {batch}: lower Recipe.images"
         )
     steps = recipe.steps or recipe.epochs * math.ceil(len(train) // batch / recipe.accumulate)
-    made_from = [encoder_key([model]), *(split.fingerprint() for split in (train, *validation))]
-    identity = fingerprint(variant, asdict(recipe), processes, *made_from)
+    data = [split.fingerprint() for split in (train, *validation)]
+    identity = fingerprint(variant, asdict(recipe), processes, encoder_key([model]), *data)
     _set_precision(model, variant, recipe)
     work = folder.parent / f".{folder.name}-checkpoints-{identity}"
     collator = Collator(processor, recipe)
     trainer = PairTrainer(LossModel(model), recipe, steps, work, train, *validation, collator=collator)
     if variant == "exp_vqa_fz" and not recipe.augment:  # a frozen encoder, and images that never change
-        images = list(dict.fromkeys(image for split in (train, *validation) for image in split.images))
-        cache = features or folder.parent / "features"
-        collator.states = VisionStates(model, processor, images, cache)
+        images = [image for split in (train, *validation) for image in split.images]
+        collator.states = VisionStates(model, processor, images, features or folder.parent / "features")
     trainer.train_on()
     return _save(trainer, model, processor, folder)
 
@@ -99,8 +98,8 @@ def _check(model: InstructBlipForConditionalGeneration, folder: Path, recipe: Re
         )
     if recipe.precision == "float16" and not torch.cuda.is_available():
         raise SettingsError("Recipe.precision='float16' needs a CUDA GPU; use 'bfloat16' or 'float32' here")
-    is_other = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
-    if is_other and not (folder / "config.json").exists():
+    is_empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_empty and not (folder / "config.json").exists():
         raise SettingsError(
             f"{folder}: not a model folder, and training would replace it; choose a new or empty one"
         )
@@ -120,8 +119,7 @@ def _set_precision(model: InstructBlipForConditionalGeneration, variant: str, re
 
 def _save(trainer: PairTrainer, model, processor: InstructBlipProcessor, folder: Path) -> pd.DataFrame:
     """Write the model, its processor and the log, remove the checkpoints, and return the log."""
-    columns = ["step", "loss", "eval_loss", "learning_rate"]
-    log = pd.DataFrame(trainer.state.log_history).reindex(columns=columns)
+    log = pd.DataFrame(trainer.state.log_history, columns=["step", "loss", "eval_loss", "learning_rate"])
     log = log.dropna(subset=["loss", "eval_loss"], how="all")
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered where processes share them
     model.requires_grad_(True).eval()

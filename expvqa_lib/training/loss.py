@@ -27,8 +27,8 @@ def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict, tokens:
     )
     norm = model.vision_model.post_layernorm
     embeds = norm(states.to(norm.weight.dtype))  # [I, 1 + patches, D_vision]
-    question, question_mask = batch["qformer_input_ids"], batch["qformer_attention_mask"]
-    queries = query_image(model, embeds, question, question_mask, batch["image_index"])  # [N, Q, D]
+    question = (batch["qformer_input_ids"], batch["qformer_attention_mask"])
+    queries = query_image(model, embeds, *question, batch["image_index"])  # [N, Q, D]
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     total = queries.new_zeros((), dtype=torch.float32)
     for rows in mask.sum(1).argsort(stable=True).tensor_split(batch["groups"]):

@@ -64,13 +64,10 @@ class Recipe:
                 raise SettingsError(
                     f"Recipe.{name}={getattr(self, name)!r} is unknown; known are {', '.join(allowed)}"
                 )
-        if (self.steps is None) == (self.epochs is None):
+        if (self.steps is None) == (self.epochs is None) or self.schedule == "reference" and self.steps:
             raise SettingsError(
-                f"Recipe.steps={self.steps!r}, Recipe.epochs={self.epochs!r}: give one, not both or none"
-            )
-        if self.schedule == "reference" and self.epochs is None:
-            raise SettingsError(
-                "Recipe.schedule='reference' counts epochs: give Recipe.epochs, and steps=None"
+                f"Recipe.steps={self.steps!r}, Recipe.epochs={self.epochs!r}: give one, not both or none; "
+                f"Recipe.schedule={self.schedule!r}: 'reference' counts epochs"
             )
         for name in ("images", "pairs_per_image", "validate_every", "max_words", "accumulate"):
             if getattr(self, name) < 1:

@@ -34,7 +34,34 @@ class PairTrainer(Trainer):
         self.recipe = recipe
         super().__init__(
             model=model,
-            args=_arguments(work, recipe, steps, validation is not None),
+            args=_Arguments(
+                output_dir=str(work),
+                max_steps=steps,
+                use_cpu=not torch.accelerator.is_available(),
+                per_device_train_batch_size=recipe.images,
+                per_device_eval_batch_size=recipe.images,
+                gradient_accumulation_steps=recipe.accumulate,
+                learning_rate=recipe.learning_rate,
+                max_grad_norm=recipe.clip,
+                bf16=recipe.precision == "bfloat16",
+                fp16=recipe.precision == "float16",
+                activation_checkpointing=recipe.gradient_checkpointing,
+                activation_checkpointing_kwargs={"use_reentrant": False},
+                seed=recipe.seed,
+                data_seed=recipe.seed,
+                logging_steps=max(1, steps // 100),
+                logging_nan_inf_filter=False,
+                eval_strategy="steps" if validation is not None else "no",
+                eval_steps=recipe.validate_every,
+                save_strategy="steps",
+                save_steps=recipe.validate_every,
+                remove_unused_columns=False,
+                dataloader_drop_last=True,
+                dataloader_num_workers=recipe.workers,
+                ddp_find_unused_parameters=True,  # the last Q-Former layer's weights for text
+                dataloader_pin_memory=torch.cuda.is_available(),
+                report_to=[],
+            ),
             train_dataset=train,
             eval_dataset=validation,
             data_collator=collator,
@@ -43,13 +70,8 @@ class PairTrainer(Trainer):
         torch.manual_seed(recipe.seed + self.args.process_index)
 
     def train_on(self) -> None:
-        """Train from the last whole checkpoint or the start; remove checkpoints that were cut off."""
-        work = Path(self.args.output_dir)
-        checkpoints = _checkpoints(work)
-        if self.args.should_save:
-            for path in work.glob("checkpoint-*"):
-                if not (path / WHOLE).exists():
-                    shutil.rmtree(path, ignore_errors=True)
+        """Train from the last whole checkpoint or the start; one that was cut off is written anew."""
+        checkpoints = _checkpoints(Path(self.args.output_dir))
         self.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -67,14 +89,12 @@ class PairTrainer(Trainer):
 
     def create_optimizer(self, model=None):
         """AdamW; the vision encoder may have a learning rate of its own."""
-        recipe, vision, other = self.recipe, [], []
-        for name, parameter in (model or self.model).named_parameters():
-            if parameter.requires_grad:
-                (vision if "vision_model." in name else other).append(parameter)
-        vision_rate = recipe.vision_learning_rate
+        recipe = self.recipe
+        rate = recipe.learning_rate if recipe.vision_learning_rate is None else recipe.vision_learning_rate
+        trained = [(name, p) for name, p in (model or self.model).named_parameters() if p.requires_grad]
         groups = [
-            {"params": other, "lr": recipe.learning_rate},
-            {"params": vision, "lr": recipe.learning_rate if vision_rate is None else vision_rate},
+            {"params": [p for name, p in trained if "vision_model." not in name], "lr": recipe.learning_rate},
+            {"params": [p for name, p in trained if "vision_model." in name], "lr": rate},
         ]
         self.optimizer = torch.optim.AdamW(
             groups, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
@@ -144,7 +164,7 @@ class _Steps(TrainerCallback):
 
 def _checkpoints(work: Path) -> list[Path]:
     """The whole checkpoints, oldest first."""
-    checkpoints = [mark.parent for mark in work.glob(f"checkpoint-*/{WHOLE}")]
+    checkpoints = (mark.parent for mark in work.glob(f"checkpoint-*/{WHOLE}"))
     return sorted(checkpoints, key=lambda path: int(path.name.split("-")[1]))
 
 
@@ -153,34 +173,3 @@ class _Arguments(TrainingArguments):
     def n_gpu(self) -> int:
         """At most one a process: with more, `Trainer` would cut batches apart for torch's DataParallel."""
         return min(super().n_gpu, 1)
-
-
-def _arguments(work: Path, recipe: Recipe, steps: int, validate: bool) -> TrainingArguments:
-    return _Arguments(
-        output_dir=str(work),
-        max_steps=steps,
-        use_cpu=not torch.accelerator.is_available(),
-        per_device_train_batch_size=recipe.images,
-        per_device_eval_batch_size=recipe.images,
-        gradient_accumulation_steps=recipe.accumulate,
-        learning_rate=recipe.learning_rate,
-        max_grad_norm=recipe.clip,
-        bf16=recipe.precision == "bfloat16",
-        fp16=recipe.precision == "float16",
-        activation_checkpointing=recipe.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        logging_steps=max(1, steps // 100),
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if validate else "no",
-        eval_steps=recipe.validate_every,
-        save_strategy="steps",
-        save_steps=recipe.validate_every,
-        remove_unused_columns=False,
-        dataloader_drop_last=True,
-        dataloader_num_workers=recipe.workers,
-        ddp_find_unused_parameters=True,  # the last Q-Former layer's weights for text
-        dataloader_pin_memory=torch.cuda.is_available(),
-        report_to=[],
-    )

@@ -47,7 +47,7 @@ def test_a_models_name_gives_its_curriculum(name, expected):
     [
         (lambda: curriculum("q4_only"), "'q4_only'.* exp_vqa, exp_vqa_fz, q1_only.*without_au12"),
         (lambda: curriculum("without_au3"), "AU 3 "),
-        (lambda: Curriculum(unseen=(3,)), "AU 3 "),
+        (lambda: curriculum("exp_vqa", (3,)), "AU 3 "),
     ],
 )
 def test_unknown_names_are_refused(make, message):
