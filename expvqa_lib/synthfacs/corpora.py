@@ -74,8 +74,7 @@ def random_expression(
     Returns:
         The emotion, AU intensities in [0.6, 1], and their sides (-1 to 1; contempt is one-sided).
     """
-    emotion = str(rng.choice(list(EMOTIONS)))
-    is_mixed = rng.random() < mixed
+    emotion, is_mixed = str(rng.choice(list(EMOTIONS))), rng.random() < mixed
     core = [] if is_mixed else list(EMOTIONS[emotion].prototype)
     wanted = [au for au in core if rng.random() < 0.85]
     wanted = wanted if len(wanted) >= min(2, len(core)) else core
@@ -108,13 +107,12 @@ def sequence(
         frames: how many.
         seed: of the view.
     """
-    rng = np.random.default_rng(seed)
-    scenes, t = [random_scene(rng, 0.5) for _ in range(2)], np.arange(frames)
+    rng, t = np.random.default_rng(seed), np.arange(frames)
     moves = [
         (au, 0.0, peak * np.sin(np.pi * np.clip((t - begin) / (end - begin), 0, 1)) ** 2)
         for au, (begin, end, peak) in programme.items()
     ]
-    return _film(rng, identity, scenes, t / max(1, frames - 1), moves)
+    return _film(rng, identity, [random_scene(rng, 0.5) for _ in range(2)], t / (frames - 1), moves)
 
 
 def _video(rng: np.random.Generator, identity: Identity) -> list[tuple[int, Face]]:
@@ -124,8 +122,7 @@ def _video(rng: np.random.Generator, identity: Identity) -> list[tuple[int, Face
     for start in (0, _VIDEO_FRAMES // 2):
         _, aus, lateral = random_expression(rng, mixed=0.7, extra=0.2)
         for au, peak in aus.items():
-            onset = start + rng.uniform(0, 12)
-            offset = start + _VIDEO_FRAMES / 2 - rng.uniform(0, 12)
+            onset, offset = start + rng.uniform(0, 12), start + _VIDEO_FRAMES / 2 - rng.uniform(0, 12)
             ramp = np.minimum(np.minimum(t - onset, offset - t) / _ONSET, 1.0)
             moves.append((au, lateral[au], np.where(ramp > 0.05, peak * ramp, 0.0)))
     return list(zip(t.tolist(), _film(rng, identity, scenes, 0.5 * t / _VIDEO_FRAMES, moves), strict=True))
@@ -142,26 +139,24 @@ def _film(
     (first, last), faces = scenes, []
     for k, share in enumerate(drift.tolist()):
         pose = {name: (1 - share) * getattr(first, name) + share * getattr(last, name) for name in _POSE}
-        aus = {au: round(float(course[k]), 3) for au, _, course in moves if course[k] >= 0.001}
-        lateral = {au: side for au, side, course in moves if course[k] >= 0.001}
+        acting = [(au, side, round(float(course[k]), 3)) for au, side, course in moves if course[k] >= 0.001]
+        aus, lateral = {au: value for au, _, value in acting}, {au: side for au, side, _ in acting}
         faces.append(Face(identity, replace(first, **pose, seed=int(rng.integers(2**31))), aus, lateral))
     return faces
 
 
 def prototype_face(emotion: str, seed: int) -> Face:
     """A random person who shows the prototype that FACS gives an emotion, from the front."""
-    aus = dict.fromkeys(EMOTIONS[emotion].prototype, 0.9)
-    return Face(random_identity(np.random.default_rng(seed)), Scene(), aus)
+    person = random_identity(np.random.default_rng(seed))
+    return Face(person, aus=dict.fromkeys(EMOTIONS[emotion].prototype, 0.9))
 
 
 def example_photos() -> Path:
     """Write a folder of four files: one face, two faces, none, and text that is called a picture."""
     folder = Path(tempfile.mkdtemp(prefix="expvqa-")) / "photos"
     folder.mkdir()
-    people = [
-        prototype_face(emotion, seed) for seed, emotion in enumerate(("happiness", "surprise", "anger"))
-    ]
-    one, two, three = (render(face, 384).image for face in people)
+    emotions = ("happiness", "surprise", "anger")
+    one, two, three = (render(prototype_face(name, seed), 384).image for seed, name in enumerate(emotions))
     files = {"portrait.png": one, "together.jpg": np.hstack([two, three]), "sky.jpg": np.full_like(one, 200)}
     for name, pixels in files.items():
         Image.fromarray(pixels).save(folder / name)
@@ -205,10 +200,8 @@ def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
             raise
-    types = {unit.name: "Int8" for unit in ACTION_UNITS.values()} | {
-        "emotion": "string",
-        "labelled_by": "string",
-    }
+    types = {unit.name: "Int8" for unit in ACTION_UNITS.values()}
+    types |= dict.fromkeys(("emotion", "labelled_by"), "string")
     return table.reindex(columns=list(dict.fromkeys([*table, *types]))).astype(types)
 
 
@@ -218,8 +211,8 @@ def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
     rng = np.random.default_rng([VERSION, sizes.seed, CORPORA.index(corpus), _SPLITS.index(split), number])
     identity, labelled = random_identity(rng), {"lab": BP4D_AUS, "wild": AUS, "emotion": ()}[corpus]
     if corpus == "lab":
-        videos = [(v, *frame) for v in range(sizes.videos) for frame in _video(rng, identity)]
-        shots = [(f"v{v}_{t:03d}", face, None) for v, t, face in videos]
+        videos = range(sizes.videos)
+        shots = [(f"v{v}_{t:03d}", face, None) for v in videos for t, face in _video(rng, identity)]
     else:
         emotion, aus, lateral = random_expression(rng, extra=0.10 if corpus == "wild" else 0.04)
         shots = [("0", Face(identity, random_scene(rng, 1.2), aus, lateral), emotion)]
@@ -228,8 +221,8 @@ def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
     for frame, face, emotion in shots:
         name, drawn = f"{corpus}/{split}/{subject}_{frame}.png", render(face, sizes.image)
         Image.fromarray(drawn.image).save(folder / name, compress_level=1)
-        place = {"image": name, "dataset": f"synth_{corpus}", "subject": subject, "frame": frame}
-        row = place | {"split": split, "emotion": emotion}
+        row = {"image": name, "dataset": f"synth_{corpus}", "subject": subject, "frame": frame}
+        row |= {"split": split, "emotion": emotion}
         for au in labelled:
             row[f"AU{au}"] = int(face.aus.get(au, 0.0) >= PRESENT)
             row[f"AU{au}_intensity"] = face.aus.get(au, 0.0)

@@ -127,22 +127,17 @@ class Face:
 def random_identity(rng: np.random.Generator) -> Identity:
     """Draw a person."""
     age = float(rng.beta(1.6, 2.2))
-    shape = dict(zip(SHAPE, np.clip(rng.normal(0, 0.5, len(SHAPE)), -1, 1).round(3).tolist(), strict=True))
-    bearded = rng.random() < 0.2
-    hair = (
-        "grey"
-        if age > 0.75 and rng.random() < 0.6
-        else str(rng.choice(["black", "brown", "blond", "red"], p=[0.35, 0.35, 0.2, 0.1]))
-    )
+    shape = np.clip(rng.normal(0, 0.5, len(SHAPE)), -1, 1).round(3).tolist()
+    bearded, greys = rng.random() < 0.2, age > 0.75 and rng.random() < 0.6
     return Identity(
+        hair="grey" if greys else str(rng.choice(list(HAIR)[:4], p=[0.35, 0.35, 0.2, 0.1])),
         skin=float(rng.random()),
-        hair=hair,
         hairstyle=str(rng.choice(HAIRSTYLES, p=[0.28, 0.26, 0.2, 0.18, 0.08])),
         eyes=str(rng.choice(list(EYES), p=[0.4, 0.25, 0.2, 0.15])),
         age=age,
         beard=float(rng.uniform(0.3, 1)) if bearded else 0.0,
         glasses=bool(rng.random() < 0.12),
-        **shape,
+        **dict(zip(SHAPE, shape, strict=True)),
     )
 
 
