@@ -34,8 +34,6 @@ VERSION = 3
 CORPORA = ("lab", "wild", "emotion")
 _SPLITS = ("train", "validation", "test")
 _VIDEO_FRAMES, _SAMPLED_EVERY = 120, 10  # frames
-_ONSET = 5  # frames from an AU's onset to its apex, and from its apex to its offset
-_POSE = ("yaw", "pitch", "roll", "scale", "shift_x", "shift_y")
 
 _EXCLUSIVE = (  # of each group one AU at most: opposite pulls, or lips both closed and open
     *((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15), (19, 28)),
@@ -123,7 +121,7 @@ def _video(rng: np.random.Generator, identity: Identity) -> list[tuple[int, Face
         _, aus, lateral = random_expression(rng, mixed=0.7, extra=0.2)
         for au, peak in aus.items():
             onset, offset = start + rng.uniform(0, 12), start + _VIDEO_FRAMES / 2 - rng.uniform(0, 12)
-            ramp = np.minimum(np.minimum(t - onset, offset - t) / _ONSET, 1.0)
+            ramp = np.minimum(np.minimum(t - onset, offset - t) / 5, 1.0)  # 5 frames to the apex and from it
             moves.append((au, lateral[au], np.where(ramp > 0.05, peak * ramp, 0.0)))
     return list(zip(t.tolist(), _film(rng, identity, scenes, 0.5 * t / _VIDEO_FRAMES, moves), strict=True))
 
@@ -138,7 +136,10 @@ def _film(
     """A face a frame: `drift` [T] (0 to 1) is the pose between the scenes; moves are AU, side, course [T]."""
     (first, last), faces = scenes, []
     for k, share in enumerate(drift.tolist()):
-        pose = {name: (1 - share) * getattr(first, name) + share * getattr(last, name) for name in _POSE}
+        pose = {
+            name: (1 - share) * getattr(first, name) + share * getattr(last, name)
+            for name in ("yaw", "pitch", "roll", "scale", "shift_x", "shift_y")
+        }
         acting = [(au, side, round(float(course[k]), 3)) for au, side, course in moves if course[k] >= 0.001]
         aus, lateral = {au: value for au, _, value in acting}, {au: side for au, side, _ in acting}
         faces.append(Face(identity, replace(first, **pose, seed=int(rng.integers(2**31))), aus, lateral))

@@ -5,10 +5,8 @@ import numpy as np
 from .face import EYES
 from .painter import Painter, circle, curve, mix
 
-Points = list[tuple[float, float]]
 
-
-def paint_brow(p: Painter, side: int) -> Points:
+def paint_brow(p: Painter, side: int) -> list[tuple[float, float]]:
     """Paint a brow; return its landmarks: inner end, middle, outer end."""
     up1, up2, down = (p.strength(au, side) for au in (1, 2, 4))
     base, pull = -0.40 - 0.04 * p.who.brow_height, 0.06 * down
@@ -27,7 +25,7 @@ def paint_brow(p: Painter, side: int) -> Points:
     return points
 
 
-def paint_eye(p: Painter, side: int) -> Points:
+def paint_eye(p: Painter, side: int) -> list[tuple[float, float]]:
     """Paint an eye; return its landmarks: inner and outer corner, upper and lower lid, iris."""
     wide, tight, cheek, closed = (p.strength(au, side) for au in (5, 7, 6, 43))
     x, y = side * (0.40 + 0.035 * p.who.eye_spacing), -0.13
@@ -41,7 +39,19 @@ def paint_eye(p: Painter, side: int) -> Points:
         curve([inner, (x - side * near * width, edge), (x + side * far * width, edge), outer], 11)
         for near, far, edge in ((0.6, 0.55, top - 0.55 * upper), (0.5, 0.6, bottom + 0.45 * lower))
     )
-    _paint_cheek(p, side, x, y, width)
+    if cheek:  # a bulge under the eye and crow's feet; else the bag of age
+        bulge = curve(
+            [(x - side * 0.20, y + 0.20), (x, y + 0.30 - 0.06 * cheek), (x + side * 0.27, y + 0.13)]
+        )
+        below = curve([(x + side * 0.30, y + 0.20), (x, y + 0.46), (x - side * 0.2, y + 0.26)])
+        p.fill(np.vstack([bulge, below]), p.light)
+        p.stroke(bulge, p.crease(0.95 * cheek), 1.5)
+        for dy in (-0.07, 0.0, 0.07):
+            foot = [(x + side * (width + 0.05), y + 0.6 * dy), (x + side * (width + 0.19), y + 1.7 * dy)]
+            p.stroke(foot, p.crease(0.95 * cheek), 1.1)
+    elif p.who.age > 0.4:
+        bag = [(-0.17, 0.18), (0, 0.24), (0.16, 0.16)]
+        p.fold(bag, p.crease(0.5 * (p.who.age - 0.3)), 1, side, (x, y))
     fold = upper_lid - [0, 0.055 - 0.03 * wide + 0.02 * closed]
     p.stroke(fold[1:-1], p.crease(0.45 + 0.15 * closed), 0.9)
     dark = mix(p.shadow, (25, 16, 16), 0.75)
@@ -61,23 +71,6 @@ def paint_eye(p: Painter, side: int) -> Points:
         p.stroke(np.vstack([ring, ring[:1]]), (48, 44, 52), 1.2)
         p.stroke([(side * 0.085, y - 0.02), (0, y - 0.04)], (48, 44, 52), 1.2)
     return [inner, outer, (x, top), (x, bottom), (x, middle_y)]
-
-
-def _paint_cheek(p: Painter, side: int, x: float, y: float, width: float) -> None:
-    """A bulge under the eye and crow's feet of the cheek raiser; else the bag of age."""
-    if cheek := p.strength(6, side):
-        bulge = curve(
-            [(x - side * 0.20, y + 0.20), (x, y + 0.30 - 0.06 * cheek), (x + side * 0.27, y + 0.13)]
-        )
-        below = curve([(x + side * 0.30, y + 0.20), (x, y + 0.46), (x - side * 0.2, y + 0.26)])
-        p.fill(np.vstack([bulge, below]), p.light)
-        p.stroke(bulge, p.crease(0.95 * cheek), 1.5)
-        for dy in (-0.07, 0.0, 0.07):
-            foot = [(x + side * (width + 0.05), y + 0.6 * dy), (x + side * (width + 0.19), y + 1.7 * dy)]
-            p.stroke(foot, p.crease(0.95 * cheek), 1.1)
-    elif p.who.age > 0.4:
-        bag = [(-0.17, 0.18), (0, 0.24), (0.16, 0.16)]
-        p.fold(bag, p.crease(0.5 * (p.who.age - 0.3)), 1, side, (x, y))
 
 
 def _paint_iris(p: Painter, centre: list[float], upper_lid: np.ndarray, lower_lid: np.ndarray) -> None:

@@ -107,10 +107,6 @@ class Face:
         if unknown := sorted(set(self.aus) - set(AUS)):
             raise SettingsError(f"AU {unknown} cannot be drawn; SynthFACS draws {list(AUS)}")
 
-    def without(self, au: int) -> "Face":
-        """The same face with one AU at rest."""
-        return Face(self.identity, self.scene, {k: v for k, v in self.aus.items() if k != au}, self.lateral)
-
     def to_json(self) -> str:
         """Return everything needed to draw the face again."""
         return json.dumps(asdict(self))

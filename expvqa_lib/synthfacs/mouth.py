@@ -37,8 +37,6 @@ def paint_mouth(p: Painter, jaw: float, chin_y: float) -> list[tuple[float, floa
     if p.who.beard > 0.6:
         middle = (0, mouth.y - 0.20 - mouth.gap_up - 0.06 * p.strength(10))
         p.fold([mouth.left - [0.02, 0.02], middle, mouth.right + [0.02, -0.02]], p.hair, 3)
-    if mouth.gap_up + mouth.gap_low > 0.02:
-        _paint_teeth(p, mouth)
     _paint_lips(p, mouth)
     for au, height, lines, onset, gain, width, on_beard in _LIP_MARKS:
         colour = (p.deep_crease if on_beard else p.crease)(onset + gain * p.strength(au))
@@ -122,22 +120,19 @@ def _paint_folds(p: Painter, mouth: _Mouth, side: int, corner: np.ndarray) -> No
             p.fold(points, colour, width, side, corner)
 
 
-def _paint_teeth(p: Painter, mouth: _Mouth) -> None:
-    """The open mouth, its teeth, and the tongue's back where the jaw is stretched."""
-    upper, lower = mouth.inner_up, mouth.inner_low
-    p.fill(np.vstack([upper, lower[::-1]]), (74, 22, 26))
-    opening = (lower - upper) * [0, 1]
-    if not p.strength(22):
-        p.fill(np.vstack([upper, (upper + np.minimum(opening * 0.62, 0.075))[::-1]]), (240, 238, 230))
-    if p.strength(16):
-        teeth = lower - np.minimum(opening * 0.4, 0.05)
-        p.fill(np.vstack([lower[2:-2], teeth[2:-2][::-1]]), (226, 224, 214))
-    if p.strength(27):
-        p.disc((0, mouth.edge_low - 0.02), 0.16, 0.06, (176, 78, 82))
-
-
 def _paint_lips(p: Painter, mouth: _Mouth) -> None:
-    """Both lips, the tongue between them, the line where they meet, and the shine of the lower one."""
+    """The open mouth with teeth and tongue, both lips, the line between them, the lower one's shine."""
+    if mouth.gap_up + mouth.gap_low > 0.02:
+        upper, lower = mouth.inner_up, mouth.inner_low
+        p.fill(np.vstack([upper, lower[::-1]]), (74, 22, 26))
+        opening = (lower - upper) * [0, 1]
+        if not p.strength(22):
+            p.fill(np.vstack([upper, (upper + np.minimum(opening * 0.62, 0.075))[::-1]]), (240, 238, 230))
+        if p.strength(16):
+            teeth = lower - np.minimum(opening * 0.4, 0.05)
+            p.fill(np.vstack([lower[2:-2], teeth[2:-2][::-1]]), (226, 224, 214))
+        if p.strength(27):
+            p.disc((0, mouth.edge_low - 0.02), 0.16, 0.06, (176, 78, 82))
     tongue, tight, press, suck = (p.strength(au) for au in (19, 23, 24, 28))
     red = mix(p.skin, (176, 70, 76), 0.55 + 0.15 * p.who.lip_redness)
     red = mix(mix(red, p.shadow, 0.05 + 0.25 * tight), p.light, 0.35 * press)

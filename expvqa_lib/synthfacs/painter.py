@@ -18,7 +18,6 @@ class Painter:
         self.face, self.scene, self.who = face, face.scene, face.identity
         self.image = Image.new("RGB", (size, size), BACKGROUNDS[self.scene.background])
         self._draw = ImageDraw.Draw(self.image)
-        self._line = size / 96  # pixels of a line of width 1
         angle = np.deg2rad(self.scene.roll)
         scale = 0.435 * size * self.scene.scale
         self._turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -53,8 +52,8 @@ class Painter:
         self._draw.polygon(self.pixels(points).ravel().tolist(), fill=colour)
 
     def stroke(self, points, colour: Colour, width: float = 1.0) -> None:
-        pixels = self.pixels(points).ravel().tolist()
-        self._draw.line(pixels, fill=colour, width=max(1, round(width * self._line)), joint="curve")
+        width = max(1, round(width * (self.image.width / 96)))
+        self._draw.line(self.pixels(points).ravel().tolist(), fill=colour, width=width, joint="curve")
 
     def fold(self, points, colour: Colour, width: float, side: int = 1, origin=(0, 0)) -> None:
         """Stroke a curve over control points [k, 2], mirrored for the left side (-1), from `origin`."""

@@ -1,6 +1,6 @@
 """Drawing of SynthFACS faces in face units (see `face`), painted with PIL at twice the size and halved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -55,7 +55,8 @@ def render(face: Face, size: int = 96) -> Rendering:
 
 def au_mask(face: Face, au: int, size: int = 96, threshold: float = 12.0) -> np.ndarray:
     """Return the pixels that an AU changed by more than `threshold` grey levels, bool [size, size]."""
-    with_it, without = (render(f, size).image.astype(np.int16) for f in (face, face.without(au)))
+    rest = replace(face, aus={other: value for other, value in face.aus.items() if other != au})
+    with_it, without = (render(f, size).image.astype(np.int16) for f in (face, rest))
     return np.abs(with_it - without).max(2) > threshold
 
 
@@ -75,7 +76,16 @@ def _paint(p: Painter) -> np.ndarray:
     jaw, wide = 0.13 * a(26) + 0.24 * a(27), 0.86 + 0.05 * who.face_width
     jaw_x, jaw_y = wide * (0.70 + 0.09 * who.jaw_width), 0.66 + jaw * 0.7
     chin_y = 0.98 + 0.05 * who.chin_length + jaw - 0.035 * a(17)
-    _paint_behind(p, wide)
+    p.disc((0.25, -0.3), 0.55, 0.9, mix(BACKGROUNDS[p.scene.background], (255, 255, 255), 0.12))
+    if who.hairstyle == "long":
+        side = [(0.55, 1.45), (wide + 0.22, 1.35), (wide + 0.24, 0.1), (wide + 0.12, -0.75), (0.4, -1.25)]
+        p.fill(closed_curve(mirrored(side)), mix(p.hair, (0, 0, 0), 0.15))
+    elif who.hairstyle != "bald":
+        p.disc((0, -0.55), wide + 0.1, 0.72, mix(p.hair, (0, 0, 0), 0.1))
+    p.fill([(-0.42, 0.6), (0.42, 0.6), (0.48, 1.4), (-0.48, 1.4)], mix(p.skin, (50, 20, 20), 0.28))
+    p.fill(curve([(-1.6, 1.7), (-0.9, 1.02), (0, 1.28), (0.9, 1.02), (1.6, 1.7)], 15), p.scene.clothes)
+    for side in (-1, 1) if who.hairstyle != "long" else ():
+        p.disc((side * (wide + 0.02), -0.02), 0.10, 0.20, mix(p.skin, (90, 30, 25), 0.18))
     side = [(0.30, chin_y - 0.02), (jaw_x, jaw_y), (wide, 0.12), (wide * 0.97, -0.34), (wide * 0.72, -0.86)]
     head = closed_curve([(0, chin_y), *mirrored([*side, (0.26, -1.06)])], 5)
     p.fill(head, p.skin)
@@ -84,42 +94,27 @@ def _paint(p: Painter) -> np.ndarray:
         side = [(0.24, chin_y - 0.03), (jaw_x * 0.96, 0.64 + jaw * 0.7), (wide * 0.95, 0.22), (0.62, 0.42)]
         beard = [(0, chin_y), *side, (0.36, 0.40), (0.0, 0.38), (-0.36, 0.40), *mirrored(side)[4:]]
         p.fill(closed_curve(beard, 5), mix(p.skin, p.hair, 0.25 + 0.3 * who.beard))
-    _paint_forehead(p)
-    eyes = [paint_eye(p, side) for side in (-1, 1)]
-    nose, mouth = _paint_nose(p), paint_mouth(p, jaw, chin_y)
-    brows = [paint_brow(p, side) for side in (-1, 1)]
-    _paint_hair(p, wide)
-    rim = [(0, chin_y), (-jaw_x, jaw_y), (jaw_x, jaw_y)]
-    rim += [(side * 0.52, 0.28 - 0.07 * a(6, side) - 0.04 * a(12, side)) for side in (-1, 1)]
-    return np.vstack([*brows, *eyes, nose, mouth, rim])
-
-
-def _paint_behind(p: Painter, wide: float) -> None:
-    """Background, long hair, neck, clothes and ears."""
-    p.disc((0.25, -0.3), 0.55, 0.9, mix(BACKGROUNDS[p.scene.background], (255, 255, 255), 0.12))
-    style = p.who.hairstyle
-    if style == "long":
-        side = [(0.55, 1.45), (wide + 0.22, 1.35), (wide + 0.24, 0.1), (wide + 0.12, -0.75), (0.4, -1.25)]
-        p.fill(closed_curve(mirrored(side)), mix(p.hair, (0, 0, 0), 0.15))
-    elif style != "bald":
-        p.disc((0, -0.55), wide + 0.1, 0.72, mix(p.hair, (0, 0, 0), 0.1))
-    p.fill([(-0.42, 0.6), (0.42, 0.6), (0.48, 1.4), (-0.48, 1.4)], mix(p.skin, (50, 20, 20), 0.28))
-    p.fill(curve([(-1.6, 1.7), (-0.9, 1.02), (0, 1.28), (0.9, 1.02), (1.6, 1.7)], 15), p.scene.clothes)
-    for side in (-1, 1) if style != "long" else ():
-        p.disc((side * (wide + 0.02), -0.02), 0.10, 0.20, mix(p.skin, (90, 30, 25), 0.18))
-
-
-def _paint_forehead(p: Painter) -> None:
-    """Folds of raised inner brows (middle) and outer brows (tails), furrows of lowered brows (between)."""
-    rest = 0.22 * max(0.0, p.who.age - 0.35)
+    # folds of raised inner brows (middle) and outer brows (tails), furrows of lowered brows (between)
+    rest = 0.22 * max(0.0, who.age - 0.35)
     for y, tail in ((-0.78, 0.10), (-0.68, 0.12)):
         middle = [(-0.26, y + 0.02), (0, y - 0.05), (0.26, y + 0.02)]
         outer = [(0.34, y + 0.02), (0.52, y - 0.06), (0.72, y + tail)]
         for au, side, points in ((1, 0, middle), (2, -1, outer), (2, 1, outer)):
-            if (depth := 0.75 * p.strength(au, side) + rest) > 0.05:
+            if (depth := 0.75 * a(au, side) + rest) > 0.05:
                 p.fold(points, p.crease(depth), 1.1, side or 1)
-    for side in (-1, 1) if p.strength(4) else ():
-        p.fold([(0.055, -0.20), (0.07, -0.32), (0.04, -0.44)], p.crease(0.9 * p.strength(4)), 1.3, side)
+    for side in (-1, 1) if a(4) else ():
+        p.fold([(0.055, -0.20), (0.07, -0.32), (0.04, -0.44)], p.crease(0.9 * a(4)), 1.3, side)
+    eyes = [paint_eye(p, side) for side in (-1, 1)]
+    nose, mouth = _paint_nose(p), paint_mouth(p, jaw, chin_y)
+    brows = [paint_brow(p, side) for side in (-1, 1)]
+    if who.hairstyle != "bald":
+        right, middle, left = _HAIRLINES[who.hairstyle]
+        line = [(wide - right[0], right[1]), *middle, (-wide + left[0], left[1]), (0, -1.3)]
+        cap = curve(mirrored([(wide + 0.06, -0.30), (wide + 0.08, -0.9), (0.4, -1.35)])[::-1], 13)
+        p.fill(np.vstack([cap, closed_curve(line)[:16]]), mix(p.hair, (255, 255, 255), 0.06))
+    rim = [(0, chin_y), (-jaw_x, jaw_y), (jaw_x, jaw_y)]
+    rim += [(side * 0.52, 0.28 - 0.07 * a(6, side) - 0.04 * a(12, side)) for side in (-1, 1)]
+    return np.vstack([*brows, *eyes, nose, mouth, rim])
 
 
 def _paint_nose(p: Painter) -> list[tuple[float, float]]:
@@ -140,12 +135,3 @@ def _paint_nose(p: Painter) -> list[tuple[float, float]]:
                 p.stroke([(side * 0.035, y), (side * 0.13, y - 0.075)], p.crease(0.95 * wrinkle), 1.2)
             p.fold([(0.14, 0.10), (0.22, 0.02), (0.19, -0.06)], p.crease(0.7 * wrinkle), 1.1, side)
     return [(0.0, tip), (-w, wing), (w, wing)]
-
-
-def _paint_hair(p: Painter, wide: float) -> None:
-    if p.who.hairstyle != "bald":
-        right, middle, left = _HAIRLINES[p.who.hairstyle]
-        side = [(wide + 0.06, -0.30), (wide + 0.08, -0.9), (0.4, -1.35)]
-        line = [(wide - right[0], right[1]), *middle, (-wide + left[0], left[1]), (0, -1.3)]
-        hair = np.vstack([curve(mirrored(side)[::-1], 13), closed_curve(line)[:16]])
-        p.fill(hair, mix(p.hair, (255, 255, 255), 0.06))

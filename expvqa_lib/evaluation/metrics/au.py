@@ -43,14 +43,18 @@ def label_array(labels: pd.DataFrame, scored: Iterable[str] = ()) -> tuple[np.nd
     return y[:, labelled], names
 
 
-def _scores_of(scores: pd.DataFrame, index: pd.Index, columns: list[str]) -> np.ndarray:
-    """Scores [N, A] of the labels' rows and columns."""
-    if not scores.index.equals(index) or not set(columns) <= set(scores):
-        wanted = (
-            f"expected a score of each of {', '.join(columns)} for each of the {len(index)} rows of labels"
-        )
-        raise TableError(f"scores: {wanted}; found {len(scores)} rows, columns {', '.join(map(str, scores))}")
-    return _numbers(scores[columns], "score")
+def _arrays(
+    labels: pd.DataFrame, *scores: pd.DataFrame
+) -> tuple[list[str], np.ndarray, *tuple[np.ndarray, ...]]:
+    """The labelled AUs' columns, and as [N, A] the labels and each table of scores."""
+    y, columns = label_array(labels, scores[0].columns)
+    for table in scores:
+        if not table.index.equals(labels.index) or not set(columns) <= set(table):
+            wanted = f"expected {', '.join(columns)} for each of the {len(labels)} rows of labels"
+            raise TableError(
+                f"scores: {wanted}; found {len(table)} rows, columns {', '.join(map(str, table))}"
+            )
+    return columns, y, *(_numbers(table[columns], "score") for table in scores)
 
 
 def _numbers(table: pd.DataFrame, kind: str, allowed: tuple | None = None) -> np.ndarray:
@@ -59,12 +63,9 @@ def _numbers(table: pd.DataFrame, kind: str, allowed: tuple | None = None) -> np
     fine = np.isin(values, allowed) | (np.isnan(values)) if allowed else (values >= 0) & (values <= 1)
     if not fine.all():
         row, column = np.argwhere(~fine)[0]
-        place = (
-            f"{kind} in row {table.index[row]!r}, column {table.columns[column]} is {values[row, column]:g}"
-        )
-        raise TableError(
-            f"{place}; expected {allowed or 'a probability'} ({(~fine).sum()} such values in all)"
-        )
+        place = f"{kind} in row {table.index[row]!r}, column {table.columns[column]}"
+        wanted = f"expected {allowed or 'a probability'} ({(~fine).sum()} such values in all)"
+        raise TableError(f"{place} is {values[row, column]:g}; {wanted}")
     return values
 
 
@@ -105,8 +106,7 @@ def au_table(
         SettingsError: a metric is unknown.
     """
     check_names(metrics, ALL_METRICS, "metric")
-    y, columns = label_array(labels, scores.columns)
-    p = _scores_of(scores, labels.index, columns)
+    columns, y, p = _arrays(labels, scores)
     tuned = isinstance(threshold, Mapping)
     thresholds = np.array([threshold[name] for name in columns]) if tuned else threshold
     measure = _measure(y, p, thresholds, metrics, averages)
@@ -135,8 +135,7 @@ def paired_difference(
     `bootstrap.difference`).
     """
     check_names([metric], ALL_METRICS, "metric")
-    y, columns = label_array(labels, scores_a.columns)
-    both = [_scores_of(scores, labels.index, columns) for scores in (scores_a, scores_b)]
+    _, y, *both = _arrays(labels, scores_a, scores_b)
     a, b = (_measure(y, p, 0.5, [metric]) for p in both)
     codes, support = group_codes(groups, len(labels)), int((~np.isnan(y)).any(axis=1).sum())
     return difference(lambda w: a(w)[:, -1, 0] - b(w)[:, -1, 0], codes, support, resamples, seed)
@@ -159,8 +158,7 @@ def best_thresholds(labels: pd.DataFrame, scores: pd.DataFrame) -> dict[str, flo
     It is 0.5 for an AU that is never positive. Arguments and errors as for `au_table`; give the result to its
     `threshold`, with the test's labels and scores.
     """
-    y, columns = label_array(labels, scores.columns)
-    p = _scores_of(scores, labels.index, columns)
+    columns, y, p = _arrays(labels, scores)
     best = {}
     for a, name in enumerate(columns):
         rows = np.flatnonzero(~np.isnan(y[:, a]))
@@ -180,9 +178,9 @@ def reliability_table(labels: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFram
     Returns:
         One row a bin: from, to (both in percent), faces, mean_score, positives (percent; NaN without faces).
     """
-    y, columns = label_array(labels, scores.columns)
-    p = _scores_of(scores, labels.index, columns)[~np.isnan(y)]
-    bins, y = _bin_of(p), y[~np.isnan(y)]
+    _, y, p = _arrays(labels, scores)
+    p, y = p[~np.isnan(y)], y[~np.isnan(y)]
+    bins = _bin_of(p)
     faces, total, positives = (np.bincount(bins, weights, BINS) for weights in (None, p, y))
     edges = 100 * np.arange(BINS + 1) / BINS
     table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "faces": faces})
@@ -192,12 +190,6 @@ def reliability_table(labels: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFram
 def _bin_of(p: np.ndarray) -> np.ndarray:
     """The bin 0 ... of each probability; the last holds 1.0, too."""
     return np.minimum((p * BINS).astype(int), BINS - 1)
-
-
-def _gaps(y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Label minus score in the row's bin, 0 elsewhere [N, A, BINS]: its absolute sums over rows, summed over
-    bins and divided by the labelled rows are the expected calibration error."""
-    return np.where(_bin_of(p)[..., None] == np.arange(BINS), np.nan_to_num(y - p)[..., None], 0.0)
 
 
 def check_names(names: Iterable[str], allowed: Sequence[str], kind: str) -> None:
@@ -232,7 +224,10 @@ def _of_columns(
     labelled, positive = ~np.isnan(y), y == 1
     yes = (p >= thresholds) & labelled
     cells = np.stack([yes & positive, positive, yes, labelled]).astype(float)  # [4, N, A]
-    gap = _gaps(y, p) if "calibration_error" in metrics else np.empty((*y.shape, 0))  # [N, A, bins]
+    bins = np.arange(
+        BINS if "calibration_error" in metrics else 0
+    )  # label minus score in the row's bin, else 0
+    gap = np.where(_bin_of(p)[..., None] == bins, np.nan_to_num(y - p)[..., None], 0.0)  # [N, A, bins]
     columns = [(y[:, a], p[:, a], 1) for a in range(y.shape[1])]
     if pooled:
         cells, gap = cells.sum(axis=2, keepdims=True), gap.sum(axis=1, keepdims=True)
@@ -240,28 +235,19 @@ def _of_columns(
     ranked = {name: [_RANKED[name](*column) for column in columns] for name in metrics if name in _RANKED}
 
     def measure(weights: np.ndarray) -> np.ndarray:
-        values = _of_cells(*(weights @ cells))
-        error = np.abs(np.tensordot(weights, gap, 1)).sum(axis=-1)
-        values["calibration_error"] = ratio(error, weights @ cells[3], np.nan)
-        counts = weights.astype(np.int32)
-        values |= {
-            name: np.stack([rank(counts) for rank in ranks], axis=-1) for name, ranks in ranked.items()
+        hits, positives, answers, rows = weights @ cells
+        rejected = rows - positives - answers + hits
+        classes = ratio(hits, positives, np.nan), ratio(rejected, rows - positives, np.nan)
+        values = {
+            "f1": ratio(2 * hits, positives + answers),
+            "precision": ratio(hits, answers),
+            "recall": ratio(hits, positives),
+            "accuracy": ratio(hits + rejected, rows, np.nan),
+            "balanced_accuracy": mean_of_defined(np.stack(classes, axis=-1)),
+            "calibration_error": ratio(np.abs(np.tensordot(weights, gap, 1)).sum(axis=-1), rows, np.nan),
         }
+        for name, ranks in ranked.items():
+            values[name] = np.stack([rank(weights.astype(np.int32)) for rank in ranks], axis=-1)
         return np.stack([values[name] for name in metrics], axis=-1)  # [R, A, metric]
 
     return measure
-
-
-def _of_cells(
-    hits: np.ndarray, positives: np.ndarray, answers: np.ndarray, rows: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The metrics of counts, each [...]: yes to a positive label, positive labels, yes, labels."""
-    rejected = rows - positives - answers + hits
-    classes = ratio(hits, positives, np.nan), ratio(rejected, rows - positives, np.nan)
-    return {
-        "f1": ratio(2 * hits, positives + answers),
-        "precision": ratio(hits, answers),
-        "recall": ratio(hits, positives),
-        "accuracy": ratio(hits + rejected, rows, np.nan),
-        "balanced_accuracy": mean_of_defined(np.stack(classes, axis=-1)),
-    }

@@ -5,7 +5,6 @@ Everything is in percent (CIDEr-D times 100). Words are lower case, letters and 
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +23,6 @@ from .similarity import (
     bleu,
     bleu_counts,
     cider_d,
-    embedding_similarity,
     ngrams,
     tfidf_similarity,
     tokens,
@@ -94,7 +92,6 @@ def caption_scores(
     references: Iterable[Sequence[str]],
     *,
     metrics: Sequence[str] = METRICS,
-    encoder: str | Path | None = None,
 ) -> pd.DataFrame:
     """Score each caption by itself: one row a caption, one column a metric, in percent.
 
@@ -103,19 +100,14 @@ def caption_scores(
         references: one list of texts a row; of several, the best counts for METEOR, ROUGE-L and similarity
             (Exp-BLIP, table 2), while BLEU and CIDEr-D have ways of their own.
         metrics: of `METRICS`. `bleu4` is smoothed here (see `similarity.bleu`).
-        encoder: of `similarity.embedding_similarity`; where given, that metric is added.
 
     Raises:
         TableError: a caption is no text, or lacks a list of references with a word.
         SettingsError: a metric is unknown.
-        ModelError: the encoder cannot be loaded.
     """
     check_names(metrics, METRICS, "metric")
     captions, references = _checked(captions, references)
-    scores = {metric: _SCORES[metric](captions, references) for metric in metrics}
-    if encoder:
-        scores["embedding_similarity"] = embedding_similarity(captions, references, encoder)
-    return pd.DataFrame(scores)
+    return pd.DataFrame({metric: _SCORES[metric](captions, references) for metric in metrics})
 
 
 def caption_table(
@@ -125,13 +117,12 @@ def caption_table(
     target: str = "captions",
     groups: Iterable[object] | None = None,
     metrics: Sequence[str] = METRICS,
-    encoder: str | Path | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
     """Score all captions together: means of `caption_scores`, and the BLEU-4 of the corpus, unsmoothed.
 
     Args:
-        captions, references, metrics, encoder: as for `caption_scores`, as are the errors.
+        captions, references, metrics: as for `caption_scores`, as are the errors.
         target: what the rows of the table are called (`Q1`, say).
         groups, settings: as for `au_table`. CIDEr-D keeps the word weights of all images in each resample.
 
@@ -139,7 +130,7 @@ def caption_table(
         Tidy table with the columns of `au_table`. Support is the number of captions.
     """
     captions, references = _checked(captions, references)
-    table = caption_scores(captions, references, metrics=metrics, encoder=encoder)
+    table = caption_scores(captions, references, metrics=metrics)
     values, counts = table.to_numpy(dtype=float), _once(bleu_counts)(captions, references)
 
     def measure(weights: np.ndarray) -> np.ndarray:

@@ -26,15 +26,15 @@ def load(name: str, **options: Any) -> evaluate.Metric:
             `captions` (predictions: texts; references: lists of texts) or `emotion_accuracy` (emotions'
             names; a prediction is empty where none was read).
         options: of `au_f1`: `aus` (FACS numbers of the columns), `threshold` and `metrics` (of
-            `ALL_METRICS`); of `captions`: `metrics` and `encoder`, see `caption_scores`.
+            `ALL_METRICS`); of `captions`: `metrics`, see `caption_scores`.
 
     Raises:
         SettingsError: the name is unknown.
     """
     check_names([name], tuple(_METRICS), "metric")
     score, predictions, references = _METRICS[name]
-    features = datasets.Features({"predictions": predictions, "references": references})
-    return _Metric(partial(score, **options), features)
+    columns = {"predictions": predictions, "references": references}
+    return _Metric(partial(score, **options), datasets.Features(columns))
 
 
 class _Metric(evaluate.Metric):

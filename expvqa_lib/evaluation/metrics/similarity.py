@@ -1,16 +1,14 @@
-"""How near captions are to their references: BLEU and CIDEr-D, a caption at a time, and cosines; percent."""
+"""How near captions are to their references: BLEU, CIDEr-D and the cosine of TF-IDF; percent."""
 
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from functools import reduce
+from operator import or_
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
-from transformers import pipeline
-
-from ...errors import ModelError
 
 ORDER = 4  # n-grams of 1 to 4 words
 SIGMA = 6.0  # words, of CIDEr-D's penalty on another length
@@ -35,15 +33,11 @@ def bleu_counts(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens
     """
     rows = []
     for caption, texts in zip(captions, references, strict=True):
-        hits, total = [], []
-        for n in range(1, ORDER + 1):
-            counts, most = ngrams(caption, n), Counter()
-            for reference in texts:
-                most |= ngrams(reference, n)
-            hits.append(sum((counts & most).values()))
-            total.append(sum(counts.values()))
+        counts = [ngrams(caption, n) for n in range(1, ORDER + 1)]
+        most = [reduce(or_, (ngrams(text, n) for text in texts)) for n in range(1, ORDER + 1)]
+        hits = [(own & other).total() for own, other in zip(counts, most, strict=True)]
         nearest = min(map(len, texts), key=lambda length: (abs(length - len(caption)), length))
-        rows.append([*hits, *total, len(caption), nearest])
+        rows.append([*hits, *(own.total() for own in counts), len(caption), nearest])
     return np.array(rows, dtype=float)
 
 
@@ -62,7 +56,7 @@ def bleu(counts: np.ndarray, smooth: bool = False) -> np.ndarray:
 
 
 def cider_d(
-    captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]], times: Sequence[int] | None = None
+    captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]], times: np.ndarray
 ) -> np.ndarray:
     """Return CIDEr-D [N] of each caption, times 100 as papers print it (Vedantam et al. 2015).
 
@@ -70,9 +64,8 @@ def cider_d(
     images. One image alone has none (NaN).
 
     Args:
-        times: how many images share the caption and its references; one where None.
+        times: how many images [N] share the caption and its references.
     """
-    times = np.ones(len(captions), int) if times is None else np.asarray(times)
     total = int(times.sum())
     if total < 2:
         return np.full(len(captions), np.nan)
@@ -104,10 +97,9 @@ def _vector(counts: Counter, rarity: dict, total: int) -> tuple[dict, np.ndarray
 def _similarity(caption: tuple[dict, np.ndarray, int], reference: tuple[dict, np.ndarray, int]) -> float:
     """Mean over n of the clipped cosine, less for another length."""
     (vector, norms, length), (other, other_norms, other_length) = caption, reference
-    shared = np.zeros(ORDER)
+    shared, both = np.zeros(ORDER), norms * other_norms
     for gram in (gram for gram in vector if gram in other):  # in one order
         shared[len(gram) - 1] += min(vector[gram], other[gram]) * other[gram]
-    both = norms * other_norms
     cosine = np.divide(shared, both, out=np.zeros(ORDER), where=both > 0)
     return cosine.mean() * math.exp(-((length - other_length) ** 2) / (2 * SIGMA**2))
 
@@ -116,46 +108,12 @@ def tfidf_similarity(captions: Sequence[str], references: Sequence[Sequence[str]
     """Return the best cosine [N] over a caption's references of TF-IDF vectors of words and pairs of words.
 
     It knows no meaning: another word for the same action counts as a miss. How rare a word is comes from
-        these
-    references.
+    these references.
     """
-    texts, rows = _flat(references)
+    texts = [text for several in references for text in several]
+    rows = np.repeat(np.arange(len(references)), [len(several) for several in references])
     vectorizer = TfidfVectorizer(tokenizer=tokens, token_pattern=None, ngram_range=(1, 2)).fit(texts)
     product = vectorizer.transform(captions)[rows].multiply(vectorizer.transform(texts))
-    return _best(np.asarray(product.sum(axis=1)).ravel(), rows)
-
-
-def embedding_similarity(
-    captions: Sequence[str], references: Sequence[Sequence[str]], encoder: str | Path
-) -> np.ndarray:
-    """Return the best cosine [N] over a caption's references of sentence embeddings; 0 for no word.
-
-    Args:
-        encoder: a folder or hub name of a text encoder of transformers (BERT and its kin). A sentence's
-            embedding is the mean of its last hidden states.
-
-    Raises:
-        ModelError: no encoder and tokenizer could be loaded.
-    """
-    try:
-        extract = pipeline("feature-extraction", str(encoder), tokenize_kwargs={"truncation": True})
-    except Exception as error:
-        message = f"{encoder}: no sentence encoder could be loaded ({error})"
-        raise ModelError(f"{message}; expected a folder or hub name of a BERT and its tokenizer") from error
-    texts, rows = _flat(references)
-    means = {text: np.mean(extract(text)[0], axis=0) for text in {*captions, *texts}}
-    unit = {text: mean / np.linalg.norm(mean) for text, mean in means.items()}
-    cosines = [unit[captions[row]] @ unit[text] for row, text in zip(rows, texts, strict=True)]
-    return np.where([bool(tokens(text)) for text in captions], _best(np.array(cosines), rows), 0.0)
-
-
-def _flat(references: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
-    """All references one after the other, and the row of each."""
-    rows = np.repeat(np.arange(len(references)), [len(texts) for texts in references])
-    return [text for texts in references for text in texts], rows
-
-
-def _best(cosines: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    best = np.full(rows.max() + 1, -np.inf)
-    np.maximum.at(best, rows, 100 * cosines)
+    best = np.full(len(references), -np.inf)
+    np.maximum.at(best, rows, 100 * np.asarray(product.sum(axis=1)).ravel())
     return best
