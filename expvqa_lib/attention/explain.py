@@ -93,12 +93,10 @@ def inputs(
         SettingsError: there is a prefix, and the language model is an encoder and a decoder, which do not
             read it as one text.
     """
-    pictures = [load_image(image) for image in images]
-    pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-    decoder_only = model.config.use_decoder_only_language_model
-    text = encode(processor, questions, left=decoder_only)
+    pixels = processor.image_processor([load_image(image) for image in images], return_tensors="pt")
+    text = encode(processor, questions, left=model.config.use_decoder_only_language_model)
     if prefixes and any(prefixes):
-        if not decoder_only:
+        if not model.config.use_decoder_only_language_model:
             raise SettingsError(
                 "a later word needs a decoder-only language model, such as Vicuna; "
                 "of T5 the first word can be explained"
@@ -107,7 +105,8 @@ def inputs(
         prompts = zip(text["input_ids"], text["attention_mask"], answers, strict=True)
         rows = {"input_ids": [ids[mask > 0].tolist() + answer for ids, mask, answer in prompts]}
         text |= processor.tokenizer.pad(rows, padding_side="left", return_tensors="pt")
-    return pixels.to(model.device), {name: value.to(model.device) for name, value in text.items()}
+    text = {name: value.to(model.device) for name, value in text.items()}
+    return pixels["pixel_values"].to(model.device), text
 
 
 def first_tokens(processor: InstructBlipProcessor, answers: Sequence[str]) -> list[int]:
@@ -148,8 +147,7 @@ def explain_words(
         sharp, blurred = (
             answer_logits(model, e, text).log_softmax(1).gather(1, tokens)[:, 0] for e in embeds
         )
-    starts = [match.start() for match in matches]
-    return list(map(Word, words, starts, (sharp - blurred).tolist(), maps))
+    return list(map(Word, words, [match.start() for match in matches], (sharp - blurred).tolist(), maps))
 
 
 def upsample(maps: np.ndarray, size: int) -> np.ndarray:

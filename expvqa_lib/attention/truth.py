@@ -14,7 +14,6 @@ from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 from ..data import labelled_aus
 from ..evaluation.metrics import COLUMNS, bootstrap_table, group_codes, mean_of_defined
 from ..evaluation.tables import MAIN, NAMES, with_intervals
-from ..facs import ACTION_UNITS
 from ..model.forward import encode_images
 from ..model.yes_no import beginnings, first_p_yes
 from ..questions import YES, ask_q3
@@ -126,8 +125,9 @@ def pointing_layout(table: pd.DataFrame) -> pd.DataFrame:
 
 def faithfulness_layout(table: pd.DataFrame) -> pd.DataFrame:
     """Lay `faithfulness` out to be read: rows are models and methods, columns metrics; means over AUs."""
-    macro = table[table["target"] == "macro"]
-    wide = macro.pivot(index=["model", "method"], columns="metric", values="value")
+    wide = table[table["target"] == "macro"].pivot(
+        index=["model", "method"], columns="metric", values="value"
+    )
     return wide.reindex(columns=list(_METRICS)).astype(float).rename(index=NAMES).rename_axis(columns=None)
 
 
@@ -135,12 +135,10 @@ def pointing_cases(run, part: int) -> pd.DataFrame:
     """Choose drawn test faces that show an AU, one `part` of `Profile.explained` an AU, with `au` and
     `question`.
     """
-    rng, cases = np.random.default_rng(run.profile.seed), []
-    faces = run.faces_of(run.au_corpus)
+    rng, faces, cases = np.random.default_rng(run.profile.seed), run.faces_of(run.au_corpus), []
     for au in labelled_aus(faces):
-        rows = rng.permutation(np.flatnonzero(faces[ACTION_UNITS[au].name] == 1))
-        chosen = rows[: max(1, run.profile.explained // part)]
-        cases.append(faces.iloc[chosen].assign(au=au, question=ask_q3(au)))
+        rows = rng.permutation(np.flatnonzero(faces[f"AU{au}"] == 1))[: max(1, run.profile.explained // part)]
+        cases.append(faces.iloc[rows].assign(au=au, question=ask_q3(au)))
     return pd.concat(cases, ignore_index=True)
 
 
@@ -187,8 +185,8 @@ def deletion_insertion(expvqa, cases: pd.DataFrame, maps: np.ndarray, seed: int)
     """
     grid = _grid(expvqa.model)
     mean = adaptive_avg_pool2d(torch.from_numpy(maps), grid).flatten(1).numpy()  # [N, P]
-    chance = np.random.default_rng(seed).random(mean.shape)
-    rank = torch.from_numpy(np.lexsort((chance, -mean), axis=1).argsort(1)).view(-1, grid, grid)
+    order = np.lexsort((np.random.default_rng(seed).random(mean.shape), -mean), axis=1)
+    rank = torch.from_numpy(order.argsort(1)).view(-1, grid, grid)
     parts = [slice(k, k + _BATCH) for k in range(0, len(cases), _BATCH)]
     curves = np.concatenate([_curves(expvqa, cases[part], rank[part]) for part in parts], 2)
     columns = {}

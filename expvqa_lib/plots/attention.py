@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
@@ -70,12 +69,10 @@ def attention_grid(
     fig = Figure(figsize=(PAGE, 0.42 + (cell + 0.05) * len(images) + 0.62))
     axes = np.reshape(picture_axes(fig, len(images) * (len(aus) + 1), len(aus) + 1), (len(images), -1))
     for ax, au in zip(axes[0, 1:], aus, strict=True):
-        unit = action_unit(au)
+        noun = textwrap.fill(action_unit(au).noun, max(8, int(cell / 0.065)))
         ax.xaxis.set_label_position("top")
-        ax.set_xlabel(
-            "\n".join(textwrap.wrap(unit.noun, max(8, int(cell / 0.065)))), fontsize=6.5, labelpad=2
-        )
-        ax.set_title(unit.name, loc="center", fontsize=7.5, pad=2)
+        ax.set_xlabel(noun, fontsize=6.5, labelpad=2)
+        ax.set_title(f"AU{au}", loc="center", fontsize=7.5, pad=2)
     for row, image in enumerate(images):
         show(axes[row, 0], image)
         for column, ax in enumerate(axes[row, 1:]):
@@ -83,25 +80,25 @@ def attention_grid(
             attention_overlay(image, heat[row][column], ax, region=region, strength=score, line=0.5)
             if label == 1:
                 ax.spines[:].set(visible=True, color=_PRESENT, linewidth=1.8)
-            wrong = pd.notna(label) and (score >= 0.5) != (label == 1)
-            tint = {"color": _WRONG if wrong else "white", "path_effects": _STROKE}
-            ax.text(0.05, 0.05, f"{score:.2f}", transform=ax.transAxes, fontsize=6.5, **tint)
+            tint = _WRONG if label == (score < 0.5) else "white"
+            style = {"color": tint, "path_effects": _STROKE, "fontsize": 6.5, "transform": ax.transAxes}
+            ax.text(0.05, 0.05, f"{score:.2f}", **style)
     heat_bar(fig, axes.ravel(), "relevance for “yes”: share of its maximum, times P(yes)")
-    _grid_legend(fig, outlined=any(region is not None for row in regions for region in row))
+    outlined = any(region is not None for row in regions for region in row)
+    handles = _grid_handles()[: 4 if outlined else 3]
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=2)
     return fig
 
 
-def _grid_legend(fig: Figure, outlined: bool) -> None:
+def _grid_handles() -> list[Patch | Line2D]:
+    """What the legend of `attention_grid` shows; the outline last."""
     number = {"linestyle": "", "markersize": 15, "markeredgewidth": 0.3, "markeredgecolor": INK}
-    handles = [
+    return [
         Patch(facecolor="none", edgecolor=_PRESENT, linewidth=1.8, label="the action unit is present"),
         Line2D([], [], marker="$0.97$", color="white", label="P(yes)", **number),
         Line2D([], [], marker="$0.61$", color=_WRONG, label="on the wrong side of one half", **number),
+        Line2D([], [], color="white", linewidth=0.6, path_effects=_STROKE, label="what it moved"),
     ]
-    if outlined:
-        line = {"color": "white", "linewidth": 0.6, "path_effects": _STROKE}
-        handles.append(Line2D([], [], label="what it moved", **line))
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=2)
 
 
 @styled

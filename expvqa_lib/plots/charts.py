@@ -140,10 +140,9 @@ def confusion(true: Iterable[str], predicted: Iterable[str | None], labels: Sequ
 
     Answers not in `labels` share a last column. Faces whose true emotion is not in `labels` are left out.
     """
-    pairs = pd.DataFrame({"true": list(true), "predicted": list(predicted)})
-    pairs = pairs[pairs["true"].isin(labels)]
-    pairs["predicted"] = pairs["predicted"].where(pairs["predicted"].isin(labels), "none")
-    shares = 100 * pd.crosstab(pairs["true"], pairs["predicted"], normalize="index")
+    answers = pd.Series(list(predicted), dtype=object)
+    answers = answers.where(answers.isin(labels), "none")
+    shares = 100 * pd.crosstab(pd.Series(list(true), dtype=object), answers, normalize="index")
     columns = [*labels, *shares.columns.intersection(["none"])]
     fig, ax = one_panel(COLUMN, COLUMN * 0.78)
     heat_map(

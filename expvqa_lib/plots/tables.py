@@ -65,11 +65,9 @@ def _number(value: object) -> float:
 
 
 def _best(table: pd.DataFrame, best: str | None, lower: Sequence[str], within: str | None) -> pd.DataFrame:
-    numbers = table.map(_number).astype(float)
+    numbers = table.map(_number if best else lambda _: np.nan).astype(float)
     if best == "row":
         return numbers.eq(numbers.max(axis=1), axis=0)
-    if best is None:
-        return numbers.notna() & False
     signed = numbers.mul([-1 if column in lower else 1 for column in numbers])
     groups = table[within] if within else np.zeros(len(table))
     return signed.eq(signed.groupby(groups, dropna=False).transform("max"))
