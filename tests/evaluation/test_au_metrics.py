@@ -7,7 +7,6 @@ from sklearn import metrics as sk
 
 from expvqa_lib.errors import SettingsError, TableError
 from expvqa_lib.evaluation import metrics
-from expvqa_lib.evaluation.metrics import ranking
 from expvqa_lib.evaluation.metrics.bootstrap import group_codes, resample
 
 NAMES = {"model": "m", "dataset": "d", "split": "test"}
@@ -73,29 +72,14 @@ def test_every_resample_is_scikit_learns_weighted_value():
             assert values_of_one[a].tolist() == pytest.approx(list(wanted.values()))
 
 
-def test_au_values_by_hand():
-    labels = pd.DataFrame({"AU1": [1, 1, 0, 0], "AU2": [0, 0, 0, pd.NA]})
-    scores = pd.DataFrame({"AU1": [0.9, 0.2, 0.5, 0.1], "AU2": [0.1, 0.2, 0.7, 0.9]})
-    got = values(metrics.au_table(labels, scores, **NAMES, resamples=0))
-    wanted = {"f1": 50, "auc": 75, "balanced_accuracy": 50, "precision": 50, "recall": 50}
-    assert got["AU1"].to_dict() == pytest.approx(wanted)
-    assert np.isnan(got["AU2", "auc"]) and got["AU2", "f1"] == 0
-    assert got["AU2", "balanced_accuracy"] == pytest.approx(200 / 3)
-    assert got["macro", "auc"] == 75 and got["macro", "f1"] == 25
-
-
 def test_an_au_of_one_class_has_a_row_and_macro_leaves_its_undefined_values_out():
     labels, scores = faces()
     got = values(metrics.au_table(labels.assign(AU1=0, AU4=1), scores, **NAMES, metrics=metrics.ALL_METRICS))
+    none = values(metrics.au_table(labels, scores * 0.4, **NAMES, resamples=0))
+    assert (none.xs("f1", level="metric") == 0).all()  # without a yes
     assert np.isnan(got["AU1", "auc"]) and np.isnan(got["AU1", "average_precision"]) and got["AU1", "f1"] == 0
     assert np.isnan(got["AU4", "auc"]) and got["AU4", "precision"] == 100
     assert got["AU4", "average_precision"] == pytest.approx(100) and got["macro", "auc"] == got["AU12", "auc"]
-
-
-def test_f1_without_a_yes_is_zero():
-    labels, scores = faces()
-    got = metrics.au_table(labels, scores * 0.4, **NAMES, resamples=20)
-    assert (got.loc[got["metric"] == "f1", ["value", "low", "high"]] == 0).all(axis=None)
 
 
 def test_the_label_prior_has_the_f1_of_yes_to_all():
@@ -156,34 +140,12 @@ def test_the_rank_measures_take_several_labels_a_row():
     y, p = labels.to_numpy(dtype=float), scores.to_numpy()
     weights = next(resample(np.arange(80), 5, seed=3))
     for measure, wanted in (
-        (ranking.auc, sk.roc_auc_score),
-        (ranking.average_precision, sk.average_precision_score),
+        (metrics.au.auc, sk.roc_auc_score),
+        (metrics.au.average_precision, sk.average_precision_score),
     ):
         got = measure(y.ravel(), p.ravel(), 3)(weights.astype(np.int32))
         repeated = np.repeat(weights, 3, axis=1)
         assert got == pytest.approx([100 * wanted(y.ravel(), p.ravel(), sample_weight=w) for w in repeated])
-
-
-# ------------------------------------------------------------------------------------------- intervals
-
-
-def test_intervals_repeat_with_the_seed():
-    labels, scores = faces()
-    table = metrics.au_table(labels, scores, **NAMES, resamples=300)
-    pd.testing.assert_frame_equal(table, metrics.au_table(labels, scores, **NAMES, resamples=300))
-    other = metrics.au_table(labels, scores, **NAMES, resamples=300, seed=1)
-    assert not np.allclose(table["low"], other["low"]) and np.allclose(table["low"], other["low"], atol=6)
-
-
-def test_row_intervals_have_the_width_of_the_binomial():
-    rng = np.random.default_rng(1)
-    labels = pd.DataFrame({"AU1": np.ones(400, dtype=int)})
-    scores = pd.DataFrame({"AU1": (rng.random(400) < 0.7).astype(float)})
-    recall = metrics.au_table(labels, scores, **NAMES).set_index(["target", "metric"]).loc[("AU1", "recall")]
-    half = 196 * np.sqrt(recall["value"] / 100 * (1 - recall["value"] / 100) / 400)
-    assert [recall["value"] - recall["low"], recall["high"] - recall["value"]] == pytest.approx(
-        [half] * 2, rel=0.15
-    )
 
 
 def test_drawing_subjects_widens_the_interval_of_repeated_frames():
@@ -192,6 +154,9 @@ def test_drawing_subjects_widens_the_interval_of_repeated_frames():
     by_subject = metrics.au_table(labels, scores, **NAMES, groups=list(range(60)) * 20, resamples=300)
     width = (by_subject["high"] - by_subject["low"]) / (by_row["high"] - by_row["low"])
     assert width.median() == pytest.approx(np.sqrt(20), rel=0.2)
+    pd.testing.assert_frame_equal(by_row, metrics.au_table(labels, scores, **NAMES, resamples=300))
+    one = metrics.au_table(labels, scores, **NAMES, groups=["only"] * len(labels))
+    assert one["value"].notna().all() and one[["low", "high"]].isna().all(axis=None)
 
 
 def test_resampling_takes_whole_groups_and_keeps_rows_without_one_apart():
@@ -201,12 +166,6 @@ def test_resampling_takes_whole_groups_and_keeps_rows_without_one_apart():
     assert weights.shape == (50, 6)
     assert (weights[:, [0, 2]] == weights[:, [1, 4]]).all()
     assert (weights[:, [0, 2, 3, 5]].sum(axis=1) == 4).all()
-
-
-def test_one_subject_gives_no_interval():
-    labels, scores = faces()
-    table = metrics.au_table(labels, scores, **NAMES, groups=["only"] * len(labels))
-    assert table["value"].notna().all() and table[["low", "high"]].isna().all(axis=None)
 
 
 def test_paired_difference_is_narrower_than_the_parts():
@@ -299,4 +258,4 @@ def test_bad_tables_are_named(change, place):
 
 def test_an_unknown_metric_is_refused():
     with pytest.raises(SettingsError, match="'f2'.*f1, auc"):
-        metrics.paired_difference(*faces(), faces()[1], metric="f2")
+        metrics.au_table(*faces(), **NAMES, metrics=["f2"])

@@ -16,7 +16,6 @@ from sklearn import metrics as sk
 
 from expvqa_lib.errors import TableError
 from expvqa_lib.evaluation import metrics
-from expvqa_lib.evaluation.metrics import similarity
 
 NAMES = {"model": "m", "dataset": "d", "split": "test"}
 WORDS = [
@@ -91,7 +90,7 @@ def test_cider_d_is_the_authors_and_undefined_for_one_image():
 
 def test_cider_d_by_hand():
     """Two images; "a" is in both and weighs nothing. All words agree, half of the pairs, no triple."""
-    got = similarity.cider_d([["b", "a", "c"], ["d"]], [[["a", "c", "b"]], [["a"]]], np.ones(2, int))
+    got = metrics.captions.cider_d([["b", "a", "c"], ["d"]], [[["a", "c", "b"]], [["a"]]], np.ones(2, int))
     assert got == pytest.approx([1000 * (1 + 1 / 2) / 4, 0.0])
 
 
@@ -161,9 +160,9 @@ def test_captions_that_stand_several_times_score_as_if_each_were_compared_by_its
     rng = np.random.default_rng(0)
     captions = [texts[k] for k in rng.integers(0, 4, 60)]
     references = [[texts[k], texts[j]] for k, j in rng.integers(0, 3, (60, 2))]
-    words = [similarity.tokens(text) for text in captions]
-    other_words = [[similarity.tokens(text) for text in several] for several in references]
-    by_itself = similarity.cider_d(words, other_words, np.ones(60, int))
+    words = [metrics.captions.tokens(text) for text in captions]
+    other_words = [[metrics.captions.tokens(text) for text in several] for several in references]
+    by_itself = metrics.captions.cider_d(words, other_words, np.ones(60, int))
     np.testing.assert_allclose(score("cider_d", captions, references), by_itself)
     assert len(set(by_itself)) > 4
 

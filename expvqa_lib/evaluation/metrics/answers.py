@@ -71,14 +71,12 @@ def answer_table(
     """
     y, columns = label_array(labels, answers.columns)
     read = answers[columns].map(lambda text: read_yes_no(text) if isinstance(text, str) else None)
-    read = read.to_numpy(dtype=float)  # 1, 0, NaN
+    read, labelled = read.to_numpy(dtype=float), ~np.isnan(y)  # 1, 0, NaN
     scores = pd.DataFrame(np.where(np.isnan(read), 1 - np.nan_to_num(y), read), answers.index, columns)
     table = au_table(labels[columns], scores, metrics=ANSWER_METRICS, groups=groups, **settings)
-    labelled = ~np.isnan(y)
-    unread = share_table(
-        np.isnan(read) & labelled, labelled, [*columns, "macro"], "unread", groups=groups, **settings
-    )
-    return pd.concat([table, unread], ignore_index=True)
+    unread, names = np.isnan(read) & labelled, [*columns, "macro"]
+    shares = share_table(unread, labelled, names, "unread", groups=groups, **settings)
+    return pd.concat([table, shares], ignore_index=True)
 
 
 def share_table(
@@ -94,14 +92,13 @@ def share_table(
 
     `targets` names the A columns, and where one more is named, their mean. Support is the number of flags.
     """
-    average = len(targets) > flags.shape[1]
 
     def measure(weights: np.ndarray) -> np.ndarray:
         share = ratio(weights @ flags, weights @ counted, np.nan)  # [R, A]
-        return np.concatenate([share, mean_of_defined(share)[:, None]], axis=1) if average else share
+        return np.concatenate([share, mean_of_defined(share)[:, None]], axis=1)[:, : len(targets)]
 
-    support = [*flags.sum(axis=0).tolist(), int(flags.sum())][: len(targets)]
-    rows = [(target, metric, count) for target, count in zip(targets, support, strict=True)]
+    support = [*flags.sum(axis=0).tolist(), int(flags.sum())]
+    rows = [(target, metric, count) for target, count in zip(targets, support, strict=False)]
     return bootstrap_table(measure, rows, group_codes(groups, len(flags)), **settings)
 
 
@@ -121,11 +118,10 @@ def emotion_table(
         settings: model, dataset, split, resamples and seed, see `bootstrap_table`.
 
     Returns:
-        Tidy table with the columns of `au_table`: targets are the emotions that occur (recall, precision, F1;
-        support: their rows), then `macro` (accuracy, F1 and balanced accuracy over those emotions; support:
-            labelled
-        rows). Percent. 0/0 is 0 in recall, precision and F1; balanced accuracy averages over the emotions
-        that a resample holds.
+        Tidy table with the columns of `au_table`, in percent: targets are the emotions that occur (recall,
+        precision, F1; support: their rows), then `macro` (accuracy, F1 and balanced accuracy over those
+        emotions; support: labelled rows). 0/0 is 0 in recall, precision and F1; balanced accuracy averages
+        over the emotions that a resample holds.
 
     Raises:
         TableError: no row has an emotion.
@@ -140,15 +136,16 @@ def emotion_table(
         hits, positives, answers = weights @ cells  # [R, C] each
         f1 = ratio(2 * hits, positives + answers)
         per_emotion = np.stack([ratio(hits, positives), ratio(hits, answers), f1], axis=-1)  # [R, C, 3]
-        accuracy = ratio(hits.sum(axis=1), positives.sum(axis=1))
-        balanced = mean_of_defined(ratio(hits, positives, np.nan))
-        overall = np.stack([accuracy, f1.mean(axis=1), balanced], axis=-1)
-        return np.concatenate([per_emotion, overall[:, None]], axis=1)
+        overall = [
+            ratio(hits.sum(axis=1), positives.sum(axis=1)),
+            f1.mean(axis=1),
+            mean_of_defined(ratio(hits, positives, np.nan)),
+        ]
+        return np.concatenate([per_emotion, np.stack(overall, axis=-1)[:, None]], axis=1)
 
-    support = is_true.sum(axis=0).tolist()
     rows = [
         (name, metric, n)
-        for name, n in zip(emotions, support, strict=True)
+        for name, n in zip(emotions, is_true.sum(axis=0).tolist(), strict=True)
         for metric in ("recall", "precision", "f1")
     ]
     rows += [("macro", metric, len(true)) for metric in ("accuracy", "f1", "balanced_accuracy")]

@@ -10,13 +10,11 @@ import pandas as pd
 
 from ...errors import SettingsError, TableError
 from .bootstrap import Measure, bootstrap_table, difference, group_codes, mean_of_defined, ratio
-from .ranking import auc, average_precision
 
 METRICS = ("f1", "auc", "balanced_accuracy", "precision", "recall")
 ALL_METRICS = (*METRICS, "accuracy", "average_precision", "calibration_error")
 BINS = 10  # of equal width, of the expected calibration error (Guo et al. 2017, arXiv 1706.04599)
-_RANKED = {"auc": auc, "average_precision": average_precision}
-_NO_THRESHOLD = (*_RANKED, "calibration_error")
+_NO_THRESHOLD = ("auc", "average_precision", "calibration_error")
 
 
 def au_columns(columns: Iterable[str]) -> list[str]:
@@ -82,15 +80,13 @@ def au_table(
     """Score yes/no answers on each AU and their averages.
 
     Args:
-        labels: columns `AU1` ...: 0, 1, or missing for unlabelled (that row then counts for the other AUs
-            only).
+        labels: columns `AU1` ...: 0, 1, or missing (that row then counts for the other AUs only).
         scores: the same index and at least the same AU columns: probability of yes, in [0, 1].
         groups: the subject of each row; intervals then come from drawing subjects, not rows.
         threshold: yes from this probability on. One an AU, from `best_thresholds` on validation labels, gives
             the metrics that depend on it names ending in `_tuned`.
         metrics: of `ALL_METRICS`, in this order.
-        averages: `macro`, the mean over the AUs, and `micro`, all labels of all AUs taken together, or macro
-            alone.
+        averages: `macro`, the mean over the AUs, with or without `micro`, all labels of all AUs together.
         settings: model, dataset, split, resamples and seed, see `bootstrap_table`.
 
     Returns:
@@ -111,7 +107,7 @@ def au_table(
     thresholds = np.array([threshold[name] for name in columns]) if tuned else threshold
     measure = _measure(y, p, thresholds, metrics, averages)
     any_label = int((~np.isnan(y)).any(axis=1).sum())
-    support = [*np.nansum(y, axis=0).astype(int), *(any_label for _ in averages)]
+    support = [*np.nansum(y, axis=0).astype(int), *[any_label] * len(averages)]
     names = [f"{name}_tuned" if tuned and name not in _NO_THRESHOLD else name for name in metrics]
     targets = zip([*columns, *averages], support, strict=True)
     rows = [(target, name, count) for target, count in targets for name in names]
@@ -134,7 +130,6 @@ def paired_difference(
     two is better on faces like these; `p` is the two-sided p-value of no difference (see
     `bootstrap.difference`).
     """
-    check_names([metric], ALL_METRICS, "metric")
     _, y, *both = _arrays(labels, scores_a, scores_b)
     a, b = (_measure(y, p, 0.5, [metric]) for p in both)
     codes, support = group_codes(groups, len(labels)), int((~np.isnan(y)).any(axis=1).sum())
@@ -145,9 +140,7 @@ def prior_scores(train_labels: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
     """Return the label prior's scores: yes (1.0) to every AU of the training labels, for each row of `index`.
 
     Of all answers that never look at the image, yes to all has the best F1: an AU with base rate p gets
-        precision
-    p and recall 1, so F1 = 2p / (1 + p); a coin that says yes with rate q gets 2pq / (p + q), less for every
-    q below 1. AUC and balanced accuracy are 50.
+    precision p and recall 1, so F1 = 2p / (1 + p); a coin that says yes with rate q gets 2pq / (p + q).
     """
     return pd.DataFrame(1.0, index=index, columns=au_columns(train_labels.columns))
 
@@ -251,3 +244,56 @@ def _of_columns(
         return np.stack([values[name] for name in metrics], axis=-1)  # [R, A, metric]
 
     return measure
+
+
+def auc(y: np.ndarray, p: np.ndarray, each: int = 1) -> Measure:
+    """Return the measure of the area under the ROC curve, ties counted half; NaN where a class is missing.
+
+    Labels y (0, 1, NaN) and scores p are [N], sorted once for all resamples; where a row has `each` of them,
+    one after the other, they are [N * each] and share its weight. Weights are int32, the result is [R].
+    """
+    positives, negatives, below, up_to, _ = _sorted(y, p, each)
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        beaten = _running(weights, negatives)
+        wins = np.take(beaten, below, axis=1) + np.take(beaten, up_to, axis=1)  # twice: a tie is half a win
+        positive = np.take(weights, positives, axis=1)
+        won = np.einsum("rp,rp->r", positive, wins, dtype=float, casting="unsafe") / 2
+        return ratio(won, positive.sum(axis=1, dtype=float) * beaten[:, -1], np.nan)
+
+    return measure
+
+
+def average_precision(y: np.ndarray, p: np.ndarray, each: int = 1) -> Measure:
+    """Return the measure of the average precision, as scikit-learn defines it; NaN without positives."""
+    positives, negatives, below, _, first = _sorted(y, p, each)
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        beaten, reached = _running(weights, negatives), _running(weights, positives)
+        hits = reached[:, -1:] - np.take(reached, first, axis=1)  # from this score on
+        alarms = beaten[:, -1:] - np.take(beaten, below, axis=1)
+        precision = np.divide(hits, hits + alarms, out=np.zeros(hits.shape), where=hits > 0)
+        total = np.einsum("rp,rp->r", np.take(weights, positives, axis=1), precision)
+        return ratio(total, reached[:, -1], np.nan)
+
+    return measure
+
+
+def _sorted(y: np.ndarray, p: np.ndarray, each: int) -> tuple[np.ndarray, ...]:
+    """Rows of positives and negatives by rising score; of each positive, the number of negatives below it,
+    of those up to it, and the first positive of the same score."""
+    positives, negatives = (
+        rows[np.argsort(p[rows], kind="stable")] for rows in (np.flatnonzero(y == 1), np.flatnonzero(y == 0))
+    )
+    below, up_to = (np.searchsorted(p[negatives], p[positives], side=side) for side in ("left", "right"))
+    return positives // each, negatives // each, below, up_to, np.searchsorted(p[positives], p[positives])
+
+
+def _running(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Weight [R, n + 1] of the first 0, 1, ... n of `rows`."""
+    running = np.zeros((len(weights), len(rows) + 1), weights.dtype)
+    np.cumsum(np.take(weights, rows, axis=1), axis=1, out=running[:, 1:])
+    return running
+
+
+_RANKED = {"auc": auc, "average_precision": average_precision}

@@ -3,8 +3,12 @@
 Everything is in percent (CIDEr-D times 100). Words are lower case, letters and digits alone, for all metrics.
 """
 
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from operator import or_
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,25 +16,121 @@ import numpy as np
 import pandas as pd
 from nltk.translate.meteor_score import meteor_score
 from rouge_score.rouge_scorer import RougeScorer
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ...errors import TableError
 from ...facs import ACTION_UNITS
 from ...questions import read_aus
 from .au import check_names
 from .bootstrap import bootstrap_table, group_codes
-from .similarity import (
-    Tokens,
-    bleu,
-    bleu_counts,
-    cider_d,
-    ngrams,
-    tfidf_similarity,
-    tokens,
-)
 
-REPEATED = 3  # words: a repetition is a group of so many that the caption has had before
+ORDER = 4
+ORDERS = range(1, ORDER + 1)  # words of an n-gram
+SIGMA = 6.0  # words, of CIDEr-D's penalty on another length
 _NO_WORDNET = SimpleNamespace(synsets=lambda word: [])  # the real one would have to be downloaded
 _WORDS = SimpleNamespace(tokenize=lambda words: words)  # of captions that are tokenised already
+
+Tokens = Sequence[str]
+
+
+def tokens(text: str) -> list[str]:
+    """Return the words that all caption metrics compare: letters and digits in lower case."""
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def ngrams(words: Tokens, *orders: int) -> Counter[tuple[str, ...]]:
+    """Count the n-grams of one caption, of each n of `orders`."""
+    return Counter(tuple(words[k : k + n]) for n in orders for k in range(len(words) - n + 1))
+
+
+def bleu_counts(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
+    """Return [N, 2 ORDER + 2]: n-grams shared with a reference, all n-grams, words, the reference's words.
+
+    The reference is the one nearest in length.
+    """
+    rows = []
+    for caption, texts in zip(captions, references, strict=True):
+        counts = [ngrams(caption, n) for n in ORDERS]
+        most = [reduce(or_, (ngrams(text, n) for text in texts)) for n in ORDERS]
+        hits = [(own & other).total() for own, other in zip(counts, most, strict=True)]
+        nearest = min(map(len, texts), key=lambda length: (abs(length - len(caption)), length))
+        rows.append([*hits, *(own.total() for own in counts), len(caption), nearest])
+    return np.array(rows, dtype=float)
+
+
+def bleu(counts: np.ndarray, smooth: bool = False) -> np.ndarray:
+    """Return BLEU-4 [...] in percent of summed `bleu_counts` [..., 2 ORDER + 2].
+
+    Papineni et al. 2002; `smooth` adds 1 to the counts of two words and more (Lin and Och 2004), without
+    which most captions have 0.
+    """
+    more = (np.arange(ORDER) > 0) * float(smooth)
+    hits, total = counts[..., :ORDER] + more, counts[..., ORDER : 2 * ORDER] + more
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(np.divide(hits, total, out=np.zeros(hits.shape), where=total > 0)).mean(axis=-1)
+        brevity = np.minimum(0.0, 1 - counts[..., -1] / counts[..., -2])
+        return np.where(hits.min(axis=-1) > 0, 100 * np.exp(logs + brevity), 0.0)
+
+
+def cider_d(
+    captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]], times: np.ndarray
+) -> np.ndarray:
+    """Return CIDEr-D [N] of each caption, times 100 as papers print it (Vedantam et al. 2015).
+
+    The mean is the corpus's. How rare an n-gram is comes from these references: a value holds for this set of
+    images. One image alone has none (NaN).
+
+    Args:
+        times: how many images [N] share the caption and its references.
+    """
+    total = int(times.sum())
+    if total < 2:
+        return np.full(len(captions), np.nan)
+    counts = [[ngrams(text, *ORDERS) for text in texts] for texts in references]
+    images: Counter = Counter()
+    for texts, count in zip(counts, times.tolist(), strict=True):
+        images.update(dict.fromkeys(set().union(*texts), count))
+    rarity = {gram: math.log(total / count) for gram, count in images.items()}
+    vectors = [_vector(ngrams(caption, *ORDERS), rarity, total) for caption in captions]
+    values = [
+        np.mean([_similarity(vector, _vector(text, rarity, total)) for text in texts])
+        for vector, texts in zip(vectors, counts, strict=True)
+    ]
+    return 1000 * np.array(values)  # 10 of the definition, and percent
+
+
+def _vector(counts: Counter, rarity: dict, total: int) -> tuple[dict, np.ndarray, int]:
+    """TF-IDF of each n-gram, the norm [ORDER] of each n, and the length in pairs of words."""
+    vector = {gram: count * rarity.get(gram, math.log(total)) for gram, count in counts.items()}
+    squares = np.zeros(ORDER)
+    for gram, value in vector.items():
+        squares[len(gram) - 1] += value**2
+    return vector, np.sqrt(squares), sum(count for gram, count in counts.items() if len(gram) == 2)
+
+
+def _similarity(caption: tuple[dict, np.ndarray, int], reference: tuple[dict, np.ndarray, int]) -> float:
+    """Mean over n of the clipped cosine, less for another length."""
+    (vector, norms, length), (other, other_norms, other_length) = caption, reference
+    shared, both = np.zeros(ORDER), norms * other_norms
+    for gram in (gram for gram in vector if gram in other):  # in one order
+        shared[len(gram) - 1] += min(vector[gram], other[gram]) * other[gram]
+    cosine = np.divide(shared, both, out=np.zeros(ORDER), where=both > 0)
+    return cosine.mean() * math.exp(-((length - other_length) ** 2) / (2 * SIGMA**2))
+
+
+def tfidf_similarity(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return the best cosine [N] over a caption's references of TF-IDF vectors of words and pairs of words.
+
+    It knows no meaning: another word for the same action counts as a miss. How rare a word is comes from
+    these references.
+    """
+    texts = [text for several in references for text in several]
+    rows = np.repeat(np.arange(len(references)), [len(several) for several in references])
+    vectorizer = TfidfVectorizer(tokenizer=tokens, token_pattern=None, ngram_range=(1, 2)).fit(texts)
+    product = vectorizer.transform(captions)[rows].multiply(vectorizer.transform(texts))
+    best = np.full(len(references), -np.inf)
+    np.maximum.at(best, rows, 100 * np.asarray(product.sum(axis=1)).ravel())
+    return best
 
 
 def meteor_exact_stem(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
@@ -39,8 +139,8 @@ def meteor_exact_stem(captions: Sequence[Tokens], references: Sequence[Sequence[
     No synonyms. Parameters of Banerjee and Lavie 2005: alpha 0.9, beta 3, gamma 0.5. With WordNet's synonyms
     most values are higher, and METEOR 1.5 differs by several points: they must not stand in one column.
     """
-    pairs = zip(captions, references, strict=True)
-    return 100 * np.array([meteor_score(texts, caption, wordnet=_NO_WORDNET) for caption, texts in pairs])
+    pairs = zip(references, captions, strict=True)
+    return 100 * np.array([meteor_score(*pair, wordnet=_NO_WORDNET) for pair in pairs])
 
 
 def rouge_l(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
@@ -51,7 +151,7 @@ def rouge_l(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
 
 def repetition(text: str) -> float:
     """Return the percent of a caption's groups of 3 words that it has had before (Welleck et al. 2020)."""
-    counts = ngrams(tokens(text), REPEATED)
+    counts = ngrams(tokens(text), 3)
     return 100 * (1 - len(counts) / counts.total()) if counts else 0.0
 
 
@@ -99,7 +199,7 @@ def caption_scores(
         captions: one text a row; an empty one has 0 wherever it is compared.
         references: one list of texts a row; of several, the best counts for METEOR, ROUGE-L and similarity
             (Exp-BLIP, table 2), while BLEU and CIDEr-D have ways of their own.
-        metrics: of `METRICS`. `bleu4` is smoothed here (see `similarity.bleu`).
+        metrics: of `METRICS`. `bleu4` is smoothed here (see `bleu`).
 
     Raises:
         TableError: a caption is no text, or lacks a list of references with a word.
