@@ -22,7 +22,7 @@ from expvqa_lib.errors import ImageError, ModelError, SettingsError
 from expvqa_lib.expvqa import INSTRUCTBLIP, hardware_note, options_for_gpu
 from expvqa_lib.facs import ACTION_UNITS
 from expvqa_lib.model import score_yes_no
-from expvqa_lib.pipeline.profiles import BASE, PROFILES
+from expvqa_lib.pipeline.profiles import BASE
 from expvqa_lib.questions import ask_q1, ask_q3
 from expvqa_lib.synthfacs.face import AUS, Face, Scene, random_identity
 from expvqa_lib.synthfacs.render import render
@@ -71,11 +71,6 @@ def test_samples_are_several_answers_and_seeded(base, files):
     assert base.ask(files[0], QUESTION, samples=3, seed=1) == answers
     table = base.ask(files, QUESTION, samples=2)
     assert table["image"].tolist() == [file for file in files for _ in range(2)]
-
-
-@pytest.mark.parametrize("question", ["Why? 😀", "x" * 3000, "</s><image>"])
-def test_any_question_gets_an_answer(base, files, question):
-    assert isinstance(base.ask(files[0], question), str)
 
 
 def test_empty_questions_and_unknown_aus_are_refused(base, files):
@@ -216,7 +211,3 @@ def test_where_the_large_model_does_not_fit_the_note_tells_why(gpu, monkeypatch)
     gpu("GeForce GTX 1650", (7, 5), 3.9)
     with pytest.raises(ModelError, match="8 GB free; 4 GB are free"):
         options_for_gpu()
-
-
-def test_the_large_model_is_the_one_that_the_paper_profile_starts_from():
-    assert PROFILES["paper"].base == INSTRUCTBLIP

@@ -158,7 +158,6 @@ def generate(
 def _generation_options(model, tokenizer, samples: int, options: dict) -> dict:
     """The given options of transformers' `generate`, or else the model's own, with what sampling needs."""
     own = model.generation_config
-    not_words = {tokenizer.pad_token_id, model.config.image_token_index} - {None}
     options = {
         "do_sample": samples > 1,
         "num_beams": own.num_beams or 1,
@@ -168,7 +167,7 @@ def _generation_options(model, tokenizer, samples: int, options: dict) -> dict:
         "length_penalty": own.length_penalty or 1.0,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        "suppress_tokens": sorted(not_words),
+        "suppress_tokens": sorted({tokenizer.pad_token_id, model.config.image_token_index} - {None}),
     } | options
     if samples > 1:
         beams = max(options["num_beams"], samples) if options["num_beams"] > 1 else 1

@@ -69,15 +69,16 @@ def attention_weights(part: PreTrainedModel, layers: Iterable[nn.Module]) -> Ite
     with contextlib.ExitStack() as hooks:
         hooks.callback(part.set_attn_implementation, implementation)
         for layer in layers:
-            hook = layer.register_forward_hook(lambda module, inputs, output: weights.append(output[1]))
-            hooks.callback(hook.remove)
+            hooks.callback(layer.register_forward_hook(lambda *call: weights.append(call[2][1])).remove)
         yield weights
 
 
 def cross_attention_weights(qformer: PreTrainedModel) -> contextlib.AbstractContextManager[list[Tensor]]:
     """Collect `query_image`'s cross-attention [I, heads, questions * Q, P], a tensor a layer."""
-    layers = [layer for layer in qformer.encoder.layer if layer.has_cross_attention]
-    return attention_weights(qformer, [layer.crossattention.attention for layer in layers])
+    return attention_weights(
+        qformer,
+        [layer.crossattention.attention for layer in qformer.encoder.layer if layer.has_cross_attention],
+    )
 
 
 def language_inputs(
@@ -135,8 +136,8 @@ def answer_loss(
     loss.
     """
     labelled = labels != -100
-    length = inputs["attention_mask"].shape[1]
-    predicting = nn.functional.pad(labelled, (length - labels.shape[1] - 1, 1))  # [N, Q + T], a token earlier
+    queries = inputs["attention_mask"].shape[1] - labels.shape[1]
+    predicting = nn.functional.pad(labelled, (queries - 1, 1))  # [N, Q + T], a token earlier
     states = _last_states(model.language_model, inputs, predicting)
     logits = model.language_model.lm_head(states).float()  # [labelled tokens, V]
     if (placeholder := model.config.image_token_index) is not None:

@@ -15,9 +15,11 @@ def make_processor(
     language: PreTrainedTokenizerBase, qformer: PreTrainedTokenizerBase, image: int, queries: int
 ) -> InstructBlipProcessor:
     """Processor of images (resized to `image` pixels a side, CLIP's mean and deviation) and of text."""
-    pixels = BlipImageProcessorPil(size={"height": image, "width": image})
     return InstructBlipProcessor(
-        image_processor=pixels, tokenizer=language, qformer_tokenizer=qformer, num_query_tokens=queries
+        image_processor=BlipImageProcessorPil(size={"height": image, "width": image}),
+        tokenizer=language,
+        qformer_tokenizer=qformer,
+        num_query_tokens=queries,
     )
 
 

@@ -91,9 +91,11 @@ def captioner_pairs(
             one of them (`pseudo_labels.complete_labels`). These pairs are marked as pseudo; faces that
             still lack one are left out.
     """
-    splits = {split: faces[faces["split"] == split] for split in ("train", "validation")}
     return datasets.DatasetDict(
-        {split: to_dataset(_rows(part, captioner, completed or {})) for split, part in splits.items()}
+        {
+            split: to_dataset(_rows(faces[faces["split"] == split], captioner, completed or {}))
+            for split in ("train", "validation")
+        }
     )
 
 

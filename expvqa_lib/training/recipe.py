@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from ..errors import SettingsError
 
 VARIANTS = ("exp_vqa", "exp_vqa_fz")
-SCHEDULES = ("cosine", "reference")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -59,7 +58,7 @@ class Recipe:
     def __post_init__(self) -> None:
         """Raise SettingsError for a value that is out of range; it names the field, the value and what is
         allowed."""
-        for name, allowed in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+        for name, allowed in (("schedule", ("cosine", "reference")), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
                 raise SettingsError(
                     f"Recipe.{name}={getattr(self, name)!r} is unknown; known are {', '.join(allowed)}"

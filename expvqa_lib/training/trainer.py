@@ -109,12 +109,11 @@ class PairTrainer(Trainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """The mean loss over the answer tokens of all validation images; every process computes all of it."""
-        batches = torch.utils.data.DataLoader(
-            self.eval_dataset, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator
-        )
         total, count = 0.0, 0
         self.model_wrapped.eval()
-        for batch in batches:
+        for batch in torch.utils.data.DataLoader(
+            self.eval_dataset, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator
+        ):
             tokens = int((batch["labels"] != -100).sum())
             batch.pop("images")
             with torch.no_grad():

@@ -137,27 +137,3 @@ def test_the_beginning_of_an_answer_is_read_as_if_it_stood_in_the_prompt(model, 
     torch.testing.assert_close(
         ours, next_logits(model, our_inputs(model, pixels, text)), rtol=1e-4, atol=1e-4
     )
-
-
-@torch.no_grad()
-def test_the_loss_of_a_batch_is_the_mean_over_its_rows_tokens(model, processor, pixels):
-    text = encode(processor, QUESTIONS, ANSWERS)
-    together = answer_loss(model, our_inputs(model, pixels, text), text["labels"])
-    losses = []
-    for k in range(3):
-        alone = encode(processor, QUESTIONS[k : k + 1], ANSWERS[k : k + 1])
-        losses.append(answer_loss(model, our_inputs(model, pixels[[k]], alone), alone["labels"], "sum"))
-    mean = sum(losses) / (text["labels"] != -100).sum()
-    torch.testing.assert_close(together, mean, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_language_inputs_are_the_projected_queries_then_the_text(model, processor, pixels):
-    text = encode(processor, QUESTIONS)
-    output = query_image(model, encode_images(model, pixels), *qformer_text(text))
-    inputs = language_inputs(model, output, text["input_ids"], text["attention_mask"])
-    torch.testing.assert_close(inputs["inputs_embeds"][:, :4], model.language_projection(output))
-    table = model.language_model.get_input_embeddings().weight
-    torch.testing.assert_close(inputs["inputs_embeds"][:, 4:], table[text["input_ids"]])
-    for row, mask in zip(inputs["position_ids"], inputs["attention_mask"], strict=True):
-        assert row[mask.bool()].tolist() == list(range(int(mask.sum())))

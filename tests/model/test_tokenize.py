@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import InstructBlipProcessor
 
 from expvqa_lib.model import encode
 from expvqa_lib.model.tokenize import MAX_ANSWER, MAX_QUESTION
@@ -42,15 +41,6 @@ def test_training_pads_on_the_right_and_labels_the_answer_and_its_end_alone(proc
         assert labels == [-100] * len(question) + answer + [-100] * padding
 
 
-def test_the_qformer_reads_the_question_alone_between_its_own_marks(processor):
-    text = encode(processor, QUESTIONS)
-    for row, mask in zip(text["qformer_input_ids"], text["qformer_attention_mask"], strict=True):
-        assert words(row, mask)[0] == 2 and words(row, mask)[-1] == 3
-    first = words(text["qformer_input_ids"][0], text["qformer_attention_mask"][0])
-    assert processor.qformer_tokenizer.decode(first[1:-1]) == "does this person pull lip corner?"
-    assert torch.equal(encode(processor, QUESTIONS, ANSWERS)["qformer_input_ids"], text["qformer_input_ids"])
-
-
 def test_long_questions_and_answers_are_cut(processor):
     tokenizer, qformer = processor.tokenizer, processor.qformer_tokenizer
     middle = [ask_q3(au) for au in (1, 2, 4, 5, 6, 7, 9, 10, 12)] * 40
@@ -84,12 +74,3 @@ def test_odd_text_encodes(processor, text):
     assert ids["input_ids"].max() < len(processor.tokenizer)
     assert ids["qformer_input_ids"].max() < len(processor.qformer_tokenizer)
     assert (ids["labels"] == END).sum() >= 2
-
-
-def test_a_saved_processor_encodes_the_same(processor, tmp_path):
-    processor.save_pretrained(tmp_path)
-    again = InstructBlipProcessor.from_pretrained(tmp_path, backend="pil")
-    first, second = encode(processor, QUESTIONS, ANSWERS), encode(again, QUESTIONS, ANSWERS)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert again.num_query_tokens == processor.num_query_tokens
-    assert again.image_processor.size == processor.image_processor.size

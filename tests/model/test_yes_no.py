@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -117,12 +116,6 @@ def test_beginnings_end_where_yes_and_no_part():
     assert texts("with a space and without")[0] == {"▁yes", "yes", "Y", "▁|Y"}
 
 
-def test_the_tiny_models_yes_and_no_are_one_token_each(processor):
-    (yes_token,), (no_token,) = processor.tokenizer(["yes", "no"], add_special_tokens=False)["input_ids"]
-    yes, no = beginnings(processor.tokenizer)
-    assert (yes_token,) in yes and (no_token,) in no and all(len(tokens) == 1 for tokens in yes + no)
-
-
 def test_a_tokenizer_that_cannot_tell_yes_from_no_is_refused(images, qformer):
     names = [*SPECIAL, "yes", "does"]
     words = Tokenizer(models.WordLevel({name: k for k, name in enumerate(names)}, unk_token="</s>"))
@@ -191,10 +184,3 @@ def test_the_decision_is_greedy_generations_wherever_that_says_yes_or_no(images,
                     assert (score >= 0.5) == decision, (name, seed, answer, score)
                     decisions.append(decision)
     assert len(decisions) > 40 and 10 < sum(decisions) < len(decisions) - 10
-
-
-def test_scores_with_shared_beginnings_do_not_depend_on_the_batch(images, qformer):
-    model, processor = tiny(TOKENIZERS["a space of its own"], qformer)
-    whole = score_yes_no(model, processor, images, AUS)
-    for batch in (1, 5):
-        np.testing.assert_allclose(score_yes_no(model, processor, images, AUS, batch=batch), whole, atol=1e-6)

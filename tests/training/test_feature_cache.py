@@ -36,7 +36,10 @@ def encoded(model, processor, tmp_path, monkeypatch):
     return open_cache
 
 
-def test_each_image_is_encoded_once_and_read_back_exactly(model, processor, images, encoded):
+def test_each_image_is_encoded_once_and_read_back_exactly(model, processor, images, encoded, tmp_path):
+    with pytest.raises(ImageError, match=r"nobody\.png"):
+        encoded([*images, str(tmp_path / "nobody.png")])
+    assert not (tmp_path / "cache").exists()
     assert encoded(images)[1] == 7
     cache, count = encoded(images)
     assert count == 0
@@ -81,9 +84,3 @@ def test_the_key_changes_with_weights_precision_and_settings():
     with torch.no_grad():
         layer.weight[1, 2] += 1e-6
     assert encoder_key([layer], {"size": 96}) != key
-
-
-def test_a_missing_image_is_named(images, encoded, tmp_path):
-    with pytest.raises(ImageError, match=r"nobody\.png"):
-        encoded([*images, str(tmp_path / "nobody.png")])
-    assert not (tmp_path / "cache").exists()
