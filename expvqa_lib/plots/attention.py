@@ -111,20 +111,22 @@ def attention_words(image: ImageSource, question: str, answer: str, words: Seque
         words: each an `attention.Word` of the answer, from `attention.explain_words`.
     """
     best = sorted(sorted(range(len(words)), key=lambda k: -words[k].gain)[:_MAPS])
-    heights = [1.9, PAGE / _MAPS + 0.6] if best else [1.9]
+    bold, note = {"fontsize": 7.5, "fontweight": "bold"}, {"fontsize": 6.5, "color": "#666666"}
+    lines, gap = [[(part, bold)] for part in textwrap.wrap(question, 50)], [[(" ", {"fontsize": 3})]]
+    lines += gap + _coloured(answer, words, best) + gap + [[(part, note)] for part in _NOTE]
+    top = max(1.9, 0.3 + sum(0.06 + line[0][1]["fontsize"] / 80 for line in lines))  # a long answer is taller
+    heights = [top, PAGE / _MAPS + 0.6] if best else [top]
     fig = Figure(figsize=(PAGE, sum(heights)))
     parts = np.ravel(fig.subfigures(len(heights), 1, height_ratios=heights))
     face, key, text = parts[0].subplots(1, 3, width_ratios=[1, 1, 2.1])
     for ax, title in ((face, "The face"), (key, "The colour of each place"), (text, "")):
         ax.set_axis_off()
+        ax.set_anchor("N")
         ax.set_title(title, fontsize=7.5)
     show(face, image)
     shade = 0.5 + 0.75 * grey(image, _SIDE)[..., None] / 255
     key.imshow(np.clip(_PLACES * shade, 0, 255).astype(np.uint8), extent=(0, 1, 1, 0))
-    bold, note = {"fontsize": 7.5, "fontweight": "bold"}, {"fontsize": 6.5, "color": "#666666"}
-    lines, gap = [[(part, bold)] for part in textwrap.wrap(question, 50)], [[(" ", {"fontsize": 3})]]
-    lines += gap + _coloured(answer, words, best) + gap + [[(part, note)] for part in _NOTE]
-    write_lines(text, lines, (0, 1.1), sep=3)
+    write_lines(text, lines, (0, 1 + 0.19 / top), sep=3)
     if best:
         axes = picture_axes(parts[1], len(best), _MAPS)
         for n, (ax, word) in enumerate(zip(axes, [words[k] for k in best], strict=True), 1):

@@ -91,6 +91,7 @@ def test_every_method_works_in_half_precision_and_on_a_converted_checkpoint(
     assert maps.shape == (3, side, side) and np.isfinite(maps).all() and np.isfinite(p_yes).all()
     assert maps.min() >= 0 and np.allclose(maps.max((1, 2)), 1)
     assert [part.config._attn_implementation for part in parts] == before and "sdpa" in before
+    assert all(weight.grad is None for weight in model.parameters())
 
 
 @torch.no_grad()
@@ -125,15 +126,6 @@ def test_the_batch_changes_nothing(model, processor, images):
     np.testing.assert_allclose(whole.maps, parts.maps, atol=1e-3)
     np.testing.assert_allclose(whole.p_yes, parts.p_yes, atol=1e-5)
     assert whole.words == parts.words
-
-
-def test_explaining_leaves_the_model_as_it_was(model, processor, images):
-    implementation = model.qformer.config._attn_implementation
-    before = score_yes_no(model, processor, images, [12])
-    relevance(model, processor, images, QUESTIONS)
-    assert model.qformer.config._attn_implementation == implementation
-    assert all(p.grad is None for p in model.parameters())
-    np.testing.assert_array_equal(score_yes_no(model, processor, images, [12]), before)
 
 
 @torch.no_grad()

@@ -53,9 +53,6 @@ def set_maps(run, faces, model, monkeypatch):
     return replace
 
 
-# ------------------------------------------------------------------------------------------------ pointing
-
-
 def test_cases_are_faces_that_show_the_au(run):
     cases, faces = pointing_cases(run, 2), run.faces_of("synth_lab")
     assert all(case[ACTION_UNITS[case["au"]].name] == 1 for _, case in cases.iterrows())
@@ -106,9 +103,6 @@ def test_a_run_points_with_its_model_and_with_the_base(run):
     assert list(layout) == ["Base, untuned", "Exp-VQA", "chance"] and layout.loc["Average"].notna().all()
 
 
-# -------------------------------------------------------------------------------------------- faithfulness
-
-
 @torch.no_grad()
 def answer_always(model, answer: str, processor, image: str) -> None:
     """Make the language model answer every Q3 by yes or no: along the mean state that it answers from."""
@@ -137,10 +131,6 @@ def test_a_true_map_has_everything_and_a_false_one_nothing(table):
         assert macro(MAIN, "guided_gradients", metric) == pytest.approx(100)
     for model, method in ((MAIN, "rollout"), (RANDOMISED, "guided_gradients"), (RANDOMISED, "rollout")):
         assert macro(model, method, "pointing_accuracy") == macro(model, method, "energy") == 0
-    assert (
-        0 <= macro(MAIN, "guided_gradients", "deletion") <= 100
-        and 0 <= macro(MAIN, "guided_gradients", "insertion") <= 100
-    )
 
 
 def test_a_uniform_map_has_chance(table):
@@ -154,11 +144,8 @@ def test_a_uniform_map_has_chance(table):
 def test_a_run_scores_every_method_where_its_model_detects_the_au(run, model, processor, faces):
     answer_always(model, "yes", processor, faces["image"].iat[0])
     table = faithfulness(run)
-    assert set(table["model"]) == {MAIN, RANDOMISED} and set(table["method"]) == {
-        *METHODS,
-        "uniform",
-        "centre",
-    }
+    assert set(table["model"]) == {MAIN, RANDOMISED}
+    assert set(table["method"]) == {*METHODS, "uniform", "centre"}
     assert table["value"].between(0, 100).all()
     layout = faithfulness_layout(table)
     assert len(layout) == 2 * len(METHODS) + 2 and layout["energy"].between(0, 100).all()
