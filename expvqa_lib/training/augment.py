@@ -64,10 +64,6 @@ def random_crop(
 
 def apply(name: str, image: Image.Image, sign: int = 1) -> Image.Image:
     """Apply one of `OPERATIONS` at magnitude 5; `sign` is the direction of a shear or shift."""
-    if name == "Equalize":
-        return ImageOps.equalize(image)
-    if not name.startswith(("Shear", "Translate")):
-        return image
     shear, shift = sign * SHEAR, sign * SHIFT
     # output to input, about the centre of the corner pixel: x = x' - shear * y' for ShearX
     matrix = {
@@ -75,7 +71,9 @@ def apply(name: str, image: Image.Image, sign: int = 1) -> Image.Image:
         "ShearY": (1, 0, 0, -shear, 1, shear / 2),
         "TranslateX": (1, 0, shift, 0, 1, 0),
         "TranslateY": (1, 0, 0, 0, 1, shift),
-    }[name]
+    }.get(name)
+    if matrix is None:
+        return ImageOps.equalize(image) if name == "Equalize" else image
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=GREY
     )

@@ -125,19 +125,21 @@ class Collator:
     def __call__(self, items: Sequence[dict]) -> dict:
         images = [item["image"] for item in items]
         if self.states is None:
-            pictures = self.processor.image_processor([self._picture(i) for i in items], return_tensors="pt")
-            inputs = {"pixel_values": pictures["pixel_values"]}
+            inputs = self.processor.image_processor([self._picture(i) for i in items], return_tensors="pt")
         else:
             inputs = {"vision_states": torch.stack([self.states[image] for image in images])}
         questions, answers = zip(*(pair for item in items for pair in item["pairs"]), strict=True)
-        index = torch.tensor([k for k, item in enumerate(items) for _ in item["pairs"]])
-        text = encode(self.processor, questions, answers)
-        groups = min(len(items), max(2, round(len(items) * self.recipe.pairs_per_image / 24)))
-        return {**inputs, "image_index": index, **text, "groups": groups, "images": images}
+        return {
+            **inputs,
+            **encode(self.processor, questions, answers),
+            "image_index": torch.tensor([k for k, item in enumerate(items) for _ in item["pairs"]]),
+            "groups": min(len(items), max(2, round(len(items) * self.recipe.pairs_per_image / 24))),
+            "images": images,
+        }
 
     def _picture(self, item: dict) -> Image.Image:
-        picture, rng, recipe = load_image(item["image"]), item["augment"], self.recipe
-        if rng is None:
-            return picture
+        if item["augment"] is None:
+            return load_image(item["image"])
+        settings = {"crop": self.recipe.crop, "draws": self.recipe.randaugment}
         size = self.processor.image_processor.size["height"]
-        return augment(picture, rng, size=size, crop=recipe.crop, draws=recipe.randaugment)
+        return augment(load_image(item["image"]), item["augment"], size=size, **settings)

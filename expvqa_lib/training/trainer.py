@@ -147,8 +147,9 @@ class _Steps(TrainerCallback):
         if control.should_save:
             for name, value in model.named_parameters():
                 if value.requires_grad and not torch.isfinite(value).all():
-                    step = state.global_step
-                    raise TrainingError(f"step {step}: {name} is not finite; the last checkpoint stays")
+                    raise TrainingError(
+                        f"step {state.global_step}: {name} is not finite; the last checkpoint stays"
+                    )
 
     def on_save(self, args, state, control, **kwargs):
         """Mark the checkpoint as whole when all processes have written it; then remove older ones."""
