@@ -90,8 +90,7 @@ def random_expression(
         aus.setdefault(25, 0.7)
     lateral = {au: float(np.clip(rng.normal(0, 0.15), -0.4, 0.4)) for au in aus}
     if emotion == "contempt" and not is_mixed:
-        side = float(rng.choice([-1.0, 1.0])) * 0.85
-        lateral |= {au: side for au in (12, 14) if au in aus}
+        lateral |= dict.fromkeys({12, 14} & set(aus), float(rng.choice([-1.0, 1.0])) * 0.85)
     return emotion, aus, lateral
 
 
@@ -148,8 +147,8 @@ def _film(
 
 def prototype_face(emotion: str, seed: int) -> Face:
     """A random person who shows the prototype that FACS gives an emotion, from the front."""
-    person = random_identity(np.random.default_rng(seed))
-    return Face(person, aus=dict.fromkeys(EMOTIONS[emotion].prototype, 0.9))
+    aus = dict.fromkeys(EMOTIONS[emotion].prototype, 0.9)
+    return Face(random_identity(np.random.default_rng(seed)), aus=aus)
 
 
 def example_photos() -> Path:
@@ -222,8 +221,14 @@ def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
     for frame, face, emotion in shots:
         name, drawn = f"{corpus}/{split}/{subject}_{frame}.png", render(face, sizes.image)
         Image.fromarray(drawn.image).save(folder / name, compress_level=1)
-        row = {"image": name, "dataset": f"synth_{corpus}", "subject": subject, "frame": frame}
-        row |= {"split": split, "emotion": emotion}
+        row = {
+            "image": name,
+            "dataset": f"synth_{corpus}",
+            "subject": subject,
+            "frame": frame,
+            "split": split,
+            "emotion": emotion,
+        }
         for au in labelled:
             row[f"AU{au}"] = int(face.aus.get(au, 0.0) >= PRESENT)
             row[f"AU{au}_intensity"] = face.aus.get(au, 0.0)

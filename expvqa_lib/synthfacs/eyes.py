@@ -43,8 +43,8 @@ def paint_eye(p: Painter, side: int) -> list[tuple[float, float]]:
         bulge = curve(
             [(x - side * 0.20, y + 0.20), (x, y + 0.30 - 0.06 * cheek), (x + side * 0.27, y + 0.13)]
         )
-        below = curve([(x + side * 0.30, y + 0.20), (x, y + 0.46), (x - side * 0.2, y + 0.26)])
-        p.fill(np.vstack([bulge, below]), p.light)
+        below = [(x + side * 0.30, y + 0.20), (x, y + 0.46), (x - side * 0.2, y + 0.26)]
+        p.fill(np.vstack([bulge, curve(below)]), p.light)
         p.stroke(bulge, p.crease(0.95 * cheek), 1.5)
         for dy in (-0.07, 0.0, 0.07):
             foot = [(x + side * (width + 0.05), y + 0.6 * dy), (x + side * (width + 0.19), y + 1.7 * dy)]
@@ -52,8 +52,7 @@ def paint_eye(p: Painter, side: int) -> list[tuple[float, float]]:
     elif p.who.age > 0.4:
         bag = [(-0.17, 0.18), (0, 0.24), (0.16, 0.16)]
         p.fold(bag, p.crease(0.5 * (p.who.age - 0.3)), 1, side, (x, y))
-    fold = upper_lid - [0, 0.055 - 0.03 * wide + 0.02 * closed]
-    p.stroke(fold[1:-1], p.crease(0.45 + 0.15 * closed), 0.9)
+    p.stroke(upper_lid[1:-1] - [0, 0.055 - 0.03 * wide + 0.02 * closed], p.crease(0.45 + 0.15 * closed), 0.9)
     dark = mix(p.shadow, (25, 16, 16), 0.75)
     if closed < 0.75:
         _paint_iris(p, [x + 0.02 * p.scene.yaw, middle_y - 0.012], upper_lid[::side], lower_lid[::side])

@@ -44,7 +44,7 @@ def paint_mouth(p: Painter, jaw: float, chin_y: float) -> list[tuple[float, floa
             line = [mouth.across(t, getattr(mouth, height) + y) for t, y in points]
             (p.fold if len(line) == 3 else p.stroke)(line, colour, width)
     middle = [mouth.across(0.5, y) for y in (mouth.top, mouth.edge_up, mouth.edge_low, mouth.bottom)]
-    quarters = mouth.upper_top[4], mouth.upper_top[9], mouth.lower_bottom[2], mouth.lower_bottom[8]
+    quarters = [*mouth.upper_top[[4, 9]], *mouth.lower_bottom[[2, 8]]]
     return [tuple(point) for point in (mouth.left, mouth.right, *middle, *quarters)]
 
 
@@ -102,8 +102,13 @@ class _Mouth:
 def _paint_folds(p: Painter, mouth: _Mouth, side: int, corner: np.ndarray) -> None:
     """Nasolabial fold, and the marks beside one corner."""
     smile, dimple, deepen, lift = *(p.strength(au, side) for au in (12, 14, 11)), p.strength(10)
-    fold = 0.35 * max(0, p.who.age - 0.2) + 0.55 * smile + 0.75 * lift + 0.9 * deepen
-    fold += 0.35 * p.strength(9, side)
+    fold = (
+        0.35 * max(0, p.who.age - 0.2)
+        + 0.55 * smile
+        + 0.75 * lift
+        + 0.9 * deepen
+        + 0.35 * p.strength(9, side)
+    )
     if fold > 0.04:
         base = 0.27 + 0.035 * p.who.nose_length
         line = [

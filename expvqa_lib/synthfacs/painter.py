@@ -38,7 +38,7 @@ class Painter:
 
     def deep_crease(self, depth: float) -> Colour:
         """Colour of a fold that shows on skin and on a beard."""
-        ground = mix(self.skin, self.hair, 0.5) if self.who.beard else self.skin
+        ground = mix(self.skin, self.hair, 0.5 if self.who.beard else 0)
         return mix(ground, mix(self.shadow, (20, 8, 8), 0.45), depth)
 
     def pixels(self, points) -> np.ndarray:
@@ -94,8 +94,7 @@ def mix(a, b, share: float) -> Colour:
 @cache
 def _bernstein(order: int, n: int) -> np.ndarray:
     """Basis [n, order] of a Bézier curve with `order` control points."""
-    t = np.linspace(0, 1, n)[:, None]
-    k = np.arange(order)
+    t, k = np.linspace(0, 1, n)[:, None], np.arange(order)
     choose = np.array([math.comb(order - 1, i) for i in range(order)])
     return choose * t**k * (1 - t) ** (order - 1 - k)
 
@@ -105,5 +104,6 @@ def _closed_basis(k: int, per: int) -> np.ndarray:
     """Basis [k * per, k] of a closed Catmull-Rom spline through k points."""
     t = np.linspace(0, 1, per, endpoint=False)
     weights = [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
-    shifted = (np.roll(np.eye(k), j - 1, axis=1) for j in range(4))
-    return sum(np.kron(eye, weight[:, None] / 2) for eye, weight in zip(shifted, weights, strict=True))
+    return sum(
+        np.kron(np.roll(np.eye(k), j - 1, axis=1), weight[:, None] / 2) for j, weight in enumerate(weights)
+    )

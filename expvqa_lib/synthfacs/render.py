@@ -10,11 +10,14 @@ from .face import BACKGROUNDS, Face
 from .mouth import paint_mouth
 from .painter import Painter, closed_curve, curve, mirrored, mix
 
-_BROW = ("inner eyebrow", "eyebrow middle", "outer eyebrow")
-_EYE = ("inner eye corner", "outer eye corner", "upper lid", "lower lid", "iris")
 LANDMARKS = (
-    *(f"{side} {part}" for side in ("left", "right") for part in _BROW),
-    *(f"{side} {part}" for side in ("left", "right") for part in _EYE),
+    *(
+        f"{side} {part}"
+        for side in ("left", "right")
+        for part in ("inner eyebrow", "eyebrow middle", "outer eyebrow")
+    ),
+    *(f"left {part}" for part in ("inner eye corner", "outer eye corner", "upper lid", "lower lid", "iris")),
+    *(f"right {part}" for part in ("inner eye corner", "outer eye corner", "upper lid", "lower lid", "iris")),
     *("nose tip", "left nose wing", "right nose wing"),
     *("left lip corner", "right lip corner"),
     *("upper lip top", "upper lip edge", "lower lip edge", "lower lip bottom"),
@@ -44,8 +47,9 @@ def render(face: Face, size: int = 96) -> Rendering:
     painter = Painter(face, 2 * size)
     landmarks = painter.pixels(_paint(painter))
     scene, axis = face.scene, np.linspace(-1, 1, size, dtype=np.float32)
-    places = np.stack(np.meshgrid(axis, axis), 2)  # [size, size, 2] from -1 to 1, x then y
-    light = scene.exposure + places @ np.array([scene.light_x, scene.light_y], np.float32)
+    light = scene.exposure + np.stack(np.meshgrid(axis, axis), 2) @ np.array(
+        [scene.light_x, scene.light_y], np.float32
+    )
     pixels = np.asarray(painter.image.reduce(2), np.float32) * light[..., None]
     if scene.noise:
         noise = np.random.default_rng(scene.seed).standard_normal(pixels.shape, np.float32)

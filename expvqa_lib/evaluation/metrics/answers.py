@@ -29,8 +29,7 @@ def wide(
             images and AUs.
     """
     if missing := [c for c in ("image", "au", value) if c not in predictions]:
-        columns = ", ".join(map(str, predictions.columns))
-        raise TableError(f"predictions: no column {', '.join(missing)}; found {columns}")
+        raise TableError(f"predictions: no column {', '.join(missing)}; found {', '.join(predictions)}")
     questions = pd.MultiIndex.from_product([images, aus], names=["image", "au"])
     answered = pd.MultiIndex.from_frame(predictions[["image", "au"]])
     for rows, problem, mend in (

@@ -32,10 +32,10 @@ def bootstrap_table(
         resamples: of the bootstrap; 0 leaves the intervals NaN.
         seed: of the resamples: the same rows, groups and seed are resampled alike.
     """
-    table = pd.DataFrame(list(rows), columns=["target", "metric", "support"])
     value, low, high, _ = (part.ravel() for part in bootstrap(measure, codes, resamples, seed))
-    table = table.assign(model=model, dataset=dataset, split=split, value=value, low=low, high=high)
-    return table[list(COLUMNS)]
+    columns = {"model": model, "dataset": dataset, "split": split, "value": value, "low": low, "high": high}
+    rows = pd.DataFrame(list(rows), columns=["target", "metric", "support"])
+    return rows.assign(**columns)[list(COLUMNS)]
 
 
 def group_codes(groups: Iterable[object] | None, rows: int) -> np.ndarray:
@@ -102,6 +102,5 @@ def ratio(part: np.ndarray, whole: np.ndarray, empty: float = 0.0) -> np.ndarray
 def mean_of_defined(values: np.ndarray) -> np.ndarray:
     """Return the mean [...] over the last axis of the values that are not NaN; NaN where none is."""
     defined = ~np.isnan(values)
-    count = defined.sum(axis=-1)
-    total = np.where(defined, values, 0.0).sum(axis=-1)
+    total, count = np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1)
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)

@@ -26,7 +26,6 @@ from .bootstrap import bootstrap_table, group_codes
 
 ORDER = 4
 ORDERS = range(1, ORDER + 1)  # words of an n-gram
-SIGMA = 6.0  # words, of CIDEr-D's penalty on another length
 _NO_WORDNET = SimpleNamespace(synsets=lambda word: [])  # the real one would have to be downloaded
 _WORDS = SimpleNamespace(tokenize=lambda words: words)  # of captions that are tokenised already
 
@@ -115,7 +114,7 @@ def _similarity(caption: tuple[dict, np.ndarray, int], reference: tuple[dict, np
     for gram in (gram for gram in vector if gram in other):  # in one order
         shared[len(gram) - 1] += min(vector[gram], other[gram]) * other[gram]
     cosine = np.divide(shared, both, out=np.zeros(ORDER), where=both > 0)
-    return cosine.mean() * math.exp(-((length - other_length) ** 2) / (2 * SIGMA**2))
+    return cosine.mean() * math.exp(-((length - other_length) ** 2) / (2 * 6.0**2))  # sigma: 6 words
 
 
 def tfidf_similarity(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:

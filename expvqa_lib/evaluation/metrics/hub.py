@@ -33,8 +33,8 @@ def load(name: str, **options: Any) -> evaluate.Metric:
     """
     check_names([name], tuple(_METRICS), "metric")
     score, predictions, references = _METRICS[name]
-    columns = {"predictions": predictions, "references": references}
-    return _Metric(partial(score, **options), datasets.Features(columns))
+    features = datasets.Features(predictions=predictions, references=references)
+    return _Metric(partial(score, **options), features)
 
 
 class _Metric(evaluate.Metric):
@@ -45,8 +45,7 @@ class _Metric(evaluate.Metric):
         super().__init__(keep_in_memory=True)
 
     def _info(self) -> evaluate.MetricInfo:
-        texts = dict.fromkeys(("description", "citation", "inputs_description"), "")
-        return evaluate.MetricInfo(**texts, features=self._rows)
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=self._rows)
 
 
 def _au_f1(
@@ -65,14 +64,14 @@ def _au_f1(
 def _captions(
     predictions: Sequence[str], references: Sequence[Sequence[str]], **options: Any
 ) -> dict[str, float]:
-    table = caption_table(predictions, references, **options, **_UNNAMED)
-    return table.set_index("metric")["value"].to_dict()
+    return (
+        caption_table(predictions, references, **options, **_UNNAMED).set_index("metric")["value"].to_dict()
+    )
 
 
 def _emotion_accuracy(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     table = emotion_table([name or None for name in references], predictions, **_UNNAMED)
-    macro = table[table["target"] == "macro"].set_index("metric")["value"]
-    return macro.rename({"f1": "macro_f1"}).to_dict()
+    return table.set_index(["target", "metric"])["value"]["macro"].rename({"f1": "macro_f1"}).to_dict()
 
 
 _METRICS = {
