@@ -135,19 +135,6 @@ def test_thresholds_of_validation_are_the_best_there_and_named_in_the_table():
     assert metrics.best_thresholds(labels * 0, scores) == dict.fromkeys(AUS, 0.5)
 
 
-def test_the_rank_measures_take_several_labels_a_row():
-    labels, scores = faces(rows=80)
-    y, p = labels.to_numpy(dtype=float), scores.to_numpy()
-    weights = next(resample(np.arange(80), 5, seed=3))
-    for measure, wanted in (
-        (metrics.au.auc, sk.roc_auc_score),
-        (metrics.au.average_precision, sk.average_precision_score),
-    ):
-        got = measure(y.ravel(), p.ravel(), 3)(weights.astype(np.int32))
-        repeated = np.repeat(weights, 3, axis=1)
-        assert got == pytest.approx([100 * wanted(y.ravel(), p.ravel(), sample_weight=w) for w in repeated])
-
-
 def test_drawing_subjects_widens_the_interval_of_repeated_frames():
     labels, scores = (pd.concat([frame] * 20, ignore_index=True) for frame in faces(rows=60))
     by_row = metrics.au_table(labels, scores, **NAMES, resamples=300)

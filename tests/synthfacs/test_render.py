@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -57,23 +55,6 @@ def move(aus, name, lateral=None):
     return render(Face(aus=aus, lateral=lateral or {})).landmarks[k] - render(Face()).landmarks[k]
 
 
-def test_the_same_face_gives_the_same_pixels_and_another_seed_another_noise():
-    face = random_faces(1)[0]
-    noisy, other = (replace(face, scene=replace(face.scene, noise=4.0, seed=k)) for k in (1, 2))
-    first, again, third = render(noisy), render(noisy), render(other)
-    assert np.array_equal(first.image, again.image) and np.array_equal(first.landmarks, again.landmarks)
-    assert 0 < np.abs(first.image.astype(int) - third.image).mean() < 10  # the noise only
-
-
-@pytest.mark.parametrize("size", [48, 112])
-def test_any_size_is_the_same_face(size):
-    face = random_faces(1)[0]
-    drawn, reference = render(face, size), render(face, 96)
-    assert drawn.image.shape == (size, size, 3) and drawn.image.dtype == np.uint8
-    assert drawn.landmarks.shape == (len(LANDMARKS), 2) and drawn.landmarks.dtype == np.float32
-    np.testing.assert_allclose(drawn.landmarks / size, reference.landmarks / 96, atol=1e-4)
-
-
 @pytest.mark.parametrize("au", AUS)
 def test_each_au_alone_changes_its_area(au):
     top, bottom, left, right = PLACES[ACTION_UNITS[au].area]
@@ -89,10 +70,12 @@ def test_every_au_that_the_labels_call_present_can_be_seen():
             assert au_mask(face, au).sum() >= 15, f"AU{au} changes nothing in {face.to_json()}"
 
 
-def test_the_mask_of_an_absent_au_is_empty():
+def test_any_size_is_the_same_face_and_the_mask_of_an_absent_au_is_empty():
     face = Face(people(1)[0], random_scene(np.random.default_rng(0)), {12: 0.8, 25: 0.5})
     assert not any(au_mask(face, au).any() for au in AUS if au not in face.aus)
-    assert au_mask(face, 12, size=48).shape == (48, 48)
+    small, large = render(face, 48), render(face, 96)
+    assert small.image.shape == (48, 48, 3) and au_mask(face, 12, size=48).shape == (48, 48)
+    np.testing.assert_allclose(2 * small.landmarks, large.landmarks, atol=1e-2)
 
 
 def test_closing_fills_gaps_between_pixels_and_adds_nothing_beyond():
@@ -137,12 +120,6 @@ def test_closing_fills_gaps_between_pixels_and_adds_nothing_beyond():
 def test_landmarks_move_as_the_muscles_pull(au, landmark, dx, dy):
     x, y = move({au: 1.0}, landmark)
     assert (dx == 0 or x * dx > 0.7) and (dy == 0 or y * dy > 0.7)
-
-
-def test_au43_closes_the_lids():
-    landmarks = dict(zip(LANDMARKS, render(Face(aus={43: 1.0})).landmarks, strict=True))
-    for side in ("left", "right"):
-        assert abs(landmarks[f"{side} upper lid"] - landmarks[f"{side} lower lid"]).max() < 1.0
 
 
 def test_a_stronger_au_moves_further_and_a_lateral_one_moves_one_side():
