@@ -10,8 +10,7 @@ from ..errors import ModelError
 from ..questions import NO, YES
 from .forward import next_logits
 
-Tokens = tuple[int, ...]
-Beginnings = tuple[list[Tokens], list[Tokens]]
+Beginnings = tuple[list[tuple[int, ...]], list[tuple[int, ...]]]
 """How answers of yes and of no begin, up to the first token that the other class does not share."""
 
 
@@ -36,7 +35,7 @@ def beginnings(tokenizer: PreTrainedTokenizerBase) -> Beginnings:
     return result[0], result[1]
 
 
-def _spellings(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> set[Tokens]:
+def _spellings(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> set[tuple[int, ...]]:
     """Token ids of the words in all ways of writing, without special tokens such as unknown."""
     result = set()
     for text in (form for word in words for form in (word, word.capitalize(), word.upper())):
@@ -66,8 +65,8 @@ def p_yes(
 
     A class has the probability of its likeliest beginning, so yes is at least as probable as no wherever
     greedy generation would begin with a yes of `begin`, and the reverse. Where it would begin with tokens
-    that both classes
-    share, what counts is the token after those: each different shared beginning takes one more pass.
+    that both classes share, what counts is the token after those: each different shared beginning takes one
+    more pass.
     """
     shared = {tokens[:k] for spellings in begin for tokens in spellings for k in range(len(tokens))}
     logits = {node: next_logits(model, inputs, node) for node in sorted(shared, key=len, reverse=True)}

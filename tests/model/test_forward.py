@@ -124,16 +124,3 @@ def test_padding_on_either_side_gives_the_next_token_of_the_full_forward_pass(mo
     for k, question in enumerate(QUESTIONS):  # nothing is padded
         alone = full_logits(model, pixels[[k]], encode(processor, [question]))[0, -1]
         torch.testing.assert_close(from_left[k], alone, rtol=1e-4, atol=1e-4)
-
-
-@torch.no_grad()
-def test_the_beginning_of_an_answer_is_read_as_if_it_stood_in_the_prompt(model, processor, pixels):
-    text = encode(processor, QUESTIONS)
-    begin = [7, 9]
-    ours = next_logits(model, our_inputs(model, pixels, text), begin)
-    tokens = torch.tensor([begin] * len(QUESTIONS))
-    text["input_ids"] = torch.cat([text["input_ids"], tokens], 1)
-    text["attention_mask"] = torch.cat([text["attention_mask"], torch.ones_like(tokens)], 1)
-    torch.testing.assert_close(
-        ours, next_logits(model, our_inputs(model, pixels, text)), rtol=1e-4, atol=1e-4
-    )
