@@ -78,8 +78,7 @@ def read_table(path: str | Path, root: str | Path | None = None) -> pd.DataFrame
     path = Path(path)
     text = dict.fromkeys((*_REQUIRED, "emotion", "labelled_by"), "string")  # 007 is a subject, not a number
     try:
-        is_csv = path.suffix.lower() == ".csv"
-        table = pd.read_csv(path, dtype=text) if is_csv else pd.read_parquet(path)
+        table = pd.read_csv(path, dtype=text) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
     except Exception as error:  # Arrow meets damage with a dozen kinds of exceptions
         raise TableError(f"{path}: not a readable Parquet face table, or .csv ({error})") from error
     table = check_table(table, str(path))

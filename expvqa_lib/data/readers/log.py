@@ -216,8 +216,7 @@ def match_columns(file: str, names: Sequence[str], patterns: Mapping[str, str]) 
             if role in columns.values():
                 raise TableError(f"{file}: row 1: column {name!r} is {role}, as is another; keep one of them")
             columns[name] = role
-    required = [role for role in patterns if role not in _OPTIONAL]
-    if missing := [patterns[role] for role in required if role not in columns.values()]:
+    if missing := [patterns[role] for role in patterns if role not in {*_OPTIONAL, *columns.values()}]:
         raise TableError(f"{file}: row 1: found columns {', '.join(names)[:200]}; expected also {missing}")
     return columns
 

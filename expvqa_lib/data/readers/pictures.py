@@ -187,8 +187,9 @@ def read_raf_db(root: str | Path, split_file: str | Path | None = None, *, basic
     rows = _name_emotions(reading, rows, "label", {str(code): name for code, name in enumerate(emotions, 1)})
     rows = reading.drop_repeated(rows, ["name"], ["emotion"])
     rows["part"] = rows["name"].str.extract(r"^(train|test)_")[0]
-    reason = "name that tells no split"
-    rows = reading.drop(rows, rows["part"].isna(), reason, "name", "train_ or test_ before the number")
+    rows = reading.drop(
+        rows, rows["part"].isna(), "name that tells no split", "name", "train_ or test_ before the number"
+    )
     reading.notes.append("published split: by the files' names")
     images = _images(reading, rows["name"], "_aligned", under=list_file.partition("EmoLabel/")[0])
     return _pictures(reading, rows, images)

@@ -125,8 +125,7 @@ def _frames(
     key = ["subject", "video", "number"]
     rows = reading.drop_repeated(rows, key, labels)
     rows = reading.drop(rows, rows[labels].isna().all(axis=1), "no AU labelled")
-    rows = assign_splits(reading, rows, given)
-    rows = rows.sort_values(key, ignore_index=True)
+    rows = assign_splits(reading, rows, given).sort_values(key, ignore_index=True)
     rows = reading.drop(rows, (rows["split"] != "test") & ~is_sampled(rows, labels), "not sampled")
     images = images.assign(number=images["number"].astype(int), image=images["path"]).drop_duplicates(key)
     rows = rows.merge(images[[*key, "image"]], on=key, how="left")
