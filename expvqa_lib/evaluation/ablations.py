@@ -161,9 +161,8 @@ def leave_one_out(run) -> tuple[pd.DataFrame, pd.DataFrame]:
         third on the same people: target, metric, value, low, high (percentage points), p, support.
     """
     faces, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
-    aus = [au for au in run.profile.left_out if au in labelled_aus(faces)]
     settings, tables, differences = bootstrap_settings(run), [], []
-    for au in aus:
+    for au in [au for au in run.profile.left_out if au in labelled_aus(faces)]:
         column, scores = au_column(au), {"left_out": run.scores(f"without_au{au}"), ALL: run.scores(ALL)}
         table = detection_table(faces, train, scores, main="left_out", **settings)
         tables.append(table[(table["target"] == column) & table["metric"].isin(["f1", "auc"])])

@@ -1,6 +1,6 @@
 """Action units and emotions that models detect, with label prior and shuffled images as controls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -106,7 +106,12 @@ def detection_table(
     predictions = {"prior": prior_scores(train[labels.columns], labels.index)}
     predictions |= with_controls(scores, faces, seed, main)
     settings = table_settings(faces, resamples, seed) | {"metrics": ALL_METRICS, "averages": averages}
-    tables = [au_table(labels, table, model=model, **settings) for model, table in predictions.items()]
+    return _tables(au_table, labels, predictions, settings)
+
+
+def _tables(measure: Callable, labels, predictions: Mapping, settings: dict) -> pd.DataFrame:
+    """The metric tables of all models, one below the other."""
+    tables = [measure(labels, table, model=model, **settings) for model, table in predictions.items()]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -127,10 +132,7 @@ def emotion_answer_table(
     if train["emotion"].notna().any():
         read["prior"] = pd.DataFrame({"answer": [train["emotion"].mode().iat[0]] * len(faces)})
     settings = table_settings(faces, resamples, seed)
-    tables = [
-        emotion_table(faces["emotion"], t["answer"], model=model, **settings) for model, t in read.items()
-    ]
-    return pd.concat(tables, ignore_index=True)
+    return _tables(emotion_table, faces["emotion"], {m: t["answer"] for m, t in read.items()}, settings)
 
 
 def au_answer_table(
@@ -148,9 +150,7 @@ def au_answer_table(
     read = {model: answered_aus(table, len(faces), columns) for model, table in answers.items()}
     read = with_controls(read, faces, seed, main)
     read["prior"] = pd.DataFrame(1.0, index=faces.index, columns=columns)
-    settings = table_settings(faces, resamples, seed)
-    tables = [au_table(faces[columns], table, model=model, **settings) for model, table in read.items()]
-    table = pd.concat(tables, ignore_index=True)
+    table = _tables(au_table, faces[columns], read, table_settings(faces, resamples, seed))
     return table[table["metric"] != "auc"]  # an answer names an AU or not: there is no score to rank by
 
 

@@ -27,7 +27,6 @@ from ..training.pseudo_labels import caption, complete_labels
 from ..training.recipe import Recipe
 from .checkout import repository_root, software
 from .profiles import AU_CORPORA, COMMITTED, EMOTION_CORPORA, base_fingerprint, with_data
-from .record import add_record
 
 
 class Run:
@@ -272,7 +271,13 @@ class Run:
 
     def record(self, name: str) -> None:
         """Write what makes a table, or the pictures of a notebook, to its row of `figures_dir/runs.csv`."""
-        add_record(self.figures_dir / "runs.csv", {"table": name, **self.identity()})
+        path = self.figures_dir / "runs.csv"
+        rows = pd.DataFrame([{"table": name, **self.identity()}])
+        if path.exists():
+            others = pd.read_csv(path, dtype=str, keep_default_na=False)
+            rows = pd.concat([others[others["table"] != name], rows]).sort_values("table")
+        with atomic(path) as temporary:
+            rows.to_csv(temporary, index=False)
 
     def identity(self) -> dict[str, object]:
         """What makes the results: profile, seed, code, versions, machine, data and base."""
