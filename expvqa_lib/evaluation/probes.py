@@ -79,9 +79,9 @@ def probe(
             split: run.cached(f"features-{target}-{split}-{most}", name, partial(features, run, name, paths))
             for split, paths in images.items()
         }
-        return linear_probe(
-            {split: table.filter(like=part).to_numpy() for split, table in tables.items()}, labels
-        )
+        values = {split: table.filter(like=part).to_numpy() for split, table in tables.items()}
+        # rows in one piece: another order of the sums would move the last digit
+        return linear_probe({split: np.ascontiguousarray(rows) for split, rows in values.items()}, labels)
 
     kind = f"probe-{target}-{most}-{epochs}"
     scores = {
