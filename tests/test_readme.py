@@ -22,7 +22,7 @@ def test_the_results_table_is_the_one_of_the_committed_figures():
 
 
 def test_the_quick_models_card_states_what_a_run_measures():
-    """The card's figures are those of the shipped weights; training on another machine moves them by a little."""
+    """The card is about the shipped weights; training on another machine moves its figures a little."""
     au = committed("au_detection").set_index(["model", "target", "metric"])["value"]
     card = (ROOT / "expvqa_lib" / "assets" / "quick" / "README.md").read_text()
     f1, auc = re.search(r"macro F1 ([\d.]+), AUC\s+([\d.]+)", card).groups()

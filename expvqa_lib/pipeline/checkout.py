@@ -14,13 +14,15 @@ def repository_root() -> Path | None:
 
 
 def git_commit() -> str | None:
-    """The checkout's short commit, with `+changes` where files differ; None where git knows none."""
+    """The checkout's short commit, with `+changes` where files but figures differ; None without git."""
     root = repository_root()
     if root is None or not (root / ".git").exists():  # a repository further up is not this project's
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--dirty=+changes"]
+    head = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    changes = ["git", "-C", str(root), "status", "--porcelain", "-uno", "--", ".", ":(exclude)figures"]
     try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+        commit, changed = (subprocess.run(c, capture_output=True, text=True).stdout for c in (head, changes))
+        return commit.strip() + ("+changes" if changed else "") or None
     except FileNotFoundError:  # no git on this machine
         return None
 

@@ -1,9 +1,8 @@
-"""Colab in miniature: a fresh environment with the kernel alone, an empty folder, and in it a single notebook.
+"""Colab in miniature: a fresh environment with the kernel alone, and one notebook in an empty folder.
 
-Its first cell must install the package, here from a wheel of this checkout, with everything that the package declares: all of it is truly
-downloaded, at the versions of constraints.txt. The kernel's own packages are those that Colab has, and must stay as they are, since
-replacing them under a running notebook breaks it. This takes two to four minutes, most of them pip's; both walkthroughs share the
-environment, so the second finds the package there.
+Its first cell must install the package, here from a wheel of this checkout, with everything that the package
+declares, at the versions of constraints.txt. The kernel's own packages are those of Colab and must stay:
+replacing them under a running notebook breaks it. Both walkthroughs share the environment.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ OWN = (
 
 @pytest.fixture(scope="module")
 def colab(tmp_path_factory):
-    """Folder of the fresh environment, with its kernel in `share`, the wheel, and `env`: what the notebook's process finds set."""
+    """Folder of the fresh environment, with its kernel in `share`, and the wheel."""
     home = tmp_path_factory.mktemp("colab")
     shutil.copytree(
         ROOT / "expvqa_lib", home / "source" / "expvqa_lib", ignore=shutil.ignore_patterns("__pycache__")

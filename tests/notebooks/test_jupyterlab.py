@@ -1,6 +1,6 @@
-"""JupyterLab in a headless browser: the notebooks open, the walkthroughs run to their end, and the explorer answers to clicks.
+"""JupyterLab in a headless browser: notebooks open, walkthroughs run, the explorer answers to clicks.
 
-Pictures of it all are kept in runs/jupyterlab.
+Pictures of it all are in runs/jupyterlab.
 """
 
 from __future__ import annotations
@@ -42,20 +42,22 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel
 PATIENCE = 40_000  # ms, on a busy machine
 RUN = 600_000  # ms: a walkthrough takes half a minute where nothing else runs
 SETTINGS = {
-    "apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false"}',  # else it asks, on every page
-    "notebook-extension/tracker.jupyterlab-settings": '{"windowingMode": "none"}',  # else cells out of sight are not on the page
+    # else it asks about news on every page, and cells out of sight are not on the page
+    "apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false"}',
+    "notebook-extension/tracker.jupyterlab-settings": '{"windowingMode": "none"}',
 }
 VIEW = {"width": 1100, "height": 1000}
 ERROR = "[data-mime-type='application/vnd.jupyter.error']"
-ENDED = f"""() => document.querySelector("{ERROR}") || [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")]
-    .every(prompt => /^\\[\\d+\\]:$/.test(prompt.innerText.trim()))"""  # every cell has its number, or one failed
+PROMPTS = '[...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")]'
+ENDED = f"""() => document.querySelector("{ERROR}") || {PROMPTS}
+    .every(prompt => /^\\[\\d+\\]:$/.test(prompt.innerText.trim()))"""  # all are numbered, or one failed
 MARKUP = "<img src=x onerror=alert(1)>"
 TOKEN = "for-this-test-only"
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Address of a JupyterLab on the loopback; its folder is a copy of the notebooks and one that shows the explorer."""
+    """Address of a JupyterLab on the loopback, in a copy of the notebooks and one that shows the explorer."""
     home = tmp_path_factory.mktemp("jupyter")
     shutil.copytree(ROOT / "notebooks", home / "work", ignore=shutil.ignore_patterns(".*"))
     cells = [v4.new_code_cell("import expvqa_lib as expvqa\n\nexpvqa.explore()")]

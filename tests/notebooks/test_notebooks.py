@@ -93,7 +93,9 @@ def test_result_tables_keep_the_contract(run, name):
         and row.get("question") != "Q2"
     )
     assert 0 <= float(macro["low"]) <= float(macro["value"]) <= float(macro["high"]) <= 100
-    keys = [(*(row[c] for c in ("model", "dataset", "target", "metric")), row.get("question")) for row in rows]
+    keys = [
+        (*(row[c] for c in ("model", "dataset", "target", "metric")), row.get("question")) for row in rows
+    ]
     assert len(set(keys)) == len(keys), "a figure is there twice"
 
 

@@ -165,6 +165,20 @@ def test_without_git_a_record_has_no_commit(monkeypatch):
     assert checkout.git_commit() is None
 
 
+def test_figures_that_a_run_rewrites_are_no_change_of_the_commit(monkeypatch, tmp_path):
+    for folder in ("notebooks", "figures", "expvqa_lib/pipeline"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("pyproject.toml", "figures/a.csv"):
+        (tmp_path / file).write_text("1")
+    for command in ("init", "add .", "-c user.name=A -c user.email=a@example.org commit -m first"):
+        subprocess.run(["git", "-C", tmp_path, *command.split()], check=True, capture_output=True)
+    monkeypatch.setattr(checkout, "__file__", str(tmp_path / "expvqa_lib" / "pipeline" / "checkout.py"))
+    (tmp_path / "figures" / "a.csv").write_text("2")
+    assert "+" not in checkout.git_commit()
+    (tmp_path / "pyproject.toml").write_text("2")
+    assert checkout.git_commit().endswith("+changes")
+
+
 def test_the_commit_of_another_repository_around_the_installed_package_is_not_taken(monkeypatch, tmp_path):
     package = tmp_path / ".venv" / "site-packages" / "expvqa_lib" / "pipeline"
     package.mkdir(parents=True)
