@@ -37,12 +37,13 @@ def test_every_local_link_of_the_readme_and_the_docs_exists():
 
 
 def test_the_committed_maps_point_into_the_action_units_regions():
-    """At least 80 % of the peaks where the AU is detected, far above chance, and the default method best."""
+    """Where the AU is detected: three of four peaks on moved pixels, nearly all in the region."""
     pointed, table = committed("attention"), committed("faithfulness")
     macro = pointed[(pointed["model"] == "exp_vqa") & (pointed["target"] == "macro")].set_index("metric")
     measures = (("pointing_detected", "chance"), ("pointing_detected_region", "chance_region"))
-    for detected, chance in measures:
-        assert macro["value"][detected] >= 80 and macro["low"][detected] > 10 * macro["high"][chance]
+    pixels, region = macro.loc["pointing_detected"], macro.loc["pointing_detected_region"]
+    assert pixels["value"] >= 75 and pixels["low"] > 10 * macro["high"]["chance"]
+    assert region["value"] >= 90 and region["low"] > 10 * macro["high"]["chance_region"]
     scores = table[table["target"] == "macro"].set_index(["model", "method", "metric"])["value"]
     for metric in ("pointing_region", "energy"):
         assert scores["exp_vqa"].xs(metric, level="metric").idxmax() == list(METHODS)[0]

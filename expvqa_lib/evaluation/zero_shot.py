@@ -73,9 +73,9 @@ def differences(run) -> pd.DataFrame:
 
     Columns: group, model, metric, minus, value, low, high (percentage points), p.
     """
-    rows = []
+    columns, rows = ["group", "model", "metric", "minus", "value", "low", "high", "p"], []
     if corpus(run) is None:
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=columns)
     faces, groups, scores = _groups(run)
     scores = with_controls(scores, faces, run.profile.seed, NAMED)
     comparisons = [(MODEL, metric, other) for metric in METRICS for other in ("prior", "base", SHUFFLED)]
@@ -89,7 +89,7 @@ def differences(run) -> pd.DataFrame:
             )
             names = {"group": group, "model": model, "metric": metric, "minus": other}
             rows.append(names | gain.drop("support").to_dict())
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def layout(table: pd.DataFrame, targets: Sequence[str] = ()) -> pd.DataFrame:

@@ -90,7 +90,7 @@ PAPER = Recipe(
     gradient_checkpointing=True,
     workers=4,
 )
-"""The released configuration of Exp-VQA (`data/published/hyperparameters_exp_vqa.csv` has each setting with
+"""The released configuration of Exp-VQA (`assets/published/hyperparameters_exp_vqa.csv` has each setting with
 its source).
 
 Where the released code contradicts itself: its configuration says `max_txt_len: 200`, which nothing reads;
