@@ -40,7 +40,6 @@ def test_the_committed_maps_point_into_the_action_units_regions():
     """Where the AU is detected: three of four peaks on moved pixels, nearly all in the region."""
     pointed, table = committed("attention"), committed("faithfulness")
     macro = pointed[(pointed["model"] == "exp_vqa") & (pointed["target"] == "macro")].set_index("metric")
-    measures = (("pointing_detected", "chance"), ("pointing_detected_region", "chance_region"))
     pixels, region = macro.loc["pointing_detected"], macro.loc["pointing_detected_region"]
     assert pixels["value"] >= 75 and pixels["low"] > 10 * macro["high"]["chance"]
     assert region["value"] >= 90 and region["low"] > 10 * macro["high"]["chance_region"]
