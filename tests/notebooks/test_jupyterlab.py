@@ -48,7 +48,7 @@ SETTINGS = {
 }
 VIEW = {"width": 1100, "height": 1000}
 ERROR = "[data-mime-type='application/vnd.jupyter.error']"
-PROMPTS = '[...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")]'
+PROMPTS = '[...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].filter(p => p.offsetParent)'
 ENDED = f"""() => document.querySelector("{ERROR}") || {PROMPTS}
     .every(prompt => /^\\[\\d+\\]:$/.test(prompt.innerText.trim()))"""  # all are numbered, or one failed
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -144,7 +144,7 @@ def run_all(page) -> None:
     page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.locator(".jp-CodeCell .jp-InputPrompt").first.filter(has_not_text="[ ]").wait_for()
+    page.locator(".jp-CodeCell .jp-InputPrompt:visible").first.filter(has_not_text="[ ]").wait_for()
 
 
 def button(page, text: str):
