@@ -17,7 +17,6 @@ from expvqa_lib.attention import Word
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.explorer.face import DRAWN, PHOTO, FaceImage
 from expvqa_lib.explorer.render import Exchange, figure
-from expvqa_lib.explorer.worker import NewestJobOnly
 from expvqa_lib.model import score_yes_no
 from expvqa_lib.questions import ask_q1, ask_q2, ask_q3
 from expvqa_lib.synthfacs import AUS
@@ -56,16 +55,12 @@ def html(explorer) -> str:
     return "".join(part.value for part in (explorer.status, explorer.notice, explorer.link))
 
 
-def picture(content: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(content)).convert("RGB")
-
-
 def test_it_starts_with_an_answer_and_a_figure(explorer):
-    exchange = explorer.exchange
+    exchange, shown = explorer.exchange, Image.open(io.BytesIO(explorer.figure.value)).convert("RGB")
     assert exchange.question == ask_q3(12) and re.match(r"(yes|no)  \(P\(yes\) = 0\.\d\d\)", exchange.answer)
     assert "expvqa-answer" in explorer.status.value and exchange.answer in explorer.status.value
     assert list(exchange.aus.index) == [f"AU{au}" for au in AUS] and len(exchange.samples) == 5
-    assert len(picture(explorer.figure.value).getcolors(10**6)) > 100
+    assert len(shown.getcolors(10**6)) > 100 and min(shown.size) > 500
     assert explorer.stop.disabled and not explorer.save.disabled
 
 
@@ -82,14 +77,10 @@ def test_a_slider_redraws_the_face_and_changes_the_answer(explorer):
 
 def test_the_range_runs_from_the_lowest_to_the_highest_of_the_three_wordings(explorer, shipped):
     image = explorer.face.chosen()().image
-    each = np.stack(
-        [
-            score_yes_no(shipped.model, shipped.processor, [image], AUS, wordings=(k,)).iloc[0]
-            for k in range(3)
-        ]
-    )
-    expected = np.stack([each.mean(0), each.min(0), each.max(0)], 1)
-    np.testing.assert_allclose(explorer.exchange.aus[["mean", "low", "high"]], expected, atol=1e-4)
+    parts = shipped.model, shipped.processor, [image], AUS
+    each = pd.concat([score_yes_no(*parts, wordings=(k,)) for k in range(3)])
+    for name in ("mean", "min", "max"):
+        np.testing.assert_allclose(explorer.exchange.aus[name], each.agg(name), atol=1e-4)
 
 
 def test_the_method_of_the_map_and_the_word_to_explain_are_chosen(explorer, shipped):
@@ -98,19 +89,16 @@ def test_the_method_of_the_map_and_the_word_to_explain_are_chosen(explorer, ship
     assert explorer.wait()
     image = explorer.face.chosen()().image
     found = shipped.explain(image, question=ask_q3(12), method="cross_attention", crop=False).heat
-    np.testing.assert_allclose(explorer.exchange.word.heat, found, atol=1e-4)
-    explorer.kind.value = "Q1"
-    explorer.method.value = "guided_gradients"
+    np.testing.assert_allclose(explorer.exchange.words[0].heat, found, atol=1e-4)
+    explorer.kind.value, explorer.method.value = "Q1", "guided_gradients"
     explorer.face.expression.value = "surprise"
     assert explorer.wait()
     exchange, shown = explorer.exchange, explorer.figure.value
-    names = [name for name, _ in explorer.word.options]
+    names, gains = [name for name, _ in explorer.word.options], [word.gain for word in exchange.words]
     assert explorer.word.layout.display is None and " ".join(names) == re.sub(r"[.,]", "", exchange.answer)
-    assert exchange.word.gain == max(word.gain for word in exchange.words) and len(names) > 3
-    assert names[explorer.word.value] == exchange.word.text
-    other = next(k for k, word in enumerate(exchange.words) if word is not exchange.word)
-    explorer.word.value = other
-    assert explorer.exchange.word is exchange.words[other] and explorer.figure.value != shown
+    assert len(names) > 3 and explorer.word.value == exchange.chosen == np.argmax(gains)
+    explorer.word.value = other = int(np.argmin(gains))
+    assert explorer.exchange.chosen == other and explorer.figure.value != shown
     assert explorer.word.value == other and explorer.exchange.aus is exchange.aus
 
 
@@ -123,14 +111,15 @@ def test_people_and_expressions_set_the_face(explorer):
 
 
 def test_each_kind_asks_its_question_and_any_text_is_a_question(explorer):
-    explorer.kind.value = "Q1"
-    assert explorer.wait() and explorer.exchange.question == ask_q1()
-    explorer.kind.value, explorer.area.value = "Q2", "nose"
-    assert explorer.wait() and explorer.exchange.question == ask_q2("nose")
-    explorer.kind.value, explorer.au.value = "Q3", 4
-    assert explorer.wait() and explorer.exchange.question == ask_q3(4)
-    explorer.question.value = "Who is it?"
-    assert explorer.wait() and explorer.exchange.question == "Who is it?"
+    for settings, question in (
+        ({"kind": "Q1"}, ask_q1()),
+        ({"kind": "Q2", "area": "nose"}, ask_q2("nose")),
+        ({"kind": "Q3", "au": 4}, ask_q3(4)),
+        ({"question": "Who is it?"}, "Who is it?"),
+    ):
+        for name, value in settings.items():
+            getattr(explorer, name).value = value
+        assert explorer.wait() and explorer.exchange.question == question
 
 
 def test_without_asking_at_every_change_only_the_button_asks(explorer):
@@ -139,7 +128,7 @@ def test_without_asking_at_every_change_only_the_button_asks(explorer):
     explorer.face.sliders[12].value, explorer.samples.value = 1.0, 0
     assert explorer.wait() and explorer.exchange is before
     explorer.ask.click()
-    assert explorer.wait() and explorer.exchange.answer.startswith("yes") and explorer.exchange.samples == ()
+    assert explorer.wait() and explorer.exchange.answer.startswith("yes") and not explorer.exchange.samples
 
 
 def test_only_the_newest_question_is_answered(explorer):
@@ -206,18 +195,17 @@ def test_the_figure_is_saved_as_it_is_seen(explorer):
     link = r'download="(expvqa-[\d-]+\.png)" href="data:image/png;base64,([^"]+)"'
     name, content = re.search(link, explorer.link.value).groups()
     assert base64.b64decode(content) == explorer.figure.value
-    assert min(picture(explorer.figure.value).size) > 500
     explorer.face.sliders[4].value = 1.0
     assert explorer.wait() and name not in explorer.link.value
 
 
 def test_any_text_can_stand_in_the_figure():
-    face, word = Image.new("RGB", (9, 9)), Word("$_$", 0, 0.0, np.eye(3))
-    aus = pd.DataFrame({"mean": [0.5], "low": [0.4], "high": [0.6]}, ["AU1"])
-    shown = FaceImage(face, face, "a" * 99)
-    texts = {"question": "$\\frac{1$ " + "why " * 200, "answer": MARKUP * 30, "samples": ("$_$",) * 9}
-    exchange = Exchange(face=shown, method="rollout", words=(word,), word=word, aus=aus, **texts)
-    assert picture(figure(exchange)._repr_png_()).size[0] > 500
+    face, words = Image.new("RGB", (9, 9)), [Word("$_$", 0, 0.0, np.eye(3))]
+    aus = pd.DataFrame({"mean": [0.5], "min": [0.4], "max": [0.6]}, ["AU1"])
+    question, answer = "$\\frac{1$ " + "why " * 200, MARKUP * 30
+    shown = FaceImage(face, face, "a" * 99, None)
+    exchange = Exchange(shown, question, answer, "rollout", words, 0, aus, ["$_$"] * 9)
+    assert figure(exchange)._repr_png_().startswith(b"\x89PNG")
 
 
 def test_explore_takes_a_loaded_model_only():
@@ -225,26 +213,25 @@ def test_explore_takes_a_loaded_model_only():
         expvqa.explore("exp-vqa")
 
 
-def test_the_newest_job_supersedes_the_running_one_and_those_that_wait():
-    running, go_on, done, failed = threading.Event(), threading.Event(), [], []
+def test_a_newer_question_ends_the_one_under_way_and_a_fault_ends_nothing_else(explorer, monkeypatch):
+    begun, go_on, asked = threading.Event(), threading.Event(), []
 
-    def slow(check):
-        running.set()
+    def slow(image, question, **options):
+        asked.append(question)
+        begun.set()
         assert go_on.wait(10)
-        check()
-        done.append("slow")
+        return {"broken?": None}.get(question, "no")  # None is no answer: a fault
 
-    def broken(check):
-        raise ValueError("broken")
-
-    worker = NewestJobOnly(failed.append)
-    worker.submit(slow)
-    assert running.wait(10) and not worker.wait(0.01)
-    worker.submit(lambda check: done.append("waiting"))
-    worker.submit(lambda check: done.append("newest"))
+    explorer.samples.value = 0
+    assert explorer.wait()
+    monkeypatch.setattr(explorer.model, "ask", slow)
+    explorer.question.value = "under way?"
+    assert begun.wait(10) and not explorer.wait(0.01)
+    explorer.question.value = "waiting?"
+    explorer.question.value = "newest?"
     go_on.set()
-    assert worker.wait(10) and done == ["newest"]
-    worker.submit(broken)
-    assert worker.wait(10) and [str(error) for error in failed] == ["broken"]
-    worker.submit(lambda check: done.append("after"))
-    assert worker.wait(10) and done == ["newest", "after"], "an error must not end the work for good"
+    assert explorer.wait() and asked == ["under way?", "newest?"] and explorer.exchange.question == "newest?"
+    explorer.question.value = "broken?"
+    assert explorer.wait() and "This is a fault: AttributeError" in explorer.status.value
+    explorer.question.value = "after?"
+    assert explorer.wait() and explorer.exchange.question == "after?"
