@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from expvqa_lib.data import AU_COLUMNS
+from expvqa_lib.data import AU_COLUMNS, write_table
 from expvqa_lib.expvqa import ExpVQA, load
 from expvqa_lib.pipeline.cli import COMMANDS, main
 from expvqa_lib.pipeline.run import Run
@@ -87,18 +87,9 @@ def start(model, processor, tmp_path):
 @pytest.mark.parametrize("variant", ["exp_vqa", "exp_vqa_fz"])
 def test_the_papers_recipe_trains_ones_own_model_on_ones_own_pairs(start, pairs, tmp_path, capsys, variant):
     pairs.save_to_disk(tmp_path / "pairs")
-    given = [
-        "--profile",
-        "paper",
-        "--variant",
-        variant,
-        "--pairs",
-        str(tmp_path / "pairs"),
-        "--model",
-        str(start),
-    ]
+    given = f"train --profile paper --variant {variant} --pairs {tmp_path / 'pairs'} --model {start}"
     recipe = "--precision bfloat16 --images 20 --pairs-per-image 4 --epochs 1 --no-augment --max-words 200"
-    assert main(["train", *given, *recipe.split(), "--output", str(tmp_path / "mine")]) == 0
+    assert main([*given.split(), *recipe.split(), "--output", str(tmp_path / "mine")]) == 0
     assert f"{tmp_path / 'mine'}: the fine-tuned model" in capsys.readouterr().out
     picture = pairs["test"]["image"][0]
     before, after = (
@@ -111,21 +102,13 @@ def test_action_units_can_be_left_out_of_ones_own_pairs_and_ablations_named(
     start, pairs, tmp_path, monkeypatch
 ):
     pairs.save_to_disk(tmp_path / "pairs")
-    given = [
-        "train",
-        "--pairs",
-        str(tmp_path / "pairs"),
-        "--model",
-        str(start),
-        "--output",
-        str(tmp_path / "mine"),
-    ]
+    given = f"train --pairs {tmp_path / 'pairs'} --model {start} --output {tmp_path / 'mine'}".split()
     calls = []
 
     def finetune(model, processor, pairs, output, variant, recipe):
         calls.append((pairs["train"].to_pandas(), variant))
 
-    monkeypatch.setattr("expvqa_lib.pipeline.cli.train.finetune", finetune)
+    monkeypatch.setattr("expvqa_lib.pipeline.cli.commands.finetune", finetune)
     assert main([*given, "--variant", "exp_vqa_fz", "--unseen", "12", "4"]) == 0
     assert main([*given, "--variant", "q3_only", "--unseen", "12"]) == 0
     (every, _), (q3, variant) = calls
@@ -147,12 +130,12 @@ def test_the_output_of_a_run_is_relative_to_the_working_folder(tmp_path, monkeyp
     assert opened[0].store.parent == folder / "mine"
 
 
-def test_a_model_folder_given_as_a_dot_has_the_name_of_the_folder(start, monkeypatch):
-    from expvqa_lib.pipeline.cli.options import model_name
-
+def test_a_model_folder_given_as_a_dot_has_the_name_of_the_folder(start, faces, monkeypatch):
+    test = faces[faces["split"] == "test"].groupby("dataset").head(1)
+    write_table(test, start / "faces.parquet")
     monkeypatch.chdir(start)
-    assert model_name(".") == model_name(str(start)) == "start"
-    assert model_name("Salesforce/instructblip-vicuna-7b") == "instructblip-vicuna-7b"
+    assert main(["evaluate", "--data", "faces.parquet", "--image-root", "/", "--model", "."]) == 0
+    assert Path("predictions/start/metrics.csv").is_file()
 
 
 def test_evaluating_one_model_of_a_run_asks_no_other(monkeypatch, capsys):

@@ -1,21 +1,11 @@
-"""The command `expvqa`. Each command is a module of this package, imported when it is chosen."""
+"""The command `expvqa`: its parser is light, and what a command needs is imported when it runs."""
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from importlib import import_module
 
 from ...errors import ExpVQAError
-
-COMMANDS = {
-    "ask": "answer a question about one or more face images",
-    "data": "check or read a data set or your own labels, or cut the faces out",
-    "pairs": "build question-answer pairs for training",
-    "train": "fine-tune a model",
-    "evaluate": "measure the models of a run, or a model on your own faces",
-    "convert": "convert a checkpoint of the authors to a transformers folder, or back",
-    "reproduce": "run the numbered notebooks and write the report",
-}
+from .options import COMMANDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +13,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
-        options.run(options)
+        from . import commands
+
+        getattr(commands, options.command)(options)
     except ExpVQAError as error:
         print(f"expvqa: error: {error}", file=sys.stderr)
         return 1
@@ -34,17 +26,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser(chosen: str) -> ArgumentParser:
-    """Return the parser with the options of the `chosen` command alone: the others are not imported."""
+    """Return the parser; only where `train` is chosen does it import torch, for the settings of a recipe."""
     parser = ArgumentParser(
         prog="expvqa", description="Ask questions about facial expressions, and reproduce Exp-VQA."
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, formatter_class=RawDescriptionHelpFormatter)
-        if name == chosen:
-            module = import_module(f".{name}", __package__)
-            command.description = module.__doc__
-            command.set_defaults(run=module.run)
-            for flags, settings in module.ARGUMENTS:
-                command.add_argument(*flags, **settings)
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for name, (summary, examples, options) in COMMANDS.items():
+        description = "\n  expvqa ".join([f"{summary}\n\nexamples:", *examples])
+        command = commands.add_parser(
+            name, help=summary, description=description, formatter_class=RawDescriptionHelpFormatter
+        )
+        for flag, settings in options.items():
+            command.add_argument(flag, **settings)
+        if name == chosen == "train":
+            from .commands import RECIPE
+
+            for setting, settings in RECIPE.items():
+                command.add_argument(f"--{setting.replace('_', '-')}", default=SUPPRESS, **settings)
     return parser

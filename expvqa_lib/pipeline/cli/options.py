@@ -1,55 +1,231 @@
-"""Arguments that several commands share; what is heavy to import is put off until they are used."""
+"""Each command: what it does, examples, and its options as `ArgumentParser.add_argument` takes them."""
 
-from argparse import Namespace
-from pathlib import Path
+MODEL = {
+    "--device": {"metavar": "D", "help": "cpu, cuda or mps (default: what suits the model)"},
+    "--dtype": {"metavar": "T", "help": "float32, bfloat16 or float16 (default: what suits the device)"},
+    "--bits": {"type": int, "choices": (8, 4), "help": "bits of the language model (needs bitsandbytes)"},
+}
+PROFILE = {
+    "--profile": {
+        "default": "quick",
+        "metavar": "NAME",
+        "help": "quick: drawn faces (default); full: with the ablations; paper, paper-full: your data sets",
+    },
+    "--data-root": {
+        "default": "",
+        "metavar": "DIR",
+        "help": "with paper: folder of the data sets, each in a folder of its name",
+    },
+    "--base": {
+        "default": "",
+        "metavar": "DIR",
+        "help": "model folder or hub name to start from (paper: InstructBLIP-Vicuna-7B of the hub)",
+    },
+}
 
+ASK = {
+    "images": {"nargs": "+", "metavar": "IMAGE", "help": "image file with one face"},
+    "question": {"metavar": "QUESTION", "help": "the question, in quotes, after the images"},
+    "--model": {"metavar": "DIR", "help": "model folder or hub name (default: the quick profile's model)"},
+    **MODEL,
+    "--samples": {"type": int, "default": 1, "metavar": "N", "help": "sample N answers (default: the best)"},
+    "--no-crop": {"action": "store_true", "help": "use the whole image, not the face in it"},
+    "--seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the samples (default: 0)"},
+}
+DATA = {
+    "action": {
+        "choices": ("check", "read", "crop"),
+        "help": "report on the data set; write its face table and split; cut out the faces of a face table",
+    },
+    "dataset": {
+        "metavar": "DATASET",
+        "help": "one of docs/datasets.md; with --labels own, OpenFace, Py-Feat or LibreFace; "
+        "crop: face table",
+    },
+    "--labels": {
+        "nargs": "+",
+        "metavar": "FILE",
+        "help": "your own CSV or Parquet table, or the AU tool's output",
+    },
+    "--root": {
+        "required": True,
+        "metavar": "DIR",
+        "help": "folder of the data set as it was distributed",
+    },
+    "--output": {
+        "metavar": "PATH",
+        "help": "read: the face table, .parquet; crop: the folder for the faces",
+    },
+}
+PAIRS = {
+    **PROFILE,
+    "--table": {"metavar": "FILE", "help": "your own face table, in place of the profile's faces"},
+    "--image-root": {"metavar": "DIR", "help": "folder that the images of a table or JSON are relative to"},
+    "--captioner": {
+        "metavar": "DIR",
+        "help": "trained model that adds pseudo-labels to unlabelled training faces",
+    },
+    "--output": {"default": "pairs", "metavar": "DIR", "help": "new folder for the pairs (default: pairs)"},
+    "--from-json": {
+        "nargs": "+",
+        "metavar": "FILE",
+        "help": "JSON lists of the authors, named for Q1, Q2 and Q3",
+    },
+    "--drop-missing": {"action": "store_true", "help": "of the JSON: leave out rows without an image file"},
+    "--validation": {
+        "type": float,
+        "metavar": "X",
+        "help": "of the JSON: share of images for validation, say 0.02",
+    },
+    "--rewrite": {
+        "action": "store_true",
+        "help": "Q1 and Q2 in a language model's words (OPENAI_API_KEY, _BASE_URL)",
+    },
+    "--llm-model": {"metavar": "NAME", "help": "name of the language model"},
+    "--budget": {"type": float, "metavar": "X", "help": "stop before the rewriting costs more"},
+    "--price": {
+        "type": float,
+        "nargs": 2,
+        "default": (0, 0),
+        "metavar": ("IN", "OUT"),
+        "help": "of a million tokens",
+    },
+}
+TRAIN = {
+    **PROFILE,
+    "--variant": {
+        "default": "exp_vqa",
+        "metavar": "NAME",
+        "help": "exp_vqa trains the vision encoder (default), exp_vqa_fz keeps it frozen; or an ablation "
+        "of that, such as q3_only, cat_captioner or without_au12",
+    },
+    "--output": {
+        "default": "",
+        "metavar": "DIR",
+        "help": "folder of runs (default: runs); with --pairs: new model folder",
+    },
+    "--pairs": {"metavar": "DIR", "help": "your own pairs, a folder of `expvqa pairs`; with --model"},
+    "--model": {"metavar": "DIR", "help": "with --pairs: model folder or hub name to start from"},
+    "--unseen": {
+        "type": int,
+        "nargs": "+",
+        "default": (),
+        "metavar": "AU",
+        "help": "with --pairs: AUs without Q3 pairs",
+    },
+}
+EVALUATE = {
+    **PROFILE,
+    "--model": {
+        "metavar": "DIR",
+        "help": "with --data: model folder or hub name; else a model of the run (default: all)",
+    },
+    **MODEL,
+    "--output": {
+        "default": "",
+        "metavar": "DIR",
+        "help": "folder of runs (default: runs); with --data: predictions/MODEL",
+    },
+    "--data": {
+        "metavar": "PATH",
+        "help": "your own face table, .parquet or .csv, or folder of data sets",
+    },
+    "--image-root": {
+        "metavar": "DIR",
+        "help": "folder that the images are relative to (default: the table's)",
+    },
+    "--question-types": {
+        "nargs": "+",
+        "choices": ("q1", "q2", "q3"),
+        "metavar": "Q",
+        "help": "q1, q2, q3 (default: q3)",
+    },
+    "--in-words": {"action": "store_true", "help": "answer Q3 in words, too; counts neither yes nor no"},
+    "--predictions": {"metavar": "FILE", "help": "measure these again, without a model"},
+}
+CONVERT = {
+    "checkpoint": {"metavar": "CHECKPOINT", "help": ".pth; with --to-lavis a transformers folder"},
+    "--language-model": {
+        "metavar": "DIR",
+        "help": "folder of the language model (Vicuna-7B) with its tokenizer",
+    },
+    "--qformer-tokenizer": {
+        "metavar": "DIR",
+        "help": "folder of the Q-Former's tokenizer (bert-base-uncased)",
+    },
+    "--output": {"required": True, "metavar": "DIR", "help": "new folder; with --to-lavis a new .pth"},
+    "--base": {
+        "metavar": "PTH",
+        "help": "for Exp-VQA(fz): .pth of InstructBLIP or the EVA ViT, for the vision encoder",
+    },
+    "--to-lavis": {"action": "store_true", "help": "write a trimmed .pth for the authors' code"},
+}
+REPRODUCE = {
+    **PROFILE,
+    "--from": {"dest": "start", "default": "", "metavar": "NN", "help": "resume with notebook NN"},
+    "--output": {"default": "", "metavar": "DIR", "help": "folder for runs (default: runs)"},
+    "--figures": {
+        "default": "",
+        "metavar": "DIR",
+        "help": "folder for figures and tables (default: figures for quick and full, else in the run)",
+    },
+}
 
-def argument(*flags: str, **settings) -> tuple[tuple[str, ...], dict]:
-    """One argument of a command: what `ArgumentParser.add_argument` takes."""
-    return flags, settings
-
-
-MODEL = (
-    argument("--device", metavar="D", help="cpu, cuda or mps (default: what suits the model)"),
-    argument("--dtype", metavar="T", help="float32, bfloat16 or float16 (default: what suits the device)"),
-    argument("--bits", type=int, choices=(8, 4), help="bits of the language model (needs bitsandbytes)"),
-)
-PROFILE = (
-    argument(
-        "--profile",
-        default="quick",
-        metavar="NAME",
-        help="quick: drawn faces (default); full: with the ablations; paper, paper-full: your data sets",
+COMMANDS = {
+    "ask": (
+        "Answer a question about one or more face images.",
+        ['ask docs/face.png "How can this person\'s emotion be inferred from their facial actions?"'],
+        ASK,
     ),
-    argument(
-        "--data-root",
-        default="",
-        metavar="DIR",
-        help="with paper: folder of the data sets, each in a folder of its name",
+    "data": (
+        "Check the folder of a data set, read it or your own labels into a face table, or cut the faces out.",
+        [
+            "data check BP4D --root data/BP4D",
+            "data read BP4D --root data/BP4D --output tables/BP4D.parquet",
+            "data crop tables/BP4D.parquet --root data/BP4D --output faces",
+            "data read own --root photos --labels labels.csv --output own.parquet",
+        ],
+        DATA,
     ),
-    argument(
-        "--base",
-        default="",
-        metavar="DIR",
-        help="model folder or hub name to start from (paper: InstructBLIP-Vicuna-7B of the hub)",
+    "pairs": (
+        "Build question-answer pairs: of a profile, of your own face table, or from the authors' files.",
+        [
+            "pairs --profile quick --output pairs",
+            "pairs --table faces.parquet --rewrite --llm-model gpt-4o-mini --budget 5 --price 0.15 0.6",
+            "pairs --table faces.parquet --captioner exp-vqa",
+            "pairs --from-json Q1.json Q2.json Q3.json --image-root images --validation 0.02",
+        ],
+        PAIRS,
     ),
-)
-
-
-def load_model(options: Namespace):
-    """Load the model that the options name, as `expvqa_lib.load` does."""
-    import expvqa_lib
-
-    return expvqa_lib.load(options.model, device=options.device, dtype=options.dtype, bits=options.bits)
-
-
-def model_name(model: str) -> str:
-    """Return the last part of a model's folder (of `.`, too) or hub name."""
-    return Path(model).resolve().name
-
-
-def open_run(options: Namespace, output: str = ""):
-    """Open the run that the options describe, in the folder of runs `output`."""
-    from ..run import Run
-
-    return Run(options.profile, output, data_root=options.data_root, base=options.base)
+    "train": (
+        "Fine-tune a model of a profile, or your own on your own pairs (on several GPUs: docs/real-weights.md).",
+        [
+            "train --profile quick --variant exp_vqa_fz --output runs/mine",
+            "train --profile paper --pairs pairs --model instructblip --output mine",
+        ],
+        TRAIN,
+    ),
+    "evaluate": (
+        "Measure the models of a run, or a model on your own faces: predictions first, then metrics.",
+        [
+            "evaluate --profile quick",
+            "evaluate --model exp-vqa --data faces.parquet --question-types q3 q1 --output mine",
+            "evaluate --predictions mine/predictions.parquet --data faces.parquet",
+        ],
+        EVALUATE,
+    ),
+    "convert": (
+        "Convert a LAVIS checkpoint of the authors to a transformers folder, or back.",
+        [
+            "convert exp_vqa.pth --language-model vicuna-7b --qformer-tokenizer bert-base-uncased "
+            "--output exp-vqa",
+            "convert exp-vqa --to-lavis --output exp_vqa.pth",
+        ],
+        CONVERT,
+    ),
+    "reproduce": (
+        "Run the numbered notebooks in order and write the report.",
+        ["reproduce --profile quick --from 04"],
+        REPRODUCE,
+    ),
+}

@@ -1,0 +1,234 @@
+"""What the commands do: each function is called with the options of the command of its name."""
+
+import shutil
+import sys
+import warnings
+from argparse import Namespace
+from dataclasses import fields, replace
+from pathlib import Path
+
+import datasets
+
+from ... import expvqa
+from ...data import (
+    build_pairs,
+    crop_dataset,
+    read_pairs_json,
+    read_table,
+    readers,
+    save_pairs,
+    split_by_image,
+)
+from ...data.rewriting import Chat, rewrite
+from ...errors import ImageError, SettingsError, TableError
+from ...evaluation import au_detection, measure, predict_in_parts, read_faces, read_predictions
+from ...evaluation.predictions import processes
+from ...files import atomic
+from ...model import convert_checkpoint, export_checkpoint, load_model
+from ...training import Recipe, add_pseudo_pairs, caption, curriculum, finetune, select, variant_of
+from ..profiles import get
+from ..run import Run
+
+RECIPE = {setting.name: setting.metadata for setting in fields(Recipe) if setting.metadata}
+"""Settings that `expvqa train` can change, with what `add_argument` takes."""
+
+
+def _require(condition: object, message: str) -> None:
+    if not condition:
+        raise SettingsError(message)
+
+
+def _load(options: Namespace) -> expvqa.ExpVQA:
+    return expvqa.load(options.model, device=options.device, dtype=options.dtype, bits=options.bits)
+
+
+def _run(options: Namespace, output: str = "") -> Run:
+    return Run(options.profile, output, data_root=options.data_root, base=options.base)
+
+
+def ask(options: Namespace) -> None:
+    """Print each answer on a line: of several images after the image's name and a tab."""
+    for image in options.images:  # before the model loads, which takes seconds
+        if not Path(image).is_file():
+            raise ImageError(
+                f"{image}: no such image file; give the images first and the question last, in quotes"
+            )
+    model = _load(options)
+    if model.notice:
+        print(f"expvqa: {model.notice}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"expvqa: {message}", file=sys.stderr)
+    given = {"samples": options.samples, "crop": not options.no_crop, "seed": options.seed}
+    for row in model.ask(options.images, options.question, **given).itertuples():
+        print(row.answer if len(options.images) == 1 else f"{row.image}\t{row.answer}")
+
+
+def data(options: Namespace) -> None:
+    """Print the report of the data set; with `read` and `crop`, write the output."""
+    action, output = options.action, options.output
+    _require(action == "check" or output, f"{action} needs --output: a face table, .parquet, or the folder")
+    if action == "crop":
+        faces, dropped = crop_dataset(options.dataset, options.root, output)
+        reasons = "".join(f", {count} dropped: {reason}" for reason, count in dropped.items())
+        print(f"{output}: {len(faces)} faces{reasons}; use it as --data-root")
+        return
+    output = output if action == "read" else None
+    reading = readers.read_dataset(options.dataset, options.root, output, options.labels)
+    if action == "check":
+        print(readers.describe_reading(reading))
+    else:
+        print(*reading.table.attrs["rows"])
+        print(f"{output}: the face table, with images relative to {reading.root}")
+        print(f"{readers.split_path(output)}: its split")
+
+
+def pairs(options: Namespace) -> None:
+    """Write the pairs and print how many there are in each split."""
+    output = Path(options.output)
+    _require(not output.exists(), f"{output}: exists already; remove it, or give another --output")
+    _require(options.llm_model or not options.rewrite, "--rewrite needs a language model: --llm-model NAME")
+    _require(options.image_root or not options.from_json, "--from-json needs --image-root, their folder")
+    if options.rewrite:
+        store = output.with_name(f"{output.name}-answers.sqlite")
+        chat = Chat(options.llm_model, store, price=tuple(options.price), max_cost=options.budget)
+    with atomic(output) as temporary:
+        folder = temporary / "arrow"
+        folder.mkdir(parents=True)
+        rows = _read_json(options, folder) if options.from_json else _build(options, output, folder)
+        if options.rewrite:
+            rows, report = rewrite(rows, chat)
+            print(report.to_string())
+        rows = datasets.DatasetDict({split: part for split, part in rows.items() if len(part)})
+        if not rows:
+            raise TableError(f"{options.table}: no face has a label, expected AUs or emotions with values")
+        save_pairs(rows, temporary)
+        shutil.rmtree(folder)
+    for split, part in rows.items():
+        print(f"{split}: {len(part)} pairs")
+    print(f"{output}: read it with datasets.load_from_disk")
+
+
+def _build(options: Namespace, output: Path, folder: Path) -> datasets.DatasetDict:
+    """Return the pairs by the rules; with a captioner also those of its pseudo-labels."""
+    table = read_table(options.table, options.image_root) if options.table else _run(options).faces()
+    built = build_pairs(table, folder=folder)
+    if options.captioner:
+        model, captions = expvqa.load(options.captioner), output.with_name(f"{output.name}-captions")
+        built = add_pseudo_pairs(built, table, caption(model.model, model.processor, table, captions))
+    return built
+
+
+def _read_json(options: Namespace, folder: Path) -> datasets.DatasetDict:
+    """Return the pairs of released files; counts of dropped rows go to standard error."""
+    given = {"drop_missing": options.drop_missing, "folder": folder}
+    released, dropped = read_pairs_json(options.from_json, options.image_root, **given)
+    for reason, count in dropped.items():
+        print(f"expvqa: {count} rows dropped: {reason}", file=sys.stderr)
+    if options.validation:
+        return split_by_image(released, options.validation)
+    return datasets.DatasetDict({"train": released})
+
+
+def train(options: Namespace) -> None:
+    """Fine-tune, on as many processes as were launched, and print where the model is."""
+    changes = {name: getattr(options, name) for name in RECIPE if name in options}
+    chosen = curriculum(options.variant, tuple(options.unseen))  # refuses an unknown one before any work
+    if options.pairs:
+        folder = _train_on_pairs(options, chosen, changes)
+    else:
+        _require(
+            not (changes or options.model or options.unseen),
+            "--model, --unseen and changes of the recipe go with --pairs; a profile has its own",
+        )
+        run = _run(options, options.output)
+        with processes().main_process_first():  # one of several processes draws the faces
+            run.pairs()
+        folder = run.train(options.variant)
+    processes().print(f"{folder}: the fine-tuned model")
+
+
+def _train_on_pairs(options: Namespace, chosen, changes: dict) -> str:
+    variant = variant_of(options.variant)
+    _require(
+        not chosen.captioner, f"--variant {options.variant} needs the faces of a profile; leave --pairs out"
+    )
+    _require(
+        options.model and options.output,
+        "--pairs needs --model, what to start from, and --output, the new folder",
+    )
+    steps = {"steps": None} if "epochs" in changes else {}
+    recipe = replace(getattr(get(options.profile), variant), **changes, **steps)
+    try:
+        rows = select(datasets.load_from_disk(options.pairs), chosen)
+    except FileNotFoundError as error:
+        raise SettingsError(f"{options.pairs}: no pairs; expected a folder of `expvqa pairs`") from error
+    model, processor = load_model(options.model, device="cpu", language_dtype=recipe.precision)
+    finetune(model, processor, rows, options.output, variant=variant, recipe=recipe)
+    return options.output
+
+
+def evaluate(options: Namespace) -> None:
+    """Print the table of metrics; of your own faces, write it beside the predictions."""
+    asked = options.question_types or options.in_words
+    if options.data:
+        _require(
+            bool(options.predictions) != bool(options.model),
+            "--data needs --model, the model to ask, or --predictions, its answers",
+        )
+        _require(
+            options.model or not asked,
+            "--question-types and --in-words go with --model: --predictions are measured as they are",
+        )
+        _evaluate_faces(options)
+        return
+    _require(
+        not (options.predictions or options.image_root or asked),
+        "--predictions, --image-root, --question-types and --in-words go with --data",
+    )
+    models = [options.model] if options.model else []
+    print(au_detection(_run(options, options.output), *models).to_string(index=False))
+
+
+def _evaluate_faces(options: Namespace) -> None:
+    """Ask a model, or read what it answered, and measure that; of several processes the main one."""
+    if options.predictions:
+        folder = Path(options.predictions).resolve().parent
+    else:
+        folder = Path("predictions") / Path(options.model).resolve().name
+    output, name = Path(options.output or folder), folder.name
+    with processes().main_process_first():  # one of several processes reads data sets and writes their tables
+        faces = read_faces(options.data, options.image_root, output / "tables")
+    if options.predictions:
+        predictions = read_predictions(options.predictions)
+    else:
+        model, kinds = _load(options), [kind.upper() for kind in options.question_types or ["q3"]]
+        given = {"in_words": options.in_words, "name": name}
+        predictions = predict_in_parts(model.model, model.processor, faces, output, kinds, **given)
+    if processes().is_main_process:
+        table = measure(predictions, faces, name=predictions.attrs.get("model") or name)
+        with atomic(output / "metrics.csv") as temporary:
+            table.to_csv(temporary, index=False, float_format="%.4f")
+        print(table.to_string(index=False))
+        print(f"{output}: {'metrics.csv' if options.predictions else 'predictions.parquet and metrics.csv'}")
+
+
+def convert(options: Namespace) -> None:
+    """Write the converted model and print where it is."""
+    if options.to_lavis:
+        path = export_checkpoint(options.checkpoint, options.output)
+        print(f"{path}: a LAVIS checkpoint without the language model")
+        return
+    parts = {name: getattr(options, name) for name in ("language_model", "qformer_tokenizer", "base")}
+    _require(
+        options.language_model and options.qformer_tokenizer,
+        "the checkpoint holds neither: give --language-model and --qformer-tokenizer",
+    )
+    folder = convert_checkpoint(options.checkpoint, options.output, **parts)
+    print(f"{folder}: a transformers folder; try expvqa ask --model {folder}")
+
+
+def reproduce(options: Namespace) -> None:
+    """Run the notebooks and print where the report is."""
+    from ..reproduce import reproduce as run_notebooks
+
+    names = ("profile", "data_root", "base", "output", "figures", "start")
+    print(f"report: {run_notebooks(**{name: getattr(options, name) for name in names})}")
