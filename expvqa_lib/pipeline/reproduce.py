@@ -1,19 +1,23 @@
-"""Run the numbered notebooks in order with papermill, and gather them in one HTML page (`report`)."""
+"""Run the numbered notebooks in order with papermill, and gather them and their figures in two pages."""
 
+import html
 import os
+import re
 import shlex
-import tempfile
-import time
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter
 
 from ..errors import ExpVQAError, SettingsError
+from ..evaluation import results_table
 from ..files import atomic
-from .checkout import repository_root
-from .report import write_figures_page, write_report
+from .checkout import repository_root, software
 from .run import Run
 
 ABLATIONS = "11_ablations"
@@ -21,6 +25,13 @@ ABLATIONS = "11_ablations"
 
 PARAMETERS = ("profile", "data_root", "base", "output", "figures_dir")
 """Names in the parameters cell of each numbered notebook; all are strings."""
+
+ASSETS = Path(__file__).parents[1] / "assets"
+REMOTE_IMAGE = re.compile(r"\[!\[[^]]*\]\(https?:[^)]*\)\]\([^)]*\)|!\[[^]]*\]\(https?:[^)]*\)")
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a page without a kernel cannot draw it
+LONG = 40  # lines of a table that the page of figures links to only
+HIDDEN = {"install", "parameters"}
+"""Tags of cells that the report leaves out; the parameters of the run stand in an injected cell."""
 
 
 def reproduce(
@@ -33,46 +44,44 @@ def reproduce(
     start: str = "",
     notebooks: str | Path = "",
 ) -> Path:
-    """Run the notebooks `NN_*.ipynb` and write the report and the page of figures.
+    """Run the notebooks `NN_*.ipynb`, write the report and the page of figures, and return the report's path.
 
     Args:
-        profile: name of a profile (`profiles.PROFILES`).
-        data_root: folder of the data sets, for a profile that reads them.
-        base: model folder or hub name to start from; default: the profile's.
-        output: folder of all runs; default: `runs/` of the checkout. Executed notebooks stay in
+        profile, data_root, base, output, figures: as for `Run`. Executed notebooks stay in
             `<output>/<profile>/notebooks`, so that a run can resume.
-        figures: folder for figures and tables; default: that of `Run`.
         start: number of the notebook to start with; the ones before are kept as an earlier run left them.
         notebooks: folder of the notebooks; default: that of the checkout.
-
-    Returns:
-        The path of the HTML report.
 
     Raises:
         SettingsError: there is no such profile, or it has no such notebook.
         ExpVQAError: a folder cannot be written to, or a notebook failed.
     """
-    data_root, output, figures = (
-        str(Path(folder).resolve()) if folder else "" for folder in (data_root, output, figures)
-    )
-    base = str(Path(base).resolve()) if base and Path(base).is_dir() else base
-    values = dict(zip(PARAMETERS, (profile, data_root, base, output, figures), strict=True))
+    base = base if base and not Path(base).is_dir() else _absolute(base)
+    folders = [_absolute(folder) for folder in (data_root, output, figures)]
+    values = dict(zip(PARAMETERS, (profile, folders[0], base, *folders[1:]), strict=True))
     run = Run(**values)
     paths = [path for path in find_notebooks(notebooks) if run.profile.ablations or path.stem != ABLATIONS]
-    chosen = _choose(paths, start, profile)
-    executed = run.folder / "notebooks"
-    for folder in (executed, run.figures_dir):
-        _check_writable(folder)
+    if start and start.zfill(2) not in {path.name[:2] for path in paths}:
+        names = ", ".join(path.stem for path in paths)
+        raise SettingsError(f"profile {profile!r} has no notebook {start!r}; it has {names}")
+    chosen, executed = [p for p in paths if p.name[:2] >= start.zfill(2)], run.folder / "notebooks"
+    for folder in (executed, run.figures_dir):  # refuse a read-only one before any work
+        with atomic(folder / ".writable") as temporary:
+            temporary.touch()
+        (folder / ".writable").unlink()
     # the kernel `python3` is this interpreter's, whatever the user has installed
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     for position, path in enumerate(chosen, start=1):
         _execute(path, executed / path.name, values, f"[{position}/{len(chosen)}] {path.stem}")
         run.record(path.stem)
-
-    ran = [executed / path.name for path in paths if (executed / path.name).is_file()]
-    done = {path.stem: nbformat.read(path, 4) for path in ran}
     write_figures_page(run.figures_dir)
-    return write_report(run.folder / "report.html", done, run, paths[0].parent)
+    ran = [executed / path.name for path in paths if (executed / path.name).is_file()]
+    return _write_report({path.stem: nbformat.read(path, 4) for path in ran}, run, paths[0].parent)
+
+
+def _absolute(folder: str | Path) -> str:
+    """A folder as the notebooks, which run in their own, find it; empty where none is given."""
+    return str(Path(folder).resolve()) if folder else ""
 
 
 def find_notebooks(folder: str | Path = "") -> list[Path]:
@@ -91,36 +100,14 @@ def find_notebooks(folder: str | Path = "") -> list[Path]:
     return paths
 
 
-def _choose(paths: list[Path], start: str, profile: str) -> list[Path]:
-    """Return the notebooks from number `start` on."""
-    number = start.zfill(2) if start else ""
-    if number and number not in {path.name[:2] for path in paths}:
-        names = ", ".join(path.stem for path in paths)
-        raise SettingsError(f"profile {profile!r} has no notebook {start!r}; it has {names}")
-    return [path for path in paths if path.name[:2] >= number]
-
-
-def _check_writable(folder: Path) -> None:
-    """Make `folder` and write to it once, so that no notebook runs for nothing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ExpVQAError(
-            f"{folder}: cannot be written to ({error.strerror}); choose another folder"
-        ) from error
-
-
 def _execute(source: Path, target: Path, values: dict[str, str], label: str) -> None:
     """Run one notebook into `target`, showing progress; a failed one becomes `NN_name.failed.ipynb`."""
     print(f"{label} ...", flush=True)
-    began = time.monotonic()
     failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
     with atomic(target) as temporary:
         try:
-            papermill.execute_notebook(
+            done = papermill.execute_notebook(
                 source,
                 temporary,
                 values,
@@ -133,7 +120,7 @@ def _execute(source: Path, target: Path, values: dict[str, str], label: str) -> 
             if temporary.is_file():
                 os.replace(temporary, failed)
             raise _failure(source, failed, values, error) from error
-    print(f"{label}: {time.monotonic() - began:.0f} s", flush=True)
+    print(f"{label}: {done.metadata.papermill.duration:.0f} s", flush=True)
 
 
 def _failure(source: Path, failed: Path, values: dict[str, str], error: Exception) -> ExpVQAError:
@@ -154,3 +141,108 @@ def _failure(source: Path, failed: Path, values: dict[str, str], error: Exceptio
         f"{source.name} failed at {cell}: {reason}. The notebook as far as it came: {failed}. "
         f"Resume with ./run_all.sh {' '.join(options)} --from {source.name[:2]}"
     )
+
+
+def _write_report(notebooks: Mapping[str, nbformat.NotebookNode], run: Run, source: Path) -> Path:
+    """Write the executed notebooks, whose images are relative to `source`, as one page that needs no network.
+
+    The results table comes first.
+    """
+    exporter = HTMLExporter(
+        template_name="report",
+        extra_template_basedirs=[str(ASSETS)],
+        embed_images=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+    )
+    exporter.log.setLevel("ERROR")  # no line on the terminal for each figure without an alternative text
+    seconds = {name: notebook.metadata.papermill.duration for name, notebook in notebooks.items()}
+    titles = {name: _first_line(notebook.cells[0]) for name, notebook in notebooks.items()}
+    made = software()
+    resources = {
+        "metadata": {"name": f"Exp-VQA companion: profile {run.profile.name}", "path": str(source)},
+        "headline": _headline(run),
+        "facts": {
+            "Date": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+            "Commit": made.pop("commit") or "not in a git checkout",
+            "Software": ", ".join(f"{name} {version}" for name, version in made.items()),
+            "Time": _duration(sum(seconds.values())),
+        },
+        "chapters": {name: {"title": titles[name], "time": _duration(seconds[name])} for name in notebooks},
+    }
+    page, _ = exporter.from_notebook_node(_joined(notebooks), resources)
+    with atomic(run.folder / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return run.folder / "report.html"
+
+
+def _joined(notebooks: Mapping[str, nbformat.NotebookNode]) -> nbformat.NotebookNode:
+    """All cells in one notebook: each code cell titled by its comment, each notebook's first by its name."""
+    joined = nbformat.v4.new_notebook()
+    for name, notebook in notebooks.items():
+        cells = [cell for cell in notebook.cells if not HIDDEN & set(cell.metadata.get("tags", ()))]
+        cells[0].metadata["chapter"] = name
+        for position, cell in enumerate(cells):
+            cell.id = f"{name}-{position}"  # notebooks that were copied from one another share ids
+            if cell.cell_type == "markdown":
+                cell.source = REMOTE_IMAGE.sub("", cell.source)
+            else:
+                cell.metadata["title"] = _first_line(cell)
+                cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+        joined.cells += cells
+    return joined
+
+
+def _first_line(cell: nbformat.NotebookNode) -> str:
+    return cell.source.partition("\n")[0].lstrip("# ")
+
+
+def _duration(seconds: float) -> str:
+    """`34 s`, `3 min 20 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _headline(run: Run) -> str:
+    """The results table as HTML, and what was measured on what; empty where the run measured nothing."""
+    paths = [run.figures_dir / f"{name}.csv" for name in ("au_detection", "captions")]
+    if not all(path.is_file() for path in paths):
+        return ""
+    detection, labels = map(pd.read_csv, paths)
+    text = f"Action units (Q3) on the test faces of {', '.join(detection['dataset'].unique())}"
+    if len(emotions := labels.loc[labels["question"] == "Q1", "dataset"].unique()):
+        text += f", the emotion read out of the answer to Q1 on those of {', '.join(emotions)}"
+    text += ". No test person is in training. Percent, with 95 % intervals from resampling people."
+    if run.is_drawn:
+        text += " Drawn faces: these figures do not compare with published ones."
+    table = results_table(detection, labels).rename_axis(None).fillna("").to_html(border=0)
+    return f"{table}<p>{html.escape(text)}</p>"
+
+
+def write_figures_page(folder: Path) -> None:
+    """Write `README.md` of a figures folder: each picture and table with its caption and what made it."""
+    runs = pd.read_csv(folder / "runs.csv", dtype=str, keep_default_na=False)
+    made = runs.set_index("table").to_dict("index")
+    parts = [
+        "# Figures and tables",
+        "Written at the end of `./run_all.sh`; `runs.csv` has the versions and the data.",
+    ]
+    captions = pd.read_csv(ASSETS / "captions.csv")
+    for notebook, rows in captions[captions["name"].isin(os.listdir(folder))].groupby("notebook"):
+        parts.append(f"## {notebook}")
+        for row in rows.itertuples():
+            maker = made.get(Path(row.name).stem) or made.get(notebook) or {}
+            made_by = f"profile {maker.get('profile', 'unknown')}, commit {maker.get('commit') or 'unknown'}"
+            parts += [f"**{row.caption}**", _shown(folder / row.name), f"<sub>{made_by}</sub>"]
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _shown(path: Path) -> str:
+    """A picture, or a table where it is short, and links to its files."""
+    if path.suffix == ".png":
+        return f"![{path.stem}]({path.name})"
+    files = [other.name for other in map(path.with_suffix, (".csv", ".md", ".tex")) if other.is_file()]
+    links = " · ".join(f"[{name}]({name})" for name in files)
+    text = path.with_suffix(".md").read_text(encoding="utf-8").strip() if len(files) > 1 else ""
+    return f"{text}\n\n{links}" if text and text.count("\n") < LONG else links

@@ -11,20 +11,27 @@ import pandas as pd
 import torch
 
 from .. import synthfacs
-from ..data import AU_COLUMNS, labelled_aus, read_available
-from ..data.pairs import FEATURES, build_pairs, save_pairs
+from ..data import AU_COLUMNS, build_pairs, labelled_aus, read_available, save_pairs
+from ..data.pairs import FEATURES
 from ..errors import SettingsError
-from ..evaluation.predictions import mean_scores, predict, questions_about, with_names
-from ..evaluation.tables import NAMES
+from ..evaluation import NAMES, mean_scores, predict, questions_about
+from ..evaluation.predictions import with_names
 from ..expvqa import ExpVQA, load
 from ..facs import EMOTIONS
 from ..files import atomic, cached, fingerprint
 from ..model import load_model
 from ..questions import Q3, ask_q1
-from ..training.curriculum import Curriculum, captioner_pairs, curriculum, select, variant_of
-from ..training.finetune import finetune
-from ..training.pseudo_labels import caption, complete_labels
-from ..training.recipe import Recipe
+from ..training import (
+    Curriculum,
+    Recipe,
+    caption,
+    captioner_pairs,
+    complete_labels,
+    curriculum,
+    finetune,
+    select,
+    variant_of,
+)
 from .checkout import repository_root, software
 from .profiles import AU_CORPORA, COMMITTED, EMOTION_CORPORA, base_fingerprint, with_data
 
@@ -57,6 +64,8 @@ class Run:
         self.folder, self.store = runs / profile, runs / "store"
         self.figures_dir = Path(figures_dir).resolve() if figures_dir else figures
         self.data_root, self.base = data_root, base or self.profile.base
+        drawn = (synthfacs.VERSION, vars(self.profile.corpora)) if self.is_drawn else ()
+        self._data_folder = self.store / f"data-{fingerprint(*(drawn or [str(Path(data_root).resolve())]))}"
 
     @property
     def is_drawn(self) -> bool:
@@ -78,11 +87,6 @@ class Run:
         if self.is_drawn:
             return synthfacs.make(self._data_folder, self.profile.corpora)
         return read_available(self.data_root, self._data_folder)
-
-    @property
-    def _data_folder(self) -> Path:
-        drawn = (synthfacs.VERSION, vars(self.profile.corpora)) if self.is_drawn else ()
-        return self.store / f"data-{fingerprint(*(drawn or [str(Path(self.data_root).resolve())]))}"
 
     @cached_property
     def au_corpus(self) -> str:
@@ -116,9 +120,7 @@ class Run:
     def faces_of(self, dataset: str, split: str = "test") -> pd.DataFrame:
         """Rows of one corpus and split, numbered from 0; no test face that a program labelled."""
         faces = self._faces[(self._faces["dataset"] == dataset) & (self._faces["split"] == split)]
-        if split == "test":
-            faces = faces[faces["labelled_by"].isna()]
-        return faces.reset_index(drop=True)
+        return faces[faces["labelled_by"].isna() | (split != "test")].reset_index(drop=True)
 
     def emotion_faces(self, split: str = "test") -> pd.DataFrame:
         """Rows of the emotion corpus that have one of `facs.EMOTIONS`, numbered from 0."""
@@ -140,10 +142,8 @@ class Run:
     def ensure(self, *names: str) -> None:
         """Fine-tune the models that are not there yet, and print which."""
         for name in names:
-            state = (
-                "is there" if self.model_dir(name).exists() else "is not there yet, so it is fine-tuned now"
-            )
-            print(f"{NAMES.get(name, name)}: {state}")
+            made = "is there" if self.model_dir(name).exists() else "is not there yet: it is fine-tuned now"
+            print(f"{NAMES.get(name, name)}: {made}")
             self.train(name)
 
     def model(self, name: str) -> ExpVQA:
@@ -164,11 +164,10 @@ class Run:
         torch.set_num_threads(min(torch.get_num_threads(), 8))
         if not (folder := self.model_dir(name)).exists():
             pairs, recipe = self.training_pairs(name), self.recipe(name)
-            start = self.train(self._start(name))
-            options = {"device": "cpu", "language_dtype": recipe.precision, "quiet": self.is_drawn}
-            model, processor = load_model(start, **options)
+            start, precision = self.train(self._start(name)), recipe.precision
+            model = load_model(start, device="cpu", language_dtype=precision, quiet=self.is_drawn)
             settings = {"variant": variant_of(name), "recipe": recipe, "features": self.store / "features"}
-            finetune(model, processor, pairs, folder, **settings)
+            finetune(*model, pairs, folder, **settings)
         return folder
 
     def recipe(self, name: str) -> Recipe:
@@ -185,10 +184,10 @@ class Run:
             return select(self.pairs(), chosen)
         faces, halves = self.faces(), None
         if chosen.captioner in ("cat", "exp"):
-            captions, folder = [], self.store / "captions"
+            captions, settings = [], {"folder": self.store / "captions", "question": ask_q1()}
             for half, captioner in (("actions", "au_captioner"), ("emotion", "emot_captioner")):
-                model, options = self.model(captioner), {"halves": [half], "question": ask_q1()}
-                captions.append(caption(model.model, model.processor, faces, folder, **options))
+                model = self.model(captioner)
+                captions.append(caption(model.model, model.processor, faces, halves=[half], **settings))
             halves = complete_labels(faces, pd.concat(captions, ignore_index=True))
         return captioner_pairs(faces, chosen.captioner, halves)
 
@@ -261,28 +260,24 @@ class Run:
 
     # ------------------------------------------------------------------------------------ tables
 
-    def save_table(self, table: pd.DataFrame, name: str) -> Path:
+    def save_table(self, table: pd.DataFrame, name: str) -> None:
         """Write a table to `figures_dir/<name>.csv`, and its row of `figures_dir/runs.csv`."""
-        path = self.figures_dir / f"{name}.csv"
-        with atomic(path) as temporary:
+        with atomic(self.figures_dir / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")
         self.record(name)
-        return path
 
     def record(self, name: str) -> None:
-        """Write what makes a table, or the pictures of a notebook, to its row of `figures_dir/runs.csv`."""
+        """Write what makes a table, or the pictures of a notebook, to its row of `figures_dir/runs.csv`:
+        profile, seed, code, versions, machine, data and base."""
         path = self.figures_dir / "runs.csv"
-        rows = pd.DataFrame([{"table": name, **self.identity()}])
+        made_from = {"data": self._data_fingerprint, "base": base_fingerprint(self.base)}
+        made_by = {"profile": self.profile.name, "seed": self.profile.seed, **software()}
+        rows = pd.DataFrame([{"table": name, **made_by, **made_from}])
         if path.exists():
             others = pd.read_csv(path, dtype=str, keep_default_na=False)
             rows = pd.concat([others[others["table"] != name], rows]).sort_values("table")
         with atomic(path) as temporary:
             rows.to_csv(temporary, index=False)
-
-    def identity(self) -> dict[str, object]:
-        """What makes the results: profile, seed, code, versions, machine, data and base."""
-        made_from = {"data": self._data_fingerprint, "base": base_fingerprint(self.base)}
-        return {"profile": self.profile.name, "seed": self.profile.seed, **software(), **made_from}
 
     @cached_property
     def _data_fingerprint(self) -> str:

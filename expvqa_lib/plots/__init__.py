@@ -1,9 +1,10 @@
 """Figures and printed tables, from arrays and tables alone."""
 
-from .attention import attention_grid, attention_words
+from .attention import attention_grid, attention_words, video_curves
 from .charts import (
     ablation_chart,
     au_bars,
+    au_cooccurrence,
     confusion,
     forest,
     method_curves,
@@ -13,8 +14,15 @@ from .charts import (
     reliability,
     training_curves,
 )
-from .faces import answer_grid, attention_gallery, attention_overlay, face_grid, outlined, thumbnail
-from .labels import au_cooccurrence, data_overview, video_curves
+from .faces import (
+    answer_grid,
+    attention_gallery,
+    attention_overlay,
+    data_overview,
+    face_grid,
+    outlined,
+    thumbnail,
+)
 from .style import COLOURS, Figure, save, styled
 from .tables import export
 

@@ -1,9 +1,10 @@
-"""Figures of attention: faces by action units, and an answer in the colours of what it looks at."""
+"""Figures of answers: attention by faces and AUs, words in the colours of their places, curves of a video."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
@@ -153,6 +154,54 @@ def _coloured(answer: str, words: Sequence[tuple], best: Sequence[int]) -> list[
             style["color"] = QUIET if k is None else tuple(word_colour(words[k]))
             lines[-1].append((f"{part}{number} ", style))
     return lines
+
+
+@styled
+def video_curves(
+    film: Mapping[float, ImageSource],
+    truth: pd.DataFrame,
+    p_yes: pd.DataFrame | None = None,
+    present: float | None = None,
+    truth_name: str = "intensity",
+) -> Figure:
+    """Draw frames of a video and, below each, the true intensity of each action unit and P(yes).
+
+    Args:
+        film: one or more pictures by frame number, in the order of time, at equal distances.
+        truth: index the frame number, one column an AU (`AU12`), values in [0, 1], NaN where not labelled.
+        p_yes: alike.
+        present: intensity from which an AU is labelled present; a line is drawn there.
+        truth_name: what `truth` holds, for the legend.
+    """
+    times, panel = list(film), 0.28 if p_yes is None else 0.53  # inches
+    step = times[1] - times[0] if len(times) > 1 else 1
+    heights = [(PAGE - 0.3) / max(5, len(film)), *[panel] * truth.shape[1]]
+    fig = Figure(figsize=(PAGE, 0.6 + sum(heights)))
+    top, *axes = fig.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for ax in (top, *axes):
+        ax.set(xticks=[], yticks=[], ylim=(0, 1.02), xlim=(times[0] - step / 2, times[-1] + step / 2))
+        ax.spines["left"].set_visible(False)
+    for time, image in film.items():
+        show(top, image, (time - 0.48 * step, time + 0.48 * step, 0, 1))
+    top.spines["bottom"].set_visible(False)
+    top.set(box_aspect=1 / max(5, len(film)), aspect="auto")
+    area = {"color": "#C9CDD2", "linewidth": 0, "step": "mid", "label": f"true {truth_name}"}
+    line = {"color": COLOURS["exp_vqa"], "linewidth": 1.5, "label": "P(yes)"}
+    dots = {"color": QUIET, "linewidth": 0.8, "linestyle": ":"}
+    for ax, name in zip(axes, truth, strict=True):
+        ax.fill_between(truth.index, truth[name].astype(float), **area)
+        ax.vlines(times, 0, 1, color="#DDDDDD", linewidth=0.5, zorder=0)
+        noun = "" if p_yes is None else f"\n{action_unit(int(name[2:])).noun}"
+        ax.set_ylabel(f"{name}{noun}", rotation=0, ha="right", va="center", fontsize=6.5)
+        if p_yes is not None:
+            ax.plot(p_yes.index, p_yes[name], clip_on=False, **line)
+        if present is not None:
+            ax.axhline(present, label=f"labelled present from {present:g}", **dots)
+    if axes:
+        axes[-1].set_xticks(times, times)
+        axes[-1].set_xlabel("frame of the video")
+        fig.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return fig
 
 
 def word_colour(word: tuple) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Charts of results, from tidy tables. Charts of an empty table say that nothing was measured."""
+"""Charts of labels and results, from tidy tables; of an empty one they say that nothing was measured."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -151,6 +151,27 @@ def confusion(true: Iterable[str], predicted: Iterable[str | None], labels: Sequ
     ax.set_xticks(ax.get_xticks(), columns, rotation=40, ha="right", rotation_mode="anchor")
     ax.set(xlabel="answer", ylabel="true", title="Emotions in answers")
     return fig
+
+
+@styled
+def au_cooccurrence(labels: pd.DataFrame, title: str = "Which actions come together") -> Figure:
+    """Draw P(column AU | row AU) in percent, over the faces where both are labelled; columns `AU1` ..."""
+    y = au_floats(labels).dropna(axis=1, how="all")
+    present = np.nan_to_num(y.to_numpy())
+    given = present.T @ y.notna().to_numpy(dtype=float)
+    percent = 100 * present.T @ present / np.where(given > 0, given, np.nan)
+    np.fill_diagonal(percent, np.nan)
+    side = float(np.clip(0.9 + 0.23 * y.shape[1], 2.6, PAGE))
+    fig, ax = one_panel(side * 1.12, side)
+    heat_map(ax, pd.DataFrame(percent, y.columns, y.columns), "P(column | row) (%)", notes=len(percent) <= 13)
+    ax.set(xlabel="also present (AU)", ylabel="given (AU)", title=title)
+    return fig
+
+
+def au_floats(labels: pd.DataFrame) -> pd.DataFrame:
+    """The AU columns by their number as floats, NaN where unlabelled."""
+    names = ordered_targets(name for name in labels if name[:2] == "AU" and name[2:].isdigit())
+    return labels[names].rename(columns=lambda name: name[2:]).astype("Float64").astype(float)
 
 
 @styled

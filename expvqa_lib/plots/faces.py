@@ -1,7 +1,7 @@
 """Pictures of faces in a grid: labelled samples, answers, and maps of where a model looks laid over them."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -15,34 +15,65 @@ from PIL import Image, ImageFilter
 
 from ..data.images import ImageSource, load_image
 from ..evaluation.tables import NAMES
-from .style import COLOURS, INK, PAGE, Figure, styled
+from ..facs import EMOTIONS
+from .charts import au_floats
+from .style import COLOURS, INK, PAGE, Figure, heat_map, styled
 
 HEAT = "inferno"  # perceptually uniform, and far from the colours of a face
 _LARGE = 336  # pixels: maps are smoothed to this size
 _CELLS = 24
-_OPAQUE = 0.75  # of the highest relevance
 _LINE = 0.115  # inches, of small text
 
 
 @styled
 def face_grid(images: Sequence[ImageSource], captions: Sequence[str], columns: int = 6) -> Figure:
     """Draw faces in a grid, each with its caption below."""
-    fig = Figure(figsize=(PAGE, grid_height(captions, columns)))
-    draw_faces(fig, images, captions, columns)
-    return fig
+    return _faces_and_rates(images, captions, columns, {})
 
 
-def grid_height(captions: Sequence[str], columns: int) -> float:
-    """Inches that `draw_faces` takes on a page's width."""
-    lines = max((len(_wrapped(caption, columns)) for caption in captions), default=0)
-    return -(-len(captions) // columns) * (PAGE / columns + _LINE * lines + 0.02)
+@styled
+def data_overview(
+    images: Sequence[ImageSource],
+    captions: Sequence[str],
+    labels_by_dataset: Mapping[str, pd.DataFrame],
+    emotions_by_dataset: Mapping[str, Iterable[str | None]],
+) -> Figure:
+    """Draw the data at one glance: faces with their labels, below them AUs and emotions of each corpus.
+
+    What no corpus is labelled with has no panel.
+    """
+    aus = {name: 100 * au_floats(labels).mean() for name, labels in labels_by_dataset.items()}
+    emotions = {
+        name: 100 * pd.Series(list(some), dtype=object).value_counts(normalize=True)
+        for name, some in emotions_by_dataset.items()
+    }
+    emotions = pd.DataFrame(emotions, dtype=float).fillna(0.0)
+    order = [*EMOTIONS, *emotions.index.difference(list(EMOTIONS))]
+    rates = {
+        "How often each action unit is present": pd.DataFrame(aus).dropna(how="all"),
+        "Emotions": emotions.reindex([name for name in order if name in emotions.index]),
+    }
+    return _faces_and_rates(images, captions, 8, rates)
 
 
-def draw_faces(fig: FigureBase, images: Sequence[ImageSource], captions: Sequence[str], columns: int) -> None:
-    """Draw `face_grid` on a figure or a part of one."""
-    for ax, image, caption in zip(picture_axes(fig, len(images), columns), images, captions, strict=True):
+def _faces_and_rates(
+    images: Sequence[ImageSource], captions: Sequence[str], columns: int, rates: Mapping[str, pd.DataFrame]
+) -> Figure:
+    """A grid of faces, and below it a heat map of each table that is not empty."""
+    texts = [textwrap.wrap(str(caption), max(8, 126 // columns)) for caption in captions]
+    height = PAGE / columns + _LINE * max(map(len, texts)) + 0.02  # of a row of faces
+    rates = {title: table for title, table in rates.items() if not table.empty}
+    heights = [-(-len(texts) // columns) * height, *(0.65 + 0.2 * table.shape[1] for table in rates.values())]
+    fig = Figure(figsize=(PAGE, sum(heights)))
+    top, *below = np.ravel(fig.subfigures(len(heights), 1, height_ratios=heights))
+    for ax, image, text in zip(picture_axes(top, len(images), columns), images, texts, strict=True):
         show(ax, image)
-        ax.set_xlabel("\n".join(_wrapped(caption, columns)), fontsize=6.5, labelpad=2, linespacing=1.1)
+        ax.set_xlabel("\n".join(text), fontsize=6.5, labelpad=2, linespacing=1.1)
+    for part, (title, table) in zip(below, rates.items(), strict=True):
+        ax = part.subplots()
+        heat_map(ax, table.T, "of labelled\nfaces (%)")
+        ax.set_title(title)
+    return fig
 
 
 def picture_axes(fig: FigureBase, count: int, columns: int) -> list[Axes]:
@@ -56,7 +87,7 @@ def picture_axes(fig: FigureBase, count: int, columns: int) -> list[Axes]:
 
 def show(ax: Axes, image: ImageSource, extent: tuple | None = None) -> None:
     """Draw a picture into an extent, by default from 0 to 1 along its longer side."""
-    picture = pixels(image)
+    picture = np.asarray(thumbnail(image, 512))
     height, width = np.array(picture.shape[:2]) / max(picture.shape)
     ax.imshow(picture, interpolation="lanczos", extent=extent or (0, width, 1 - height, 1))
 
@@ -81,7 +112,7 @@ def attention_overlay(
     """
     share, place = strength * smooth(heat), (left, left + 1, 0, 1)
     colours = mpl.colormaps[HEAT](share)  # [_LARGE, _LARGE, 4]
-    colours[..., 3] = _OPAQUE * share**0.8
+    colours[..., 3] = 0.75 * share**0.8  # opaque where relevance is high
     ax.imshow(grey(image), cmap="gray", vmin=0, vmax=255, extent=place)
     ax.imshow(colours, extent=place)
     if region is not None and np.any(region):
@@ -194,7 +225,7 @@ def outlined(image: ImageSource, region: np.ndarray) -> np.ndarray:
     mask = _mask(region).filter(ImageFilter.MaxFilter(17)).filter(ImageFilter.GaussianBlur(4))
     mask = mask.point(lambda level: 255 * (level > 127))  # round corners
     line = np.asarray(mask.filter(ImageFilter.MaxFilter(5))) > np.asarray(mask)
-    return np.where(line[..., None], np.uint8([0, 90, 200]), pixels(image))
+    return np.where(line[..., None], np.uint8([0, 90, 200]), np.asarray(thumbnail(image, 512)))
 
 
 def _mask(region: np.ndarray) -> Image.Image:
@@ -223,12 +254,3 @@ def thumbnail(image: ImageSource, side: int = 256) -> Image.Image:
 def grey(image: ImageSource, size: int = _LARGE) -> np.ndarray:
     """Return a picture as grey levels uint8 [size, size], to lay colours over."""
     return np.asarray(load_image(image).convert("L").resize((size, size), Image.Resampling.LANCZOS))
-
-
-def pixels(image: ImageSource) -> np.ndarray:
-    """Return the RGB pixels uint8 [H, W, 3] of a picture, at most 512 a side."""
-    return np.asarray(thumbnail(image, 512))
-
-
-def _wrapped(caption: str, columns: int) -> list[str]:
-    return textwrap.wrap(str(caption), max(8, 126 // columns))

@@ -8,11 +8,9 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-import matplotlib.figure
-import matplotlib.style
 import pandas as pd
 import seaborn as sns
+from matplotlib import figure, style
 from matplotlib.axes import Axes
 
 from ..files import atomic
@@ -33,15 +31,15 @@ COLOURS = {
     "exp_vqa_fz_named_shuffled_images": "#999933",
 }
 _OTHER_COLOURS = ("#009E73", "#D55E00", "#B8A000", "#444444")
-INK, QUIET, FAINT, ORANGE = "#222222", "#8C8C8C", "#F4F4F4", "#D55E00"
+INK, QUIET, FAINT = "#222222", "#8C8C8C", "#F4F4F4"
 
 
-class Figure(matplotlib.figure.Figure):
+class Figure(figure.Figure):
     """A matplotlib figure that a notebook shows by itself, once, whatever its backend."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        with mpl.style.context(STYLE, after_reset=True):
+        with style.context(STYLE, after_reset=True):
             self.savefig(buffer, dpi=150, format="png")
         return buffer.getvalue()
 
@@ -54,7 +52,7 @@ def styled(draw: Callable) -> Callable:
 
     @functools.wraps(draw)
     def inside(first, *args, **kwargs):
-        with mpl.style.context(STYLE, after_reset=True):
+        with style.context(STYLE, after_reset=True):
             if not isinstance(first, pd.DataFrame | list) or len(first):
                 return draw(first, *args, **kwargs)
             fig, text = Figure(figsize=(COLUMN, 0.6)), "nothing was measured here: nothing to show"
@@ -71,7 +69,7 @@ def one_panel(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 @styled
-def save(fig: matplotlib.figure.Figure, path: str | Path) -> matplotlib.figure.Figure:
+def save(fig: figure.Figure, path: str | Path) -> figure.Figure:
     """Write a figure (PNG at 200 dpi, or what the suffix says), whole or not at all, and return it.
 
     Raises:

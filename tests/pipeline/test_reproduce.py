@@ -11,8 +11,7 @@ import pytest
 from nbformat import v4
 
 from expvqa_lib.errors import ExpVQAError, SettingsError
-from expvqa_lib.pipeline.report import ASSETS, write_figures_page
-from expvqa_lib.pipeline.reproduce import PARAMETERS, find_notebooks, reproduce
+from expvqa_lib.pipeline.reproduce import ASSETS, PARAMETERS, find_notebooks, reproduce, write_figures_page
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 DEFAULTS = "\n".join(f"{name} = ''" for name in PARAMETERS)
@@ -108,7 +107,7 @@ def test_a_kernel_that_the_user_installed_under_the_same_name_is_not_taken(place
 def test_an_unwritable_folder_is_reported_before_anything_runs(places, tmp_path, place):
     write_notebook(places["notebooks"], "01_first", "open('ran', 'w')")
     (tmp_path / "a file").write_text("in the way")
-    with pytest.raises(ExpVQAError, match=r"a file.*cannot be written to"):
+    with pytest.raises(ExpVQAError, match=r"a file.*cannot write here"):
         reproduce(**places | {place: tmp_path / "a file"})
     assert not (places["notebooks"] / "ran").exists()
 
@@ -149,7 +148,8 @@ def test_the_page_of_figures_shows_each_with_its_caption_and_what_made_it(tmp_pa
         shutil.copy(FIGURES / name, tmp_path)
     rows = [("au_detection", "full", "abc1234"), ("04_au_detection", "quick", "def5678")]
     pd.DataFrame(rows, columns=["table", "profile", "commit"]).to_csv(tmp_path / "runs.csv", index=False)
-    page = write_figures_page(tmp_path).read_text()
+    write_figures_page(tmp_path)
+    page = (tmp_path / "README.md").read_text()
     captions = pd.read_csv(ASSETS / "captions.csv").set_index("name")["caption"]
     assert page.count("\n## ") == 2 and "## 04_au_detection" in page
     assert page.count("profile unknown") == 1  # of a notebook that no run recorded

@@ -135,8 +135,9 @@ def test_faces_without_an_emotion_count_for_the_action_units(detection, output, 
 
 def test_a_saved_table_has_a_row_in_the_record_of_what_made_it(detection, output, tmp_path):
     run = Run("toy", output, tmp_path / "figures")
-    path = run.save_table(detection, "au_detection")
-    pd.testing.assert_frame_equal(pd.read_csv(path), detection, atol=1e-3, check_dtype=False)
+    run.save_table(detection, "au_detection")
+    written = pd.read_csv(tmp_path / "figures" / "au_detection.csv")
+    pd.testing.assert_frame_equal(written, detection, atol=1e-3, check_dtype=False)
     run.save_table(detection, "another")
     Run("toy-full", output, tmp_path / "figures").save_table(detection, "au_detection")
     record = pd.read_csv(tmp_path / "figures" / "runs.csv", dtype=str).set_index("table")
@@ -162,7 +163,7 @@ def test_given_folders_are_relative_to_the_working_folder(monkeypatch, tmp_path)
 def test_without_git_a_record_has_no_commit(monkeypatch):
     assert checkout.repository_root() == ROOT
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert checkout.git_commit() is None
+    assert checkout.git_commit() == ""
 
 
 def test_figures_that_a_run_rewrites_are_no_change_of_the_commit(monkeypatch, tmp_path):
@@ -186,10 +187,10 @@ def test_the_commit_of_another_repository_around_the_installed_package_is_not_ta
         user = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
         subprocess.run(["git", "-C", tmp_path, *user, *command.split()], check=True, capture_output=True)
     monkeypatch.setattr(checkout, "__file__", str(package / "checkout.py"))
-    assert checkout.repository_root() is None and checkout.git_commit() is None
+    assert checkout.repository_root() is None and checkout.git_commit() == ""
     (tmp_path / ".venv" / "notebooks").mkdir()
     (tmp_path / ".venv" / "pyproject.toml").touch()  # a checkout without git, within another repository
-    assert checkout.repository_root() == tmp_path / ".venv" and checkout.git_commit() is None
+    assert checkout.repository_root() == tmp_path / ".venv" and checkout.git_commit() == ""
 
 
 @pytest.mark.parametrize(

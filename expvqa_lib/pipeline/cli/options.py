@@ -198,7 +198,7 @@ COMMANDS = {
         PAIRS,
     ),
     "train": (
-        "Fine-tune a model of a profile, or your own on your own pairs (on several GPUs: docs/real-weights.md).",
+        "Fine-tune a model of a profile, or your own on your own pairs (on GPUs: docs/real-weights.md).",
         [
             "train --profile quick --variant exp_vqa_fz --output runs/mine",
             "train --profile paper --pairs pairs --model instructblip --output mine",
