@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from expvqa_lib.data.readers.log import Reading
-from expvqa_lib.data.readers.pictures import AFFECTNET
+from expvqa_lib.facs import EMOTIONS
 from expvqa_lib.data.readers.videos import DISFA_AUS
 from expvqa_lib.synthfacs import Face, random_expression, random_identity, random_scene, render
 
@@ -110,7 +110,7 @@ def build_affectnet(root: Path) -> None:
         lines = [AFFECTNET_HEAD]
         for k in range(size + 3):
             jpeg, _, emotion = faces()[k % 16]
-            code = AFFECTNET.index(emotion) if k < size else 8 + k - size
+            code = list(EMOTIONS).index(emotion) if k < size else 8 + k - size
             image = f"{k % 3 + 1}/{name[:2]}{k:08x}.jpg"
             lines.append(f"{image},10,10,80,80,1.0;2.0;3.0;4.0,{code},0.1,-0.1")
             put(root / "Manually_Annotated_Images" / image, jpeg)
@@ -123,7 +123,7 @@ def build_affectnet_arrays(root: Path) -> None:
         for k in range(size):
             jpeg, _, emotion = faces()[k % 16]
             buffer = io.BytesIO()
-            code = AFFECTNET.index(emotion)
+            code = list(EMOTIONS).index(emotion)
             np.save(buffer, np.array(str(code) if folder == "train_set" else code))
             put(root / folder / "annotations" / f"{k}_exp.npy", buffer.getvalue())
             put(root / folder / "images" / f"{k}.jpg", jpeg)

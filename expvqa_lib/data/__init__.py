@@ -1,12 +1,20 @@
 """Faces with labels as tables, whatever they come from, and the photos themselves."""
 
 from . import inspection
-from .crop import crop_dataset
-from .face_crop import crop_face, faces_in_folder
+from .face_crop import crop_dataset, crop_face, faces_in_folder
 from .images import ImageSource, load_image
-from .pairs import PSEUDO, RULES, build_pairs, pair_row, save_pairs, to_dataset
-from .pairs_json import read_pairs_json, split_by_image
-from .readers import describe_reading, read_available, read_dataset
+from .inspection import describe_reading
+from .pairs import (
+    PSEUDO,
+    RULES,
+    build_pairs,
+    pair_row,
+    read_pairs_json,
+    save_pairs,
+    split_by_image,
+    to_dataset,
+)
+from .readers import read_available, read_dataset
 from .table import (
     AU_COLUMNS,
     SPLITS,

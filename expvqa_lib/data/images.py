@@ -51,11 +51,7 @@ def load_image(source: ImageSource) -> Image.Image:
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype == np.uint16:
         array = (array / 257).round().astype(np.uint8)
-    if (
-        array.dtype != np.uint8
-        or array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[2] not in (3, 4))
-    ):
+    if array.dtype != np.uint8 or not (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)):
         raise ValueError(
             f"{array.dtype} of shape {list(array.shape)}, where [height, width], [height, width, 3] or"
             " [height, width, 4] of uint8 is needed"

@@ -1,4 +1,4 @@
-"""What notebooks 01 and 02 show of a face table and its pairs: counts, examples, who is in which split."""
+"""What one wants to know of a face table and its pairs: counts, examples, splits; and of their reading."""
 
 import itertools
 import json
@@ -6,11 +6,37 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
 
 from .. import questions
 from ..facs import ACTION_UNITS, AREAS, EMOTIONS
 from ..files import fingerprint
+from .readers import Reading
+from .readers.splits import published_sizes
 from .table import SPLITS, au_labels, labelled_aus
+
+
+def describe_reading(reading: Reading) -> str:
+    """Return everything about a reading as text; every image is opened for it, as far as its size."""
+    tables = {
+        "faces and people": count_faces(reading.table).T,
+        "percent of the labelled faces with each AU": au_prevalence(reading.table),
+        "faces with each emotion": emotion_counts(reading.table),
+        "published sizes (training is training and validation)": pd.Series(published_sizes(reading.dataset)),
+    }
+    bad = []
+    for image in tqdm(reading.table["image"], desc="opening images", disable=None):
+        try:
+            Image.open(reading.root / image).close()
+        except Exception as error:  # decoders meet damage with a dozen kinds of exceptions
+            bad.append(f"{image}: {error}")
+    parts = [f"{reading.dataset} in {reading.root}", *reading.table.attrs["rows"], *reading.notes]
+    for title, table in tables.items():
+        parts += [f"{title}\n{table.to_string(float_format='{:.1f}'.format)}"] if len(table) else []
+    for kind, places in (reading.problems | {"image that cannot be opened": bad}).items():
+        parts += ["\n  ".join([f"problem: {len(places)} x {kind}", *places[:10]])] if places else []
+    return "\n\n".join(parts)
 
 
 def people(faces: pd.DataFrame) -> pd.Series:
@@ -72,13 +98,10 @@ def shared_between_splits(faces: pd.DataFrame) -> pd.DataFrame:
     """Count the people, and the pictures by their bytes, that two splits share."""
     pictures = [fingerprint(Path(image).read_bytes()) for image in faces["image"]]
     faces = faces.assign(person=people(faces), picture=pictures)
-    in_split = {split: faces[faces["split"] == split] for split in SPLITS}
-    shared = {
-        f"{a} and {b}": [
-            len(set(in_split[a][kind]) & set(in_split[b][kind])) for kind in ("person", "picture")
-        ]
-        for a, b in itertools.combinations(SPLITS, 2)
-    }
+    shared = {}
+    for a, b in itertools.combinations(SPLITS, 2):
+        one, other = faces[faces["split"] == a], faces[faces["split"] == b]
+        shared[f"{a} and {b}"] = [len({*one[kind]} & {*other[kind]}) for kind in ("person", "picture")]
     return pd.DataFrame(shared, index=["people in both", "equal pictures in both"])
 
 
@@ -135,7 +158,7 @@ def wordings(pairs: pd.DataFrame) -> pd.DataFrame:
         for text in texts:
             forms = {text.format(**words) for words in fillings}
             author = "the paper" if text == questions.ask_q1() else "this companion"
-            rows.append((kind, text, author, int(asked.reindex(list(forms)).sum())))
+            rows.append((kind, text, author, int(asked[asked.index.isin(forms)].sum())))
     return pd.DataFrame(rows, columns=["type", "wording", "author", "training pairs"]).set_index("type")
 
 

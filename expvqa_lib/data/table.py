@@ -83,11 +83,9 @@ def read_table(path: str | Path, root: str | Path | None = None) -> pd.DataFrame
         raise TableError(f"{path}: not a readable Parquet face table, or .csv ({error})") from error
     table = check_table(table, str(path))
     root = Path(root or path.parent).resolve()
-    images = inside(root, table["image"])
-    outside = pd.Series([image is None for image in images], table.index, dtype=bool)
-    _refuse(table, "image", outside, f"a path below {root}", str(path))
-    table["image"] = images
-    return table
+    images = pd.Series(inside(root, table["image"]), table.index)
+    _refuse(table, "image", images.isna(), f"a path below {root}", str(path))
+    return table.assign(image=images)
 
 
 def concat_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from PIL import Image
 from skimage.data import astronaut
 
 from expvqa_lib.data import read_available, write_table
-from expvqa_lib.data.crop import SIDE, crop_dataset
+from expvqa_lib.data.face_crop import SIDE, crop_dataset
 from expvqa_lib.errors import SettingsError
 
 

@@ -12,7 +12,6 @@ from ..table import concat_tables, read_table, write_table
 from .labels import SOURCES, Files, read_labels
 from .log import Reading
 from .pictures import read_affectnet, read_emotionet, read_raf_au, read_raf_db
-from .report import describe_reading
 from .videos import read_bp4d, read_disfa
 
 READERS: dict[str, Callable[..., Reading]] = {
@@ -33,7 +32,6 @@ __all__ = [
     "LABEL_READERS",
     "READERS",
     "Reading",
-    "describe_reading",
     "read_available",
     "read_dataset",
     "split_path",
@@ -63,8 +61,7 @@ def read_dataset(
         raise SettingsError(f"{name} {expected}")
     split = split_path(output) if output else None
     follow = split if split and split.exists() else None
-    arguments = (root, labels) if labels else (root,)
-    reading = readers[name](*arguments, split_file=follow)
+    reading = readers[name](root, *([labels] if labels else []), split_file=follow)
     if output:
         write_table(reading.table, output)
         if not follow:

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ...errors import TableError
-from ...facs import ACTION_UNITS, EMOTIONS
+from ...facs import EMOTIONS
 from ...files import inside
+from ..table import AU_COLUMNS
 from .log import UNLABELLED, Reading, match_columns
 from .splits import assign_splits
 
@@ -102,14 +103,14 @@ def read_labels(name: str, root: str | Path, labels: Files, split_file: str | Pa
         rows = rows.assign(frame=rows["image"], subject=rows["file"].map(lambda file: Path(file).stem))
         frames = zip(rows["subject"], rows["frame"], strict=True)
         rows["image"] = [source.frames.format(name=video, frame=int(frame)) for video, frame in frames]
-    labels = _label_aus(reading, rows, source)
+    _label_aus(reading, rows, source)
     if "emotion" in rows:
         _name_emotions(reading, rows)
     elif "happiness" in rows:
         emotions = [emotion for emotion in _PYFEAT_EMOTIONS if emotion in rows]
         chances = pd.DataFrame({word: _numbers(reading, rows, word, 1) for word in emotions}).fillna(-1.0)
         rows["emotion"] = chances.idxmax(axis=1).where(chances.max(axis=1) >= source.probability)
-    return _finish(reading, rows.assign(labelled_by=None if name == "own" else name), labels)
+    return _finish(reading, rows.assign(labelled_by=None if name == "own" else name))
 
 
 def _read_file(reading: Reading, file: str, patterns: Mapping[str, str]) -> pd.DataFrame:
@@ -137,9 +138,9 @@ def _numbers(
     return values.where(good)
 
 
-def _label_aus(reading: Reading, rows: pd.DataFrame, source: Source) -> list[str]:
-    """Turn the text of AUs and intensities into numbers, in place, and return the columns of labels."""
-    for name in (unit.name for unit in ACTION_UNITS.values()):
+def _label_aus(reading: Reading, rows: pd.DataFrame, source: Source) -> None:
+    """Turn the text of AUs and intensities into numbers, in place."""
+    for name in AU_COLUMNS:
         strength = f"{name}_intensity"
         if strength in rows:
             rows[strength] = _numbers(reading, rows, strength)
@@ -148,7 +149,6 @@ def _label_aus(reading: Reading, rows: pd.DataFrame, source: Source) -> list[str
             rows[name] = (values >= (source.probability or 1)).astype(float).where(values.notna())
         elif strength in rows and source.intensity is not None:
             rows[name] = (rows[strength] >= source.intensity).astype(float).where(rows[strength].notna())
-    return [*(unit.name for unit in ACTION_UNITS.values() if unit.name in rows), "emotion"]
 
 
 def _name_emotions(reading: Reading, rows: pd.DataFrame) -> None:
@@ -161,7 +161,7 @@ def _name_emotions(reading: Reading, rows: pd.DataFrame) -> None:
     rows["emotion"] = names.where(good).str.join("+").astype(object)
 
 
-def _finish(reading: Reading, rows: pd.DataFrame, labels: list[str]) -> Reading:
+def _finish(reading: Reading, rows: pd.DataFrame) -> Reading:
     """Find the images, drop what cannot be used, and give the rest subjects and a split."""
     places = pd.Series(inside(reading.root, rows["image"]), rows.index, dtype=object)
     rows = reading.drop(rows, places.isna(), "image path that leads out of the folder", "image")
@@ -172,10 +172,9 @@ def _finish(reading: Reading, rows: pd.DataFrame, labels: list[str]) -> Reading:
     rows = reading.drop(rows, rows["image"].isna(), "image missing", "wanted")
     defaults = {"subject": rows["image"], "frame": rows["image"], "dataset": reading.dataset}
     for column, default in defaults.items():
-        values = rows[column] if column in rows else pd.Series("", rows.index)
-        rows[column] = values.where(values != "", default)
-    labels = [column for column in labels if column in rows]
-    given = [column for column in ("subject", "frame", "split") if column in rows]
-    rows = reading.drop_repeated(rows, ["image"], [*labels, *given])
-    rows = reading.drop(rows, rows[labels].isna().all(axis=1), "nothing labelled")
+        rows[column] = rows[column].where(rows[column] != "", default) if column in rows else default
+    labels = [*AU_COLUMNS, "emotion"]
+    given = [column for column in (*labels, "subject", "frame", "split") if column in rows]
+    rows = reading.drop_repeated(rows, ["image"], given)
+    rows = reading.drop(rows, rows.reindex(columns=labels).isna().all(axis=1), "nothing labelled")
     return reading.finish(assign_splits(reading, rows))

@@ -47,8 +47,7 @@ class Reading:
         if not os.path.isdir(root):
             raise TableError(f"{root}: no such folder; expected the one that holds {dataset} as distributed")
         self.dataset, self.root, self.split_file = dataset, Path(root).resolve(), split_file
-        self.read = 0
-        self.dropped: Counter[str] = Counter()
+        self.read, self.dropped = 0, Counter()
         self.problems: dict[str, list[str]] = defaultdict(list)
         self.notes: list[str] = []
         self.table = self.splits = pd.DataFrame()
@@ -57,17 +56,15 @@ class Reading:
         """Note rows as a kind of problem, with their place and what `column` holds."""
         cell = f", column {column}" if kind == UNLABELLED else ""
         expected = f", expected {expected}" if expected else ""
-        for row in rows.to_dict("records"):
-            place = f"{row['file']}, row {row['line']}{cell}"
-            self.problems[kind].append(f"{place}: found {str(row[column])[:60]!r}{expected}")
+        for file, line, value in rows[["file", "line", column]].itertuples(index=False):
+            self.problems[kind].append(f"{file}, row {line}{cell}: found {str(value)[:60]!r}{expected}")
 
     def drop(
         self, rows: pd.DataFrame, bad: pd.Series, reason: str, column: str = "", expected: str = ""
     ) -> pd.DataFrame:
         """Return the rows that are not bad; the others are counted, and a problem where a column is given."""
         bad = np.asarray(bad, bool)
-        if bad.any():
-            self.dropped[reason] += int(bad.sum())
+        self.dropped += Counter({reason: int(bad.sum())})  # which keeps no reason without a row
         if column:
             self.problem(reason, rows[bad], column, expected)
         return rows[~bad]
@@ -127,16 +124,15 @@ class Reading:
             TableError: nothing matches, and something is `expected`.
         """
         found = self.files.str.extract(f"^(?P<base>(?:.*/)?){pattern}").assign(path=self.files)
-        found = found[found["base"].notna()]
+        found = found.dropna(subset="base")
         if expected and found.empty:
             links = "".join(f"; {_LINK}: {link}" for link in self.problems[_LINK][:1])
             raise TableError(
                 f"{self.root}: no {expected} below it; is this the folder of {self.dataset}?{links}"
             )
-        found["size"] = found["base"].map(found["base"].value_counts())
+        found = found.assign(size=found["base"].map(found["base"].value_counts()))
         found = found.sort_values(["size", "path"], ascending=[False, True])
-        groups = list(re.compile(pattern).groupindex)
-        again = found.duplicated(groups or ["path"])
+        again = found.duplicated([*re.compile(pattern).groupindex] or ["path"])
         if again.any():
             used, unused = found["path"][~again].iloc[0], found["path"][again].iloc[0]
             self.notes.append(f"{again.sum()} files are copies: {used} is used, {unused} is not")
@@ -158,9 +154,9 @@ class Reading:
         except OSError as error:
             raise TableError(f"{place}: cannot be read ({error.strerror})") from error
         except UnicodeEncodeError as error:
-            where = f"{place}: row {number}, column {text[: error.start].count(',') + 1}"
             raise TableError(
-                f"{where}: not UTF-8 text; save it again as UTF-8 (in Excel, CSV UTF-8)"
+                f"{place}: row {number}, column {text[: error.start].count(',') + 1}: not UTF-8 text; "
+                "save it again as UTF-8 (in Excel, CSV UTF-8)"
             ) from error
 
     def read_csv(self, file: str, patterns: Mapping[str, str], names: Sequence[str] = ()) -> pd.DataFrame:
@@ -190,8 +186,8 @@ class Reading:
             else:
                 malformed.append((text, file, number))
         self.read += len(rows) + len(malformed)
-        bad = pd.DataFrame(malformed, columns=["text", "file", "line"])
-        self.drop(bad, bad["text"].notna(), "malformed row", "text", f"{len(header)} cells")
+        malformed = pd.DataFrame(malformed, columns=["text", "file", "line"])
+        self.drop(malformed, malformed["line"] > 0, "malformed row", "text", f"{len(header)} cells")
         return pd.DataFrame(rows, columns=[*columns.values(), "file", "line"])
 
 
@@ -223,8 +219,6 @@ def match_columns(file: str, names: Sequence[str], patterns: Mapping[str, str]) 
 
 def _cells(text: str) -> list[str]:
     try:
-        quoted = '"' in text or not text
-        cells = next(csv.reader([text], skipinitialspace=True)) if quoted else text.split(",")
+        return [cell.strip() for cell in next(csv.reader([text], skipinitialspace=True))]
     except csv.Error:  # a cell of more than 131 072 characters
         return []
-    return [cell.strip() for cell in cells]

@@ -3,20 +3,19 @@
 Each picture is a subject of its own: who is in it is not known.
 """
 
-import io
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ...facs import ACTION_UNITS, au_column
+from ...facs import ACTION_UNITS, EMOTIONS, au_column
 from .log import SUFFIX, Reading
 from .splits import assign_splits
 
 FACS_CODES = range(1, 70)  # numbers of actions in the FACS manual; from 70 on, actions out of sight
 EMOTIONET_AUS = (1, 2, 4, 5, 6, 9, 12, 17, 20, 25, 26)
-AFFECTNET = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")  # 0 to 7
 _AFFECTNET_COLUMNS = (
     *("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks"),
     *("expression", "valence", "arousal"),
@@ -72,7 +71,7 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
     for au in (au for au in ACTION_UNITS if str(au) in readable):
         rows[au_column(au)] = np.where(codes[str(au)] == 1, 1.0, np.where(complete, 0.0, np.nan))
     reading.notes.append(f"{(labels == '').sum()} pictures are coded null: every AU counts as absent there")
-    return _pictures(reading, rows, _images(reading, rows["name"], "_aligned"))
+    return _pictures(reading, rows, "_aligned")
 
 
 def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Reading:
@@ -89,8 +88,8 @@ def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Re
     """
     reading = Reading("EmotioNet", root, split_file)
     expected = "EmotioNet_FACS*.csv (save the distributed .xlsx as CSV)"
+    file = reading.find(r"(?i:emotionet_facs)[^/]*\.csv$", expected)["path"].iat[0]
     numbers = "|".join(map(str, EMOTIONET_AUS))
-    file = reading.find(r"(?i:emotionet_facs)[^/]*\.csv$", expected=expected)["path"].iat[0]
     rows = reading.read_csv(file, {"address": "URL", "AU": rf"(?:AU)?[ _]*0*({numbers})"})
     aus = [column for column in map(au_column, EMOTIONET_AUS) if column in rows]
     for column in aus:
@@ -98,8 +97,7 @@ def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Re
     address = rows["address"].str.strip("\"' ").str.split("?").str[0]
     rows["name"] = address.str.split("/").str[-2:].str.join("/")
     rows = reading.drop_repeated(rows, ["name"], aus)
-    rows = reading.drop(rows, rows[aus].isna().all(axis=1), "no AU labelled")
-    return _pictures(reading, rows, _images(reading, rows["name"]))
+    return _pictures(reading, reading.drop(rows, rows[aus].isna().all(axis=1), "no AU labelled"))
 
 
 def read_affectnet(root: str | Path, split_file: str | Path | None = None) -> Reading:
@@ -124,22 +122,19 @@ def read_affectnet(root: str | Path, split_file: str | Path | None = None) -> Re
     lists = reading.find(r"(?P<part>training|validation)\.csv$")
     rows = _affectnet_lists(reading, lists) if len(lists) else _affectnet_arrays(reading)
     rows = reading.drop(rows, rows["expression"].isin(["8", "9", "10"]), "none, uncertain or no face")
-    rows = _name_emotions(
-        reading, rows, "expression", {str(code): name for code, name in enumerate(AFFECTNET)}
-    )
-    rows = reading.drop_repeated(rows, ["name"], ["emotion"])
+    rows = rows.assign(part=np.where(rows["part"].str.startswith("train"), "train", "test"))
+    rows = _name_emotions(reading, rows.sort_values("part", kind="stable"), "expression", EMOTIONS, first=0)
     reading.notes.append("published split: the validation set is the paper's test set")
-    return _pictures(reading, rows, _images(reading, rows["name"]))
+    return _pictures(reading, rows)
 
 
 def _affectnet_lists(reading: Reading, lists: pd.DataFrame) -> pd.DataFrame:
-    """Rows of validation.csv, then of training.csv: of a picture in both, the first row is kept."""
     columns = {"name": "subDirectory_filePath", "expression": "expression"}
-    parts = []
-    for table in lists.sort_values("part", ascending=False).itertuples():
-        part = "train" if table.part == "training" else "test"
-        parts.append(reading.read_csv(table.path, columns, _AFFECTNET_COLUMNS).assign(part=part))
-    return pd.concat(parts, ignore_index=True)
+    tables = (
+        reading.read_csv(table.path, columns, _AFFECTNET_COLUMNS).assign(part=table.part)
+        for table in lists.sort_values("part", ascending=False).itertuples()
+    )
+    return pd.concat(tables, ignore_index=True)
 
 
 def _affectnet_arrays(reading: Reading) -> pd.DataFrame:
@@ -148,20 +143,17 @@ def _affectnet_arrays(reading: Reading) -> pd.DataFrame:
     pattern = r"(?P<part>train|val|valid)_set/annotations/(?P<number>[0-9]+)_exp\.npy$"
     files = reading.find(pattern, expected)
     reading.read += len(files)
-    folders = files["path"].str.rpartition("/annotations/")[0].str.rpartition("/")[2]
-    rows = files.assign(
-        name=folders + "/images/" + files["number"] + ".jpg",
-        part=np.where(files["part"] == "train", "train", "test"),
+    return files.assign(
+        name=files["part"] + "_set/images/" + files["number"] + ".jpg",
         expression=[_array_value(reading.root / file) for file in files["path"]],
         file=files["path"],
         line=1,
     )
-    return rows.sort_values("part", kind="stable")[["name", "part", "expression", "file", "line"]]
 
 
 def _array_value(file: Path) -> str:
     try:
-        return str(np.load(io.BytesIO(file.read_bytes()), allow_pickle=False).item())
+        return str(np.load(file).item())
     except (ValueError, EOFError, OSError, SyntaxError) as error:
         return f"not one number ({error})"
 
@@ -183,16 +175,13 @@ def read_raf_db(root: str | Path, split_file: str | Path | None = None, *, basic
     folder = "" if reading.root.name == kind else f"{kind}/"
     expected = f"{kind}/EmoLabel/list_patition_label.txt"
     list_file = reading.find(rf"{folder}EmoLabel/list_par?tition_label\.txt$", expected)["path"].iat[0]
-    rows = _listed(reading, list_file)
-    rows = _name_emotions(reading, rows, "label", {str(code): name for code, name in enumerate(emotions, 1)})
-    rows = reading.drop_repeated(rows, ["name"], ["emotion"])
+    rows = _name_emotions(reading, _listed(reading, list_file), "label", emotions, first=1)
     rows["part"] = rows["name"].str.extract(r"^(train|test)_")[0]
     rows = reading.drop(
         rows, rows["part"].isna(), "name that tells no split", "name", "train_ or test_ before the number"
     )
     reading.notes.append("published split: by the files' names")
-    images = _images(reading, rows["name"], "_aligned", under=list_file.partition("EmoLabel/")[0])
-    return _pictures(reading, rows, images)
+    return _pictures(reading, rows, "_aligned", under=list_file.partition("EmoLabel/")[0])
 
 
 def _listed(reading: Reading, file: str) -> pd.DataFrame:
@@ -203,28 +192,30 @@ def _listed(reading: Reading, file: str) -> pd.DataFrame:
     return reading.drop(rows, rows["label"].isna(), "malformed row", "text", "an image and its label")
 
 
-def _name_emotions(reading: Reading, rows: pd.DataFrame, column: str, names: dict[str, str]) -> pd.DataFrame:
+def _name_emotions(
+    reading: Reading, rows: pd.DataFrame, column: str, emotions: Iterable[str], first: int
+) -> pd.DataFrame:
+    """Name the emotions, whose codes count from `first`, and keep a row a picture."""
+    names = {str(code): name for code, name in enumerate(emotions, first)}
     rows = rows.assign(emotion=rows[column].map(names).astype(object))
     expected = f"{column} {', '.join(names)}"
-    return reading.drop(rows, rows["emotion"].isna(), "label that cannot be read", column, expected)
+    rows = reading.drop(rows, rows["emotion"].isna(), "label that cannot be read", column, expected)
+    return reading.drop_repeated(rows, ["name"], ["emotion"])
 
 
-def _images(reading: Reading, names: pd.Series, aligned: str = "", under: str = "") -> pd.Series:
-    """Find each image below `under`, with `aligned` before its suffix or as named."""
+def _pictures(reading: Reading, rows: pd.DataFrame, aligned: str = "", under: str = "") -> Reading:
+    """Find the pictures below `under`, with `aligned` before the suffix or as named, split them, and finish.
+
+    The split is drawn, but for rows with a column `part` (train or test).
+    """
+    names = rows["name"]
     short = names.str.replace(r"^.*/", "", regex=True)
     wanted = names if short.duplicated().any() else short
     folders = "[^/]+/" * int(wanted.str.count("/").mode().max()) if len(wanted) else ""
     below = re.escape(under) + "(?:.*/)?" if under else ""
     images = reading.find(f"{below}(?P<name>{folders}[^/]+{SUFFIX})").set_index("name")["path"]
-    found = pd.Series(None, names.index, dtype=object)
-    for ending in (aligned, ""):
-        found = found.fillna(wanted.str.replace(r"(\.\w+)$", ending + r"\1", regex=True).map(images))
-    return found
-
-
-def _pictures(reading: Reading, rows: pd.DataFrame, images: pd.Series) -> Reading:
-    """Split the pictures, by their column `part` (train or test) where there is one, and make their table."""
-    subjects = rows["name"].str.replace(r"\.\w+$", "", regex=True)
-    rows = rows.assign(image=images, subject=subjects, frame="0", wanted=rows["name"])
+    image = wanted.str.replace(r"(\.\w+)$", aligned + r"\1", regex=True).map(images).astype(object)
+    subjects = names.str.replace(r"\.\w+$", "", regex=True)
+    rows = rows.assign(image=image.fillna(wanted.map(images)), subject=subjects, frame="0", wanted=names)
     given = dict(zip(subjects, rows["part"], strict=True)) if "part" in rows else None
     return reading.finish(assign_splits(reading, rows, given))

@@ -1,7 +1,7 @@
 """Train, validation and test: published lists, or people drawn in the published proportion."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,16 +52,13 @@ def assign_splits(
         splits = _draw_test(reading, names) if given is None else pd.Series(given).reindex(names).dropna()
         train = splits.index[splits == "train"].sort_values()
         count = max(1, round(VALIDATION * len(train))) if len(train) > 1 else 0
-        splits = splits.where(~splits.index.isin(_draw(train, count, 1)), "validation")
+        drawn = np.random.default_rng([SEED, 1]).permutation(train)[:count]
+        splits = splits.where(~splits.index.isin(drawn), "validation")
         note = f"{count} of {len(train)} training subjects for validation, drawn with seed {SEED}"
     reading.notes.append(f"split: {note}")
     reading.splits = splits.rename_axis("subject").rename("split").reset_index()
     rows = rows.assign(split=rows["subject"].map(splits))
     return reading.drop(rows, rows["split"].isna(), "subject of no split", "subject")
-
-
-def _draw(names: Sequence[str], count: int, stream: int) -> np.ndarray:
-    return np.random.default_rng([SEED, stream]).permutation(names)[:count]
 
 
 def _draw_test(reading: Reading, names: np.ndarray) -> pd.Series:
@@ -73,7 +70,8 @@ def _draw_test(reading: Reading, names: np.ndarray) -> pd.Series:
         f"split: {count} of {len(names)} {unit} for the test, drawn with seed {SEED};"
         f" the paper has {train} and {test} {unit}, whose list is not public"
     )
-    return pd.Series(np.where(np.isin(names, _draw(names, count, 0)), "test", "train"), names)
+    drawn = np.random.default_rng([SEED, 0]).permutation(names)[:count]
+    return pd.Series(np.where(np.isin(names, drawn), "test", "train"), names)
 
 
 def read_split(path: str | Path) -> pd.Series:

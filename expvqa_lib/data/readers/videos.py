@@ -4,7 +4,7 @@ Videos are read as image files, one a frame. Of the training videos the paper ta
 every frame whose labels differ from those of the frame before it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,6 @@ from .splits import assign_splits
 EVERY = 10  # training frames
 DISFA_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 PRESENT_FROM = 2  # of DISFA's intensities 0 to 5, as in the paper
-OCCURRENCE = {"0": 0, "1": 1, "9": np.nan}  # codes of BP4D; 9 is unknown
-INTENSITY = {str(k): k for k in range(6)}  # codes of DISFA
 
 # Fold 1 of the usual three, as in github.com/CVI-SZU/ME-GraphAU, tool/BP4D_image_label_process.py. It tests
 # on 13 subjects, as many as the paper, which does not name its fold; the other folds test on 14.
@@ -52,14 +50,10 @@ def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading
     pattern = r"(?P<subject>[FM][0-9]{3})_(?P<video>T[0-9]{1,2})\.csv$"
     tables = reading.find(pattern, expected="AUCoding/AU_OCC/F001_T1.csv")
     columns = {"number": r"0|\D*", "AU": rf"(?:AU)?\s*0*({'|'.join(map(str, BP4D_AUS))})"}
-    parts = [
-        reading.read_csv(table.path, columns).assign(subject=table.subject, video=table.video)
-        for table in tables.itertuples()
-    ]
-    rows = pd.concat(parts, ignore_index=True)
+    rows = _read_frames(reading, tables, columns)
+    codes = {"0": 0, "1": 1, "9": np.nan}
     for column in map(au_column, BP4D_AUS):
-        rows[column] = reading.codes(rows, column, OCCURRENCE) if column in rows else np.nan
-    rows = _number_frames(reading, rows)
+        rows[column] = reading.codes(rows, column, codes) if column in rows else np.nan
     given = dict.fromkeys(BP4D_TRAIN.split(), "train") | dict.fromkeys(BP4D_TEST.split(), "test")
     if not split_file:
         reading.notes.append(
@@ -87,12 +81,8 @@ def read_disfa(root: str | Path, split_file: str | Path | None = None) -> Readin
     pattern = rf"(?P<subject>SN[0-9]{{3}})/(?P=subject)_[aA][uU]0?(?P<au>{numbers})\.txt$"
     tables = reading.find(pattern, expected="ActionUnit_Labels/SN001/SN001_au1.txt")
     columns = {"number": "number", "code": "code"}
-    parts = [
-        reading.read_csv(table.path, columns, list(columns)).assign(subject=table.subject, au=int(table.au))
-        for table in tables.itertuples()
-    ]
-    lines = _number_frames(reading, pd.concat(parts, ignore_index=True))
-    lines["intensity"] = reading.codes(lines, "code", INTENSITY)
+    lines = _read_frames(reading, tables.astype({"au": int}), columns, list(columns))
+    lines["intensity"] = reading.codes(lines, "code", {str(k): k for k in range(6)})
     lines = reading.drop_repeated(lines, ["subject", "au", "number"], ["intensity"])
     wide = lines.pivot(index=["subject", "number"], columns="au", values="intensity")
     wide = wide.reindex(columns=list(DISFA_AUS)).rename(columns="AU{}_intensity".format)
@@ -108,7 +98,12 @@ def read_disfa(root: str | Path, split_file: str | Path | None = None) -> Readin
     return _frames(reading, rows, images, list(map(au_column, DISFA_AUS)))
 
 
-def _number_frames(reading: Reading, rows: pd.DataFrame) -> pd.DataFrame:
+def _read_frames(
+    reading: Reading, tables: pd.DataFrame, columns: Mapping[str, str], names: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Read the tables below each other, with the groups of their paths and the frames' numbers."""
+    rows = pd.concat((reading.read_csv(file, columns, names) for file in tables["path"]), ignore_index=True)
+    rows = rows.merge(tables, how="left", left_on="file", right_on="path")
     bad = ~rows["number"].str.fullmatch("[0-9]{1,9}")
     rows = reading.drop(rows, bad, "malformed row", "number", "a frame number")
     return rows.assign(number=rows["number"].astype(int))

@@ -15,14 +15,7 @@ import pandas as pd
 
 from ...facs import ACTION_UNITS, EMOTIONS
 from ...files import fingerprint
-from ...questions import (
-    NO,
-    Q1_ACTIONS,
-    answer_q1,
-    join_phrases,
-    read_aus,
-    read_emotions,
-)
+from ...questions import NO, Q1_ACTIONS, answer_q1, join_phrases, read_aus, read_emotions
 from ..pairs import LANGUAGE_MODEL, PSEUDO, RULES
 from .chat import Chat
 
@@ -78,8 +71,7 @@ def rewrite(pairs: datasets.DatasetDict, chat: Chat) -> tuple[datasets.DatasetDi
         ServerError: see `Chat.ask`; the same call goes on.
     """
     whole = datasets.concatenate_datasets(list(pairs.values())).select_columns(["text_output", "source"])
-    frame = whole.to_pandas()
-    texts = frame.loc[frame["source"].isin((RULES, PSEUDO)), "text_output"].unique()
+    texts = whole.to_pandas().query("source in (@RULES, @PSEUDO)")["text_output"].unique()
     labels = {text: kind for text in texts if (kind := _labels(text))}
     captions = {}
     alone = list(dict.fromkeys((present, None) for present, _ in labels.values()))

@@ -13,6 +13,7 @@ from ... import expvqa
 from ...data import (
     build_pairs,
     crop_dataset,
+    describe_reading,
     read_pairs_json,
     read_table,
     readers,
@@ -74,7 +75,7 @@ def data(options: Namespace) -> None:
     output = output if action == "read" else None
     reading = readers.read_dataset(options.dataset, options.root, output, options.labels)
     if action == "check":
-        print(readers.describe_reading(reading))
+        print(describe_reading(reading))
     else:
         print(*reading.table.attrs["rows"])
         print(f"{output}: the face table, with images relative to {reading.root}")
