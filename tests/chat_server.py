@@ -1,7 +1,5 @@
 """A real HTTP server of OpenAI's chat-completions API on the loopback, with faults to order."""
 
-from __future__ import annotations
-
 import http.server
 import json
 import re
@@ -42,7 +40,7 @@ class ChatServer(http.server.ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
 
-    def __enter__(self) -> ChatServer:
+    def __enter__(self):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 

@@ -3,8 +3,6 @@
 `BUILDERS` makes them by name, as `readers.READERS` calls them; each has enough people for three splits.
 """
 
-from __future__ import annotations
-
 import io
 from functools import cache
 from pathlib import Path
@@ -14,13 +12,11 @@ import pandas as pd
 from PIL import Image
 
 from expvqa_lib.data.readers.log import Reading
-from expvqa_lib.facs import EMOTIONS
 from expvqa_lib.data.readers.videos import DISFA_AUS
+from expvqa_lib.facs import EMOTIONS
 from expvqa_lib.synthfacs import Face, random_expression, random_identity, random_scene, render
 
-AFFECTNET_HEAD = (
-    "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
-)
+AFFECTNET_HEAD = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression"
 BP4D_CODED = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24)
 
 
@@ -50,16 +46,15 @@ def put_lines(path: Path, lines: list[str]) -> None:
 def build_bp4d(root: Path) -> None:
     """Six people, two to test on; a face stays for two frames. AU24 of frame 2 and all of the last are 9."""
     for n, subject in enumerate(("F001", "M007", "M011", "F003", "F007", "F015")):
-        lines = [",".join(["0", *(str(au) for au in range(1, 30))])]
+        lines = [",".join(map(str, range(30)))]
         for k in range(6):
             jpeg, aus, _ = faces()[(n * 3 + k // 2) % 16]
             frame = 2440 + k if n < 3 else 98 + k
-            codes = {au: int(au in aus) if au in BP4D_CODED and k < 5 else 9 for au in range(1, 30)} | (
-                {24: 9} if k == 1 else {}
-            )
-            lines.append(",".join([str(frame), *(str(codes[au]) for au in range(1, 30))]))
-            name = f"{frame:03d}.jpg" if subject[0] == "M" else f"{frame:04d}.jpg"
-            put(root / "Sequences_2D+3D" / subject / "T1" / name, jpeg)
+            coded = set(BP4D_CODED if k < 5 else ()) - ({24} if k == 1 else set())
+            codes = [int(au in aus) if au in coded else 9 for au in range(1, 30)]
+            lines.append(",".join(map(str, [frame, *codes])))
+            digits = 3 if subject[0] == "M" else 4
+            put(root / "Sequences_2D+3D" / subject / "T1" / f"{frame:0{digits}d}.jpg", jpeg)
         put_lines(root / "AUCoding" / "AU_OCC" / f"{subject}_T1.csv", lines)
 
 
@@ -81,10 +76,9 @@ def build_raf_au(root: Path) -> None:
     lines = []
     for k in range(24):
         jpeg, aus, _ = faces()[k % 16]
-        codes = [("L" if k % 5 == 0 and n == 0 else "") + str(au) for n, au in enumerate(sorted(aus))] + (
-            ["32"] if k == 3 else []
-        )
-        lines.append(f"{k:04d}.jpg {'null' if k == 23 or not codes else '+'.join(codes)} ")
+        codes = "+".join(map(str, [*sorted(aus), *([32] if k == 3 else [])]))
+        codes = f"L{codes}" if codes and k % 5 == 0 else codes
+        lines.append(f"{k:04d}.jpg {codes if k < 23 and codes else 'null'} ")
         put(root / "aligned" / f"{k:04d}_aligned.jpg", jpeg)
     put_lines(root / "RAFAU_label.txt", lines)
 
@@ -96,10 +90,7 @@ def build_emotionet(root: Path) -> None:
         jpeg, aus, _ = faces()[k % 16]
         name = f"{k % 2:06d}/N_{k:010d}_00001.jpg"
         codes = ["999" if au > 28 or (au == 5 and k % 4 == 0) else str(int(au in aus)) for au in range(1, 61)]
-        lines.append(
-            f"'http://images.example.org/data/{name}','http://elsewhere.example.org/{k}.jpg',"
-            + ",".join(codes)
-        )
+        lines.append(",".join([f"'http://example.org/data/{name}','http://example.org/{k}.jpg'", *codes]))
         put(root / "images" / name, jpeg)
     put_lines(root / "EmotioNet_FACS_aws_2020_24600.csv", lines)
 
@@ -107,7 +98,7 @@ def build_emotionet(root: Path) -> None:
 def build_affectnet(root: Path) -> None:
     """24 pictures to train on, 8 to test on, and three of each without an emotion."""
     for name, size in (("training", 24), ("validation", 8)):
-        lines = [AFFECTNET_HEAD]
+        lines = [f"{AFFECTNET_HEAD},valence,arousal"]
         for k in range(size + 3):
             jpeg, _, emotion = faces()[k % 16]
             code = list(EMOTIONS).index(emotion) if k < size else 8 + k - size
@@ -122,10 +113,9 @@ def build_affectnet_arrays(root: Path) -> None:
     for folder, size in (("train_set", 24), ("val_set", 8)):
         for k in range(size):
             jpeg, _, emotion = faces()[k % 16]
-            buffer = io.BytesIO()
-            code = list(EMOTIONS).index(emotion)
-            np.save(buffer, np.array(str(code) if folder == "train_set" else code))
-            put(root / folder / "annotations" / f"{k}_exp.npy", buffer.getvalue())
+            code, file = list(EMOTIONS).index(emotion), root / folder / "annotations" / f"{k}_exp.npy"
+            put(file, "")
+            np.save(file, np.array(str(code) if folder == "train_set" else code))
             put(root / folder / "images" / f"{k}.jpg", jpeg)
 
 

@@ -1,7 +1,5 @@
 """Questions, answers by rules, and labels read back out of answers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -140,9 +138,6 @@ def test_balanced_q3_draws_two_no_for_each_yes_and_no_unlabelled_au():
         n = min(yes, no // 2)
         assert (labels[first[:, k], k] == 1).sum() == n and (labels[first[:, k], k] == 0).sum() == 2 * n
     assert first.any(axis=0).tolist() == [True, True, True, False, False]
-
-
-# ---------------------------------------------------------------------------------- labels out of answers
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def _detect(image: Image.Image) -> list[tuple[float, ...]]:
     rows = scale * YuNetDetector().detect(
         np.asarray(canvas)[:, :, ::-1].copy(), details=True
     )  # [n, 15]: box, five points, score
-    faces = [(*map(float, row[:4]), float(row[[5, 7]].mean())) for row in rows]
+    faces = ((*map(float, row[:4]), float(row[[5, 7]].mean())) for row in rows)
     return sorted(faces, key=lambda face: (-face[2] * face[3], face))
 
 

@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from types import NoneType
 
@@ -59,9 +59,11 @@ def build_pairs(
         folder: an empty folder for Arrow files, for more faces than memory holds; by default pairs are in
             memory.
     """
-    paths = {split: None if folder is None else Path(folder) / f"{split}.arrow" for split in SPLITS}
     return datasets.DatasetDict(
-        {split: to_dataset(_rows(table, split, seed), path) for split, path in paths.items()}
+        {
+            split: to_dataset(_rows(table, split, seed), folder and Path(folder) / f"{split}.arrow")
+            for split in SPLITS
+        }
     )
 
 
@@ -107,7 +109,6 @@ def pair_row(
 
 def _rows(table: pd.DataFrame, split: str, seed: int) -> Iterator[dict]:
     """Yield the pairs of a split; each data set draws for itself, in the order of its faces."""
-    numbers = np.array(list(ACTION_UNITS))
     for index, (_, part) in enumerate(table[table["split"] == split].groupby("dataset", sort=True)):
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
         values = part[list(AU_COLUMNS)].to_numpy(dtype=float, na_value=np.nan)  # [faces, AUs]
@@ -116,7 +117,7 @@ def _rows(table: pd.DataFrame, split: str, seed: int) -> Iterator[dict]:
             labels = {n: int(x) for n, x in zip(ACTION_UNITS, row, strict=True) if not np.isnan(x)}
             emotion = None if pd.isna(face["emotion"]) else face["emotion"]
             source = RULES if pd.isna(face["labelled_by"]) else PSEUDO
-            for pair in face_pairs(labels, emotion, rng, numbers[q3].tolist()):
+            for pair in face_pairs(labels, emotion, rng, list(compress(ACTION_UNITS, q3))):
                 yield pair_row(face, source, *pair)
 
 
@@ -150,7 +151,7 @@ def read_pairs_json(
         raise TableError(f"{root}: no such folder; expected the one that the images' paths are relative to")
     dropped: Counter[str] = Counter()
     rows = (row for path in files for row in _read_json(Path(path), root, drop_missing, dropped))
-    pairs = to_dataset(rows, None if folder is None else Path(folder) / "released.arrow")
+    pairs = to_dataset(rows, folder and Path(folder) / "released.arrow")
     if not len(pairs):
         raise TableError(f"{', '.join(map(str, files))}: no pairs, dropped: {dict(dropped)}")
     return pairs, dict(dropped)

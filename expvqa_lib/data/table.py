@@ -34,14 +34,13 @@ def check_table(table: pd.DataFrame, source: str = "face table") -> pd.DataFrame
         raise TableError(
             f"{source}: columns {missing} are missing; expected {list(_REQUIRED)}, and AUs or emotion"
         )
-    table = table.copy()
+    table = table.assign(**{column: pd.NA for column in _OPTIONAL if column not in table})
     for column in _REQUIRED:
         _refuse(table, column, table[column].isna(), "a value, which every face needs", source)
-    for column, dtype in _OPTIONAL.items():
-        values = table[column] if column in table else pd.Series(pd.NA, table.index, dtype)
-        if dtype == "Int8":
-            _refuse(table, column, values.notna() & ~values.isin((0, 1)), "0, 1 or nothing", source)
-        table[column] = values.astype(dtype)
+    for column in AU_COLUMNS:
+        wrong = table[column].notna() & ~table[column].isin((0, 1))
+        _refuse(table, column, wrong, "0, 1 or nothing", source)
+    table = table.astype(_OPTIONAL)
     words = [*EMOTIONS, *table.attrs.get("emotions", ())]
     wrong = [value for value in table["emotion"].dropna().unique() if not set(value.split("+")) <= set(words)]
     _refuse(table, "emotion", table["emotion"].isin(wrong), f"one of {words}, several joined by +", source)

@@ -1,14 +1,21 @@
 """Finding, levelling and framing the face: real pictures that scikit-image carries, changed in many ways."""
 
-from __future__ import annotations
-
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
 
-from expvqa_lib.data import crop_face, face_crop, faces_in_folder, load_image
-from expvqa_lib.data.face_crop import NO_FACE, NO_TILT
+from expvqa_lib.data import (
+    crop_dataset,
+    crop_face,
+    face_crop,
+    faces_in_folder,
+    load_image,
+    read_available,
+    write_table,
+)
+from expvqa_lib.data.face_crop import NO_FACE, NO_TILT, SIDE
 from expvqa_lib.errors import SettingsError
 
 ORANGE = (240, 120, 20)
@@ -132,9 +139,6 @@ def test_a_face_whose_tilt_is_not_known_stays_as_it_is_with_a_notice(astronaut, 
     assert crop_face(change(astronaut))[1] == NO_TILT
 
 
-# --------------------------------------------------------------------------------------- a folder of photos
-
-
 def test_every_face_of_every_file_is_there_and_the_rest_is_explained(tmp_path, astronaut, pair):
     pair.save(tmp_path / "b two.jpg")
     astronaut.save(tmp_path / "a one.png")
@@ -153,14 +157,46 @@ def test_every_face_of_every_file_is_there_and_the_rest_is_explained(tmp_path, a
     assert all(crop.width == crop.height and crop.mode == "RGB" for crop in found["crop"].dropna())
 
 
-def test_the_faces_of_a_photo_are_searched_once(tmp_path, pair, monkeypatch):
-    pair.save(tmp_path / "two.png")
-    sizes, detect = [], face_crop._detect
-    monkeypatch.setattr(face_crop, "_detect", lambda image: sizes.append(image.size) or detect(image))
-    assert len(faces_in_folder(tmp_path)) == 2 and sizes.count(pair.size) == 1
-
-
 def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path):
     for folder in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(SettingsError, match=str(folder)):
             faces_in_folder(folder)
+
+
+@pytest.fixture
+def photos(tmp_path, astronaut):
+    """A photograph, its mirror image, a wall and a file that is no picture, in a face table."""
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    astronaut.save(tmp_path / "photos" / "a" / "one.png")
+    astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "photos" / "two.jpg")
+    Image.fromarray(np.full((300, 400, 3), 120, np.uint8)).save(tmp_path / "photos" / "wall.png")
+    (tmp_path / "photos" / "text.jpg").write_text("no picture")
+    faces = {
+        "image": ["a/one.png", "two.jpg", "wall.png", "text.jpg"],
+        "subject": list("abcd"),
+        "AU12": [1, 0, 1, 0],
+    }
+    table = pd.DataFrame(faces).assign(dataset="mine", frame="0", split="train")
+    write_table(table, tmp_path / "mine.parquet")
+    return tmp_path
+
+
+def test_faces_are_cut_out_once_and_what_is_dropped_is_counted(photos):
+    options = {"table": photos / "mine.parquet", "root": photos / "photos", "output": photos / "faces"}
+    cropped, dropped = crop_dataset(**options)
+    assert len(cropped) == 2 and dropped == {"no face found": 1, "image that cannot be read": 1}
+    faces = read_available(photos / "faces", photos / "tables")
+    assert faces["AU12"].tolist() == [1, 0] and faces["image"].str.startswith(str(photos / "faces")).all()
+    for path in faces["image"]:
+        with Image.open(path) as face:
+            assert face.size == (SIDE, SIDE) or max(face.size) < SIDE
+    before = [(photos / "faces" / name).stat().st_mtime_ns for name in ("a/one.png.jpg", "two.jpg")]
+    (photos / "faces" / "two.jpg").unlink()  # as after a run that was cut off
+    crop_dataset(**options)
+    after = [(photos / "faces" / name).stat().st_mtime_ns for name in ("a/one.png.jpg", "two.jpg")]
+    assert after[0] == before[0] and after[1] > before[1]
+
+
+def test_the_pictures_themselves_are_never_replaced(photos):
+    with pytest.raises(SettingsError, match="holds the images themselves"):
+        crop_dataset(photos / "mine.parquet", photos / "photos", photos / "photos")

@@ -1,7 +1,5 @@
 """Reading any picture as people have them: real files of every kind."""
 
-from __future__ import annotations
-
 import io
 import struct
 import warnings

@@ -1,7 +1,5 @@
 """Labels of one's own and of programs: empty cells stay unlabelled, no image outside the root is read."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -197,8 +195,6 @@ def test_damage_never_makes_an_unlabelled_au_absent(own, root, data):
         assert all(OWN_LABELS.get(image, {}).get(au, label) == label for au, label in labels.items())
         assert all(label == 1 or OWN_LABELS[image].get(au) == 0 for au, label in labels.items())
 
-
-# ---------------------------------------------------------------------------------------------- pseudo-labels
 
 OPENFACE = """frame, face_id, time, confidence, success, gaze, AU01_r, AU12_r, AU01_c, AU12_c, AU28_c, AU45_c
 1, 0, 0.000, 0.98, 1, 0.1, 0.40, 3.10, 0.00, 1.00, 0.00, 1.00

@@ -1,7 +1,5 @@
 """Readers of pictures: RAF-AU, EmotioNet, AffectNet and RAF-DB, each rule on files as distributed."""
 
-from __future__ import annotations
-
 import shutil
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Every reader alike: all rows are accounted for, splits are followed, only the data set is read."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
@@ -20,9 +18,6 @@ from expvqa_lib.pipeline.cli import main
 from tools.dataset_layouts import layouts
 
 ALL = pytest.mark.parametrize("name", READERS)
-
-
-# --------------------------------------------------------------------------------------------- every data set
 
 
 @ALL
@@ -108,9 +103,6 @@ def test_folders_are_read_once_also_where_their_tables_are_written_beside_them(r
         read_available(tmp_path / "tables" / "nowhere", tmp_path)
 
 
-# ------------------------------------------------------------------------------------------- copies and links
-
-
 def test_of_two_copies_of_the_images_one_is_used_and_named(root):
     folder = root("BP4D")
     before = read_bp4d(folder)
@@ -138,9 +130,6 @@ def test_links_are_named_and_not_followed(root, tmp_path):
     with pytest.raises(TableError, match="link .*: AUCoding"):
         read_bp4d(folder)
     assert reading.read == len(reading.table) + sum(reading.dropped.values())
-
-
-# ------------------------------------------------------------------------------------------------- the report
 
 
 def test_check_prints_counts_that_add_up_and_what_is_missing(root, capsys):

@@ -1,7 +1,5 @@
 """Answers in a language model's words: prompts, checks, the fall-back to the rules, a stopped run."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import time
@@ -24,7 +22,7 @@ from expvqa_lib.questions import Q1_ACTIONS, answer_q1, read_aus, read_emotion
 
 @pytest.fixture(autouse=True)
 def no_other_server(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "EXPVQA_LLM_MODEL"):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -32,11 +30,15 @@ def no_other_server(monkeypatch):
 def connect(tmp_path, monkeypatch):
     """Make a Chat with a server; all share one file of answers."""
 
-    def connect(server: ChatServer, **settings) -> Chat:
+    def connect(server: ChatServer) -> Chat:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        return Chat("tiny", tmp_path / "answers.sqlite", **settings)
+        return Chat("tiny", tmp_path / "answers.sqlite")
 
     return connect
+
+
+def answers_to_q1(pairs: datasets.DatasetDict) -> list[str]:
+    return [row["text_output"] for row in pairs["train"] if row["question_type"] == "Q1"]
 
 
 def table_of(*faces: tuple[dict[int, int], str | None], words: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -50,15 +52,8 @@ def table_of(*faces: tuple[dict[int, int], str | None], words: tuple[str, ...] =
     return check_table(table)
 
 
-FEW = table_of(
-    ({6: 1, 12: 1, 4: 0}, "happiness"),
-    ({4: 1, 15: 1}, "sadness"),
-    ({4: 1, 15: 1}, None),
-    ({6: 1, 12: 1}, "happiness"),
-)
-
-
-# ------------------------------------------------------------------------------------------------ all is well
+HAPPY, SAD = {6: 1, 12: 1}, {4: 1, 15: 1}
+FEW = table_of((HAPPY | {4: 0}, "happiness"), (SAD, "sadness"), (SAD, None), (HAPPY, "happiness"))
 
 
 def test_all_pairs_of_three_corpora_keep_their_meaning_in_other_words(pairs, connect):
@@ -100,7 +95,7 @@ def test_faces_with_the_same_labels_share_one_request_and_the_fusion_gets_the_ca
     assert all(messages[0]["content"] == ROLE and len(messages) == 4 for messages in one_shot)
     actions = "Facial actions: In this face, the person raises cheek and pulls lip corner.\n"
     assert f"{actions}Emotion: The face shows happiness." in "".join(fusions)
-    q1 = [row["text_output"] for row in new["train"] if row["question_type"] == "Q1"]
+    q1 = answers_to_q1(new)
     assert q1[0] == q1[3] and q1[0].endswith("one infers happiness.")
     assert q1[2] == "In this face, the person lowers brow and depresses lip corner."
     assert (report["captions"], report["pairs by llm"], report["tokens_in"]) == (8, 12, 80)
@@ -112,33 +107,30 @@ def test_several_emotions_and_further_words_are_named_as_they_are(connect):
     )
     with ChatServer(lambda messages: by_rules(messages).replace("infers .", "infers doubt.")) as server:
         new, report = rewrite(build_pairs(faces), connect(server))
-    q1 = [row["text_output"] for row in new["train"] if row["question_type"] == "Q1"]
-    feelings = [text.partition("one infers ")[2] for text in q1]
+    feelings = [text.partition("one infers ")[2] for text in answers_to_q1(new)]
     assert feelings == ["happiness and surprise.", "neutral.", "doubt."]
     assert report["accepted"] == report["captions"]
 
 
 def test_a_face_at_rest_gets_the_fixed_description_without_a_request(connect):
-    faces = table_of(
-        ({4: 0, 12: 0}, None),
-        ({4: 0, 12: 0}, "neutral"),
-        ({4: 0}, "fear"),
-        ({}, "neutral"),
-        ({4: 1, 12: 0}, None),
-    )
-    pairs = build_pairs(faces)
+    rest = {4: 0, 12: 0}
+    kinds = (rest, None), (rest, "neutral"), ({4: 0}, "fear"), ({}, "neutral"), ({4: 1, 12: 0}, None)
+    pairs = build_pairs(table_of(*kinds))
     with ChatServer() as server:
         new, report = rewrite(pairs, connect(server))
     assert report["requests"] == report["captions"] == 1
-    q1 = {row["image"]: row for row in new["train"] if row["question_type"] == "Q1"}
-    first = q1["0.jpg"]
-    assert first["text_output"] == AT_REST and first["text_input"] in Q1_ACTIONS
-    assert (first["source"], first["image_id"]) == ("rules", "mine/s0/0")
-    assert first["area"] is None and first["au"] is None
-    assert q1["1.jpg"]["text_output"] == f"{AT_REST} The face shows a neutral expression."
-    assert q1["2.jpg"]["text_output"] == "The face shows fear."
-    assert q1["3.jpg"]["text_output"] == "The face shows a neutral expression."
-    assert len(new["train"]) == len(pairs["train"]) + 1 and read_aus(AT_REST) == (set(), set())
+    feelings = ["The face shows a neutral expression.", "The face shows fear."]
+    texts = [
+        f"{AT_REST} {feelings[0]}",
+        feelings[1],
+        feelings[0],
+        "In this face, the person lowers brow.",
+        AT_REST,
+    ]
+    assert answers_to_q1(new) == texts  # what is new comes last
+    row = new["train"][len(pairs["train"])]
+    assert row["text_input"] in Q1_ACTIONS and row["area"] is None and row["au"] is None
+    assert (row["source"], row["image_id"]) == ("rules", "mine/s0/0") and read_aus(AT_REST) == (set(), set())
 
 
 @pytest.mark.parametrize("source", ["llm", None])
@@ -149,9 +141,6 @@ def test_answers_by_others_cost_nothing_even_where_they_look_like_a_rules(connec
         new, report = rewrite(others, connect(server))
     assert server.bodies == [] and report["captions"] == 0
     assert new["train"].to_list() == others["train"].to_list()
-
-
-# ------------------------------------------------------------------------------------------------ bad answers
 
 
 def test_a_caption_with_faults_is_requested_again_with_the_reasons(connect):
@@ -212,8 +201,6 @@ GOOD = "The person raises the cheek and pulls the lip corner."
         ("The person smiles. " + GOOD, None, {"emotion word"}),
         ("The happy " + GOOD, None, {"emotion word"}),
         (f"- raises the cheek\n- {GOOD}", None, {"form"}),
-        (GOOD[:-1], None, {"form"}),
-        ("At 100 percent. " + GOOD, None, {"form"}),
         ("面部", None, {"form", "missing action"}),
         (f"{GOOD} This joyful look and smile is inferred from both.", "happiness", set()),
         (GOOD, "happiness", {"wrong emotion"}),
@@ -229,9 +216,6 @@ def test_faults_of_a_caption(text, emotion, kinds):
     assert set(caption_faults(text, [6, 12], emotion)) == kinds
 
 
-# ---------------------------------------------------------------------------------------- stopped and resumed
-
-
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Path:
     """A face table on disk, of 40 faces with different AUs."""
@@ -239,11 +223,6 @@ def many(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("many") / "faces.parquet"
     write_table(table_of(*[(face, "surprise") for face in labels]), path)
     return path
-
-
-def command(many: Path, folder: Path, *more: str) -> list[str]:
-    table, output = str(many), str(folder / "pairs")
-    return ["pairs", "--table", table, "--output", output, "--rewrite", "--llm-model", "tiny", *more]
 
 
 def test_a_killed_run_goes_on_without_a_second_request(many, connect):
@@ -261,21 +240,20 @@ def test_a_killed_run_goes_on_without_a_second_request(many, connect):
     assert report["cached"] >= 12 and set(new["train"]["source"]) == {"llm", "rules"}
 
 
-def test_a_spent_budget_stops_cleanly_and_the_next_run_goes_on(many, tmp_path, capsys, monkeypatch):
+def test_a_missing_setting_or_a_spent_budget_stops_cleanly_and_the_next_run_goes_on(
+    many, tmp_path, capsys, monkeypatch
+):
+    command = ["pairs", "--table", str(many), "--output", str(tmp_path / "pairs"), "--rewrite"]
+    assert main(command) == 1 and "--llm-model" in capsys.readouterr().err
+    command += ["--llm-model", "tiny"]
+    assert main(command) == 1 and "OPENAI_API_KEY" in capsys.readouterr().err
     with ChatServer() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        assert main(command(many, tmp_path, "--budget", "0.002", "--price", "1", "2")) == 1
+        assert main([*command, "--budget", "0.002", "--price", "1", "2"]) == 1
         message = capsys.readouterr().err
         assert "0.002" in message and "pairs-answers.sqlite" in message
         assert not (tmp_path / "pairs").exists() and 19 <= len(server.bodies) <= 19 + 8
-        assert main(command(many, tmp_path)) == 0
+        assert main(command) == 0
         assert max(Counter(server.bodies).values()) == 1
     assert "pairs by llm" in capsys.readouterr().out
     assert set(datasets.load_from_disk(str(tmp_path / "pairs"))["train"]["source"]) == {"llm", "rules"}
-
-
-def test_a_missing_setting_is_an_error_before_the_work(many, tmp_path, capsys):
-    arguments = ["pairs", "--table", str(many), "--output", str(tmp_path / "pairs"), "--rewrite"]
-    assert main(arguments) == 1 and "--llm-model" in capsys.readouterr().err
-    assert main([*arguments, "--llm-model", "x"]) == 1 and "OPENAI_API_KEY" in capsys.readouterr().err
-    assert not (tmp_path / "pairs").exists()

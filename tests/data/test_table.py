@@ -1,7 +1,5 @@
 """The face table: every broken rule is named by file, row and column, and unlabelled stays unlabelled."""
 
-from __future__ import annotations
-
 import os
 
 import pandas as pd
@@ -118,13 +116,6 @@ def test_what_is_no_table_is_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(TableError, match=str(path)):
         read_table(path)
-
-
-def test_checking_leaves_the_given_table_alone():
-    given = some_faces()
-    before = given.copy()
-    check_table(given)
-    pd.testing.assert_frame_equal(given, before)
 
 
 def test_tables_are_joined_with_their_further_emotions_and_counts(tmp_path):

@@ -1,7 +1,5 @@
 """Readers of videos: BP4D and DISFA, each rule on files of the distributed layout."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

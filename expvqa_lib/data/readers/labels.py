@@ -91,8 +91,8 @@ def read_labels(name: str, root: str | Path, labels: Files, split_file: str | Pa
     """
     source, reading = SOURCES[name], Reading(name, root, split_file)
     labels = [labels] if isinstance(labels, (str, Path)) else labels
-    parts = [_read_file(reading, os.path.abspath(file), source.columns) for file in labels]
-    rows = pd.concat(parts, ignore_index=True).fillna("")
+    tables = (_read_file(reading, os.path.abspath(file), source.columns) for file in labels)
+    rows = pd.concat(tables, ignore_index=True).fillna("")
     rows = reading.drop(rows, rows["image"].str.lower().isin(_NOTHING), "no face, or image not named")
     if "confidence" in rows:
         confidence = _numbers(reading, rows, "confidence", 1)

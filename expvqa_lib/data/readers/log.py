@@ -94,8 +94,9 @@ class Reading:
                 f"{self.root}: nothing of {self.dataset} can be used: {self.read} rows read, {reasons}{first}"
             )
         table = rows[[column for column in rows if _COLUMNS.fullmatch(column)]]
-        table = table.assign(dataset=table.get("dataset", self.dataset))
-        table = table.sort_values(["subject", "frame"], kind="stable", ignore_index=True)
+        table = table.assign(dataset=rows.get("dataset", self.dataset)).sort_values(
+            ["subject", "frame"], kind="stable", ignore_index=True
+        )
         dropped = "".join(f" + {count:,} {reason}" for reason, count in self.dropped.items())
         table.attrs = {"rows": [f"{self.dataset}: {self.read:,} rows read = {len(table):,} kept{dropped}"]}
         self.table = check_table(table, f"{self.root} ({self.dataset})")

@@ -60,7 +60,7 @@ def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading
             "split: fold 1 of the usual three, which tests on 13 subjects, as the paper does"
         )
     images = reading.find(r"(?P<subject>[FM][0-9]{3})/(?P<video>T[0-9]{1,2})/" + _FRAME)
-    return _frames(reading, rows, images, list(map(au_column, BP4D_AUS)), given)
+    return _frames(reading, rows, images.astype({"number": int}), list(map(au_column, BP4D_AUS)), given)
 
 
 def read_disfa(root: str | Path, split_file: str | Path | None = None) -> Reading:
@@ -91,11 +91,11 @@ def read_disfa(root: str | Path, split_file: str | Path | None = None) -> Readin
     rows = wide.join(present.rename(columns=lambda name: name.removesuffix("_intensity"))).reset_index()
     folders = tables.drop_duplicates("subject").set_index("subject")["path"].str.rpartition("/")[0]
     rows = rows.assign(video="", file=rows["subject"].map(folders), line=rows["number"])
-    images = reading.find(r"[^/]*(?P<subject>SN[0-9]{3})[^/]*/" + _FRAME).assign(video="")
-    if (images["number"].astype(int) == 0).any():
+    images = reading.find(r"[^/]*(?P<subject>SN[0-9]{3})[^/]*/" + _FRAME).astype({"number": int})
+    if (images["number"] == 0).any():
         reading.notes.append("images are counted from 0: frame 1 of the labels is image 0")
-        images["number"] = images["number"].astype(int) + 1
-    return _frames(reading, rows, images, list(map(au_column, DISFA_AUS)))
+        images["number"] += 1
+    return _frames(reading, rows, images.assign(video=""), list(map(au_column, DISFA_AUS)))
 
 
 def _read_frames(
@@ -122,8 +122,8 @@ def _frames(
     rows = reading.drop(rows, rows[labels].isna().all(axis=1), "no AU labelled")
     rows = assign_splits(reading, rows, given).sort_values(key, ignore_index=True)
     rows = reading.drop(rows, (rows["split"] != "test") & ~is_sampled(rows, labels), "not sampled")
-    images = images.assign(number=images["number"].astype(int), image=images["path"]).drop_duplicates(key)
-    rows = rows.merge(images[[*key, "image"]], on=key, how="left")
+    images = images.drop_duplicates(key).rename(columns={"path": "image"})[[*key, "image"]]
+    rows = rows.merge(images, on=key, how="left")
     names = (rows["video"] + "_").str.removeprefix("_") + rows["number"].astype(str).str.zfill(5)
     return reading.finish(rows.assign(frame=names, wanted=rows["subject"] + "/" + names))
 
