@@ -26,7 +26,6 @@ def assert_near(image: Image.Image, place: tuple[int, int], colour: tuple[int, i
     [
         ("RGB", ORANGE, "a.jpg", ORANGE),
         ("RGB", ORANGE, "a.webp", ORANGE),
-        ("RGB", ORANGE, "a.bmp", ORANGE),
         ("L", 77, "a.png", (77, 77, 77)),
         ("1", 1, "a.png", WHITE),
         ("LA", (0, 0), "a.png", WHITE),
@@ -92,15 +91,12 @@ def test_arrays_that_are_no_picture_are_refused(shape):
     ("source", "name"),
     [
         ("potrait.png", "potrait.png"),
-        (".", "^.: "),
         ("https://example.org/face.jpg", "https://example.org/face.jpg"),
         ("x" * 9000, "x" * 200 + ":"),
         ("a\0b", "null"),
         (None, "NoneType"),
-        (["a.png"], "list"),
         (io.StringIO("text"), "StringIO"),
         (Image.new("RGB", (0, 5)), "0 x 5"),
-        (b"", "bytes"),
         (b"Dear reader, this is a letter", "bytes"),
     ],
 )

@@ -62,12 +62,8 @@ def test_columns_are_found_by_their_names_and_empty_cells_are_unlabelled(own):
     assert table["subject"].is_unique and not reading.problems and not reading.dropped
 
 
-@pytest.mark.parametrize(
-    "change",
-    [lambda t: b"\xef\xbb\xbf" + t, lambda t: t.replace(b"\n", b"\r\n"), lambda t: t.replace(b"\n", b"\n\n")],
-)
-def test_byte_order_marks_windows_lines_and_blank_lines_change_nothing(own, change):
-    pd.testing.assert_frame_equal(own(change(OWN.encode())).table, own(OWN).table)
+def test_byte_order_marks_windows_lines_and_blank_lines_change_nothing(own):
+    pd.testing.assert_frame_equal(own("\ufeff" + OWN.replace("\n", "\r\n\n")).table, own(OWN).table)
 
 
 def test_a_parquet_table_is_read_like_its_csv(tmp_path, root, own):
@@ -79,23 +75,19 @@ def test_a_parquet_table_is_read_like_its_csv(tmp_path, root, own):
 
 
 def test_a_cell_that_cannot_be_read_is_unlabelled_and_named(own):
-    reading = own(
-        "image,AU1,AU2,AU2_r,emotion\n2.png,9,0,-1,joy\n3.png,yes,1,9e999,fear\n"
-        '"4.png",0.5,1,2,\n5.png,1.0,true,,fear\n6.png,1\n'
-    )
+    rows = "2.png,9,0,-1,joy", "3.png,yes,1,9e999,fear", '"4.png",0.5,1,2,', "5.png,1.0,true,,fear", "6.png,1"
+    reading = own("\n".join(["image,AU1,AU2,AU2_r,emotion", *rows]))
     assert labels_of(reading) == {"2.png": {2: 0}, "3.png": {2: 1}, "4.png": {2: 1}, "5.png": {1: 1, 2: 1}}
     assert reading.table["emotion"].fillna("-").tolist() == ["-", "fear", "-", "fear"]
     assert reading.dropped == {"malformed row": 1}
-    for part in (
-        "labels.csv, row 2, column AU1: found '9'",
-        "row 3, column AU1: found 'yes'",
-        "row 4, column AU1: found '0.5'",
-        "row 2, column AU2_intensity: found '-1'",
-        "row 3, column AU2_intensity: found '9e999'",
-        "row 2, column emotion: found 'joy'",
-        "row 6: found '6.png,1', expected 5 cells",
-    ):
-        assert part in examples_of(reading)
+    cells = "2, column AU1: '9'", "3, column AU1: 'yes'", "4, column AU1: '0.5'", "2, column emotion: 'joy'"
+    more = (
+        "2, column AU2_intensity: '-1'",
+        "3, column AU2_intensity: '9e999'",
+        "6: '6.png,1', expected 5 cells",
+    )
+    for place in (*cells, *more):
+        assert f"labels.csv, row {place.replace(': ', ': found ')}" in examples_of(reading)
 
 
 def test_rows_of_one_image_must_agree(own):
@@ -123,12 +115,8 @@ def test_subjects_splits_frames_and_data_sets_are_followed_where_given(own):
         "image,subject,frame,split,dataset,AU1\n2.png,s1,7,train,x,1\n3.png,s1,8,train,,0\n"
         "4.png,s2,1,test,x,1\n5.png,s3,1,dev,x,1\n6.png,,,test,x,1\n"
     )
-    assert reading.table[["subject", "frame", "split", "dataset"]].values.tolist() == [
-        ["6.png", "6.png", "test", "x"],
-        ["s1", "7", "train", "x"],
-        ["s1", "8", "train", "own"],
-        ["s2", "1", "test", "x"],
-    ]
+    rows = map(" ".join, reading.table[["subject", "frame", "split", "dataset"]].to_numpy())
+    assert list(rows) == ["6.png 6.png test x", "s1 7 train x", "s1 8 train own", "s2 1 test x"]
     assert reading.dropped == {"split that is none of the three": 1}
     reading = own("image,subject,split,AU1\n2.png,s1,train,1\n3.png,s1,test,1\n")
     assert labels_of(reading) == {"2.png": {1: 1}} and "row 3: found 'test'" in examples_of(reading)
@@ -153,7 +141,6 @@ def test_a_drawn_split_parts_subjects_by_their_names_alone(own):
         ("file,AU1\n2.png,1\n", "row 1: found columns file, AU1; expected also .*image"),
         ("image,smile\n2.png,1\n", "1 nothing labelled"),
         ("image,AU1,AU01\n2.png,1,1\n", "row 1: column 'AU01' is AU1, as is another"),
-        ("image,AU1,AU1\n2.png,1,1\n", "row 1: column 'AU1' is AU1, as is another"),
         ("image,AU1\n", "nothing of own can be used: 0 rows read"),
         ("image,AU1\n2.png,\n", "1 nothing labelled"),
         (b"image,AU1\n2.png,\xff\n", "row 2, column 2: not UTF-8"),
@@ -167,19 +154,14 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, root, own, text, message)
         read_labels("own", root, tmp_path / "none.csv")
 
 
-def is_label(text: str) -> bool:
-    try:
-        return float(text) in (0, 1)
-    except ValueError:
-        return text.strip().lower() in ("true", "false")
-
-
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_never_makes_an_unlabelled_au_absent(own, root, data):
     lines = [line.split(",") for line in OWN.splitlines()]
     nonsense = ["", "9", "-1", "nan", "1e400", "../../etc/passwd", "0 0", "\ufeff", "0\0", '"', "no"]
-    cells = st.one_of(st.sampled_from(nonsense), st.text(max_size=4)).filter(lambda cell: not is_label(cell))
+    cells = st.one_of(
+        st.sampled_from(nonsense), st.text(st.characters(categories=["L", "P", "Z"]), max_size=4)
+    )
     for _ in range(data.draw(st.integers(1, 4))):
         lines[data.draw(st.integers(1, 4))][data.draw(st.integers(0, 5))] = data.draw(cells)
     text = "\n".join(map(",".join, lines)).encode("utf-8", "replace")

@@ -4,6 +4,7 @@ import json
 import os
 
 import datasets
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -12,28 +13,16 @@ from expvqa_lib.data.pairs import FEATURES
 from expvqa_lib.errors import SettingsError, TableError
 from expvqa_lib.pipeline.cli import main
 
+
+def row(image: str, question: str = "?", answer: str = "!", **more) -> dict:
+    return {"image": image, "text_input": question, "text_output": answer} | more
+
+
 ROWS = [
-    {
-        "image": "a/1.png",
-        "image_id": 7,
-        "text_input": "How can this person's emotion be inferred from their facial actions?",
-        "text_output": "The person pulls lip corner, which suggests happiness.",
-    },
-    {
-        "image": "a/1.png",
-        "image_id": "7",
-        "text_input": "What of the lips?",
-        "text_output": "The person separates lips.",
-        "area": "lips",
-    },
-    {
-        "image": "2.png",
-        "text_input": "Does AU 06, cheek raiser, occur?",
-        "text_output": "No, it does not.",
-        "area": "cheeks",
-        "x": {"y": []},
-    },
-    {"image": "2.png", "text_input": "Does this person pull lip corner?", "text_output": "Yes", "area": None},
+    row("a/1.png", "What does this person feel?", "The person pulls lip corner.", image_id=7),
+    row("a/1.png", "What of the lips?", "The person separates lips.", image_id="7", area="lips"),
+    row("2.png", "Does AU 06, cheek raiser, occur?", "No, it does not.", area="cheeks", x={"y": []}),
+    row("2.png", "Does this person pull lip corner?", "Yes", area=None),
 ]
 
 
@@ -54,11 +43,10 @@ def test_rows_keep_their_words_and_get_a_type_an_au_and_an_absolute_path(tmp_pat
     pairs, dropped = read_pairs_json([write(tmp_path, ROWS)], root)
     table = pairs.to_pandas()
     assert dropped == {}
-    for key in ("text_input", "text_output"):
-        assert table[key].tolist() == [row[key] for row in ROWS]
+    assert table[["text_input", "text_output"]].equals(pd.DataFrame(ROWS)[["text_input", "text_output"]])
     assert table["question_type"].tolist() == ["Q1", "Q2", "Q3", "Q3"]
     assert table["au"].fillna(0).tolist() == [0, 0, 6, 12]
-    assert table["image"].tolist() == [str(root / row["image"]) for row in ROWS]
+    assert table["image"].tolist() == [str(root / pair["image"]) for pair in ROWS]
     assert table["image_id"].tolist() == ["7", "7", "2.png", "2.png"]
     assert table["area"].fillna("-").tolist() == ["-", "lips", "cheeks", "-"]
 
@@ -75,8 +63,8 @@ def test_a_byte_order_mark_windows_lines_and_a_folder_for_the_pairs_change_nothi
 
 
 def test_rows_with_missing_images_are_an_error_or_dropped_and_counted(tmp_path, root):
-    missing = [{"image": f"missing/{k}.png", "text_input": "?", "text_output": "!"} for k in range(30)]
-    path = write(tmp_path, [*ROWS, *missing, {"image": "2.png", "text_input": "?", "text_output": " "}])
+    missing = [row(f"missing/{k}.png") for k in range(30)]
+    path = write(tmp_path, [*ROWS, *missing, row("2.png", answer=" ")])
     with pytest.raises(TableError, match=r"row 4, key image: 'missing/0.png'.*--drop-missing"):
         read_pairs_json([path], root)
     pairs, dropped = read_pairs_json([path], root, drop_missing=True)
@@ -124,7 +112,7 @@ def test_files_and_folders_that_are_missing_are_named(tmp_path, root):
 def test_validation_takes_its_share_of_the_images_in_any_order_of_rows(tmp_path, root):
     for k in range(20):
         Image.new("RGB", (8, 8)).save(root / f"{k}.png")
-    rows = [{"image": f"{k // 3}.png", "text_input": f"{k}?", "text_output": "!"} for k in range(60)]
+    rows = [row(f"{k // 3}.png", f"{k}?") for k in range(60)]
     splits = []
     for order in (rows, rows[::-1]):
         pairs, _ = read_pairs_json([write(tmp_path, order)], root)
@@ -139,7 +127,7 @@ def test_validation_takes_its_share_of_the_images_in_any_order_of_rows(tmp_path,
 def test_the_command_writes_pairs_of_both_splits(tmp_path, root, capsys):
     for k in range(6):
         Image.new("RGB", (8, 8)).save(root / f"{k}.png")
-    rows = [row | {"image": f"{k}.png"} for k in range(6) for row in ROWS]
+    rows = [pair | {"image": f"{k}.png"} for k in range(6) for pair in ROWS]
     path = str(write(tmp_path, [*rows, ROWS[0] | {"image": "missing.png"}]))
     arguments = ["pairs", "--from-json", path, "--output", str(tmp_path / "pairs"), "--validation", "0.34"]
     assert main(arguments) == 1 and "--image-root" in capsys.readouterr().err

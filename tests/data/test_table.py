@@ -5,7 +5,7 @@ import os
 import pandas as pd
 import pytest
 
-from expvqa_lib.data.table import (
+from expvqa_lib.data import (
     AU_COLUMNS,
     au_labels,
     check_table,
@@ -21,13 +21,10 @@ def some_faces(**columns) -> pd.DataFrame:
     rows = {
         "image": ["a.png", "b/c.png", "d.png"],
         "dataset": ["lab", "lab", "wild"],
-        "subject": ["s1", "s2", "s1"],
         "frame": ["0", "0", "7"],
-        "split": ["train", "test", "validation"],
-        "AU12": [1, 0, None],
-        "AU1": [None, 1, None],
-        "emotion": ["happiness", None, "neutral"],
     }
+    rows |= {"subject": ["s1", "s2", "s1"], "split": ["train", "test", "validation"]}
+    rows |= {"AU12": [1, 0, None], "AU1": [None, 1, None], "emotion": ["happiness", None, "neutral"]}
     return pd.DataFrame(rows | columns)
 
 
