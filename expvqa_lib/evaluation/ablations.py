@@ -15,13 +15,15 @@ from ..training.curriculum import ABLATIONS, Curriculum
 from .detection import (
     au_answer_table,
     au_detection,
+    below_each_other,
     bootstrap_settings,
     detection_table,
     emotion_answer_table,
+    paired_differences,
 )
-from .metrics import COLUMNS, paired_difference
+from .metrics import COLUMNS
 from .probes import probe
-from .tables import interval_texts
+from .tables import interval_texts, text_table
 
 ALL = "exp_vqa_fz"
 """The model that is trained on all questions."""
@@ -62,9 +64,7 @@ def available(run) -> tuple[str, ...]:
     """The ablations of a `pipeline.Run`: without emotion labels, no captioner that needs them."""
     faces = run.faces()
     has_emotion = faces.loc[faces["split"] == "train", "emotion"].notna().any()
-    return tuple(
-        n for n, curriculum in ABLATIONS.items() if has_emotion or curriculum.captioner in (None, "aus")
-    )
+    return tuple(n for n, c in ABLATIONS.items() if has_emotion or c.captioner in (None, "aus"))
 
 
 def training_sets(run) -> pd.DataFrame:
@@ -72,11 +72,13 @@ def training_sets(run) -> pd.DataFrame:
     rows = {}
     for name in available(run):
         pairs = run.training_pairs(name)["train"].to_pandas()
-        example = f"{pairs['text_input'].iat[-1]} {pairs['text_output'].iat[-1]}"
-        filled_in = (pairs["source"] == "pseudo").sum()
-        rows[TITLES[name]] = (len(pairs), pairs["image"].nunique(), filled_in, example)
-    columns = ["pairs", "of faces", "pseudo", "such as"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("model")
+        rows[TITLES[name]] = {
+            "pairs": len(pairs),
+            "of faces": pairs["image"].nunique(),
+            "pseudo": (pairs["source"] == "pseudo").sum(),
+            "such as": f"{pairs['text_input'].iat[-1]} {pairs['text_output'].iat[-1]}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
 
 def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
@@ -108,7 +110,7 @@ def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
         tables["Q1 emotion"] = emotion_answer_table(faces, train, answers, **settings)
         emotion = probe(run, "emotion", names, ("qformer",))[0]
         tables["Probe emotion"] = emotion.replace({"target": {"emotion": "macro"}})
-    rows = pd.concat([table.assign(question=name) for name, table in tables.items()], ignore_index=True)
+    rows = below_each_other(tables)
     rows = rows[rows["target"] == "macro"].set_index(["model", "question", "metric"])
     wanted = [(model, *measure) for model in TITLES for measure in MEASURES]
     rows = rows.loc[[key for key in wanted if key in rows.index]].reset_index()[[*COLUMNS, "question"]]
@@ -135,11 +137,11 @@ def layout(table: pd.DataFrame) -> pd.DataFrame:
     asked = table["question"].isin(["Q3", "Q1 actions", "Q1 emotion"])
     stars = (asked & ~table["taught"] & (table["model"] != "prior")).map({True: "*", False: ""})
     columns = [MEASURES[pair] for pair in zip(table["question"], table["metric"], strict=True)]
-    texts = table.assign(text=interval_texts(table) + stars, column=columns)
-    wide = texts.pivot(index="model", columns="column", values="text")
-    models = [name for name in TITLES if name in wide.index]
-    wide = wide.reindex(index=models, columns=list(dict.fromkeys(columns)))
-    return wide.rename(index=TITLES).rename_axis(index="Model", columns=None).fillna("-")
+    wide = text_table(table.assign(column=columns), "model", "column", stars)
+    wide = wide.reindex(
+        index=[name for name in TITLES if name in wide.index], columns=pd.unique(pd.Series(columns))
+    )
+    return wide.rename(index=TITLES).rename_axis(index="Model").fillna("-")
 
 
 def example_answers(run) -> pd.DataFrame:
@@ -158,27 +160,25 @@ def leave_one_out(run) -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns:
         F1 and AUC of each AU in the columns of `au_table`, by that model (`left_out`), by it on shuffled
         images, by the model that was asked (`ALL`) and by the prior; and the differences of the first to the
-        third on the same people: target, metric, value, low, high (percentage points), p, support.
+        third on the same people: metric, value, low, high (percentage points), p, support, target.
     """
     faces, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
-    settings, tables, differences = bootstrap_settings(run), [], []
+    tables, differences = [], []
     for au in [au for au in run.profile.left_out if au in labelled_aus(faces)]:
         column, scores = au_column(au), {"left_out": run.scores(f"without_au{au}"), ALL: run.scores(ALL)}
-        table = detection_table(faces, train, scores, main="left_out", **settings)
+        table = detection_table(faces, train, scores, main="left_out", **bootstrap_settings(run))
         tables.append(table[(table["target"] == column) & table["metric"].isin(["f1", "auc"])])
-        pair = [table[[column]] for table in scores.values()]
-        for metric in ("f1", "auc"):
-            gap = paired_difference(faces[[column]], *pair, faces["subject"], metric=metric, **settings)
-            differences.append({"target": column, "metric": metric, **gap})
-    return pd.concat(tables, ignore_index=True), pd.DataFrame(differences)
+        pairs = [("left_out", metric, ALL) for metric in ("f1", "auc")]
+        gaps = paired_differences(run, faces, faces[[column]], scores, pairs).drop(columns=["model", "minus"])
+        differences.append(gaps.assign(target=column))
+    return pd.concat(tables, ignore_index=True), pd.concat(differences, ignore_index=True)
 
 
 def left_out_layout(table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
     """`leave_one_out` to read: a row an AU and metric, a column a model, the difference and its p."""
-    texts = table.assign(text=interval_texts(table))
-    wide = texts.pivot(index=["target", "metric"], columns="model", values="text")[list(_LEFT_OUT)]
+    wide = text_table(table, ["target", "metric"], "model")[list(_LEFT_OUT)].rename(columns=_LEFT_OUT)
     differences = differences.set_index(["target", "metric"])
-    wide = wide.rename(columns=_LEFT_OUT).rename_axis(columns=None).loc[differences.index]
+    wide = wide.loc[differences.index]
     wide["Left out - taught"] = interval_texts(differences)
     wide["p"] = differences["p"].map("{:.3f}".format)
     wide = wide.reset_index().replace({"metric": {"f1": "F1", "auc": "AUC"}})

@@ -1,6 +1,6 @@
 """Action units and emotions that models detect, with label prior and shuffled images as controls."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,29 @@ from .metrics import (
 )
 from .tables import MAIN, MODELS, au_columns
 
-TUNED_METRICS = ("f1", "balanced_accuracy", "precision", "recall")
+YES_NO_METRICS = ("f1", "balanced_accuracy", "precision", "recall")
+"""Of answers that say yes or no, where there is no score to rank by or to choose a threshold for."""
 
 
 def bootstrap_settings(run) -> dict:
     """How a run (a `pipeline.Run`) draws its intervals: `resamples` and `seed`."""
     return {"resamples": run.profile.resamples, "seed": run.profile.seed}
+
+
+def metric_tables(
+    measure: Callable,
+    faces: pd.DataFrame,
+    labels,
+    predictions: Mapping,
+    *,
+    resamples: int,
+    seed: int,
+    **settings,
+) -> pd.DataFrame:
+    """The metric tables of all models on some test faces, one below the other."""
+    settings |= table_settings(faces, resamples, seed)
+    tables = [measure(labels, table, model=model, **settings) for model, table in predictions.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def table_settings(faces: pd.DataFrame, resamples: int, seed: int) -> dict:
@@ -34,12 +51,26 @@ def table_settings(faces: pd.DataFrame, resamples: int, seed: int) -> dict:
     return names | {"resamples": resamples, "seed": seed}
 
 
+def paired_differences(
+    run, faces: pd.DataFrame, labels: pd.DataFrame, scores: Mapping[str, pd.DataFrame], pairs: Iterable
+) -> pd.DataFrame:
+    """The `paired_difference` of each pair: columns model, metric, minus, value, low, high, p, support.
+
+    Args:
+        pairs: model, metric and the other model, both of `scores`.
+    """
+    rows, settings = [], {"groups": faces["subject"], **bootstrap_settings(run)}
+    for model, metric, minus in pairs:
+        both = (scores[name][labels.columns] for name in (model, minus))
+        gain = paired_difference(labels, *both, metric=metric, **settings)
+        rows.append({"model": model, "metric": metric, "minus": minus, **gain})
+    return pd.DataFrame(rows)
+
+
 # ----------------------------------------------------------------------------------------------- controls
 
 
-def with_controls(
-    predictions: Mapping[str, pd.DataFrame], faces: pd.DataFrame, seed: int, main: str | None = MAIN
-) -> dict[str, pd.DataFrame]:
+def with_controls(predictions: Mapping, faces: pd.DataFrame, seed: int, main: str | None = MAIN) -> dict:
     """Add the shuffled-image control: each face gets the `main` model's prediction for another subject's
     face.
 
@@ -47,9 +78,8 @@ def with_controls(
     """
     if main is None:
         return dict(predictions)
-    other = exchange_subjects(faces["subject"], seed)
-    shuffled = predictions[main].iloc[other].reset_index(drop=True)
-    return dict(predictions) | {f"{main}_shuffled_images": shuffled}
+    shuffled = predictions[main].iloc[exchange_subjects(faces["subject"], seed)].reset_index(drop=True)
+    return {**predictions, f"{main}_shuffled_images": shuffled}
 
 
 def exchange_subjects(subjects: pd.Series, seed: int) -> np.ndarray:
@@ -88,7 +118,7 @@ def detection_table(
     resamples: int = 1000,
     seed: int = 0,
     main: str | None = MAIN,
-    averages: Sequence[str] = ("macro",),
+    micro: bool = False,
 ) -> pd.DataFrame:
     """Detection of each AU (Q3) by every model, by the label prior, and by the `main` model on shuffled
     images.
@@ -97,22 +127,15 @@ def detection_table(
         faces: test faces with labels and subjects.
         train: training faces, for the prior.
         scores: P(yes) [faces, AUs] by model.
-        averages: as for `au_table`.
+        micro: as for `au_table`.
 
     Returns:
         Table: model, dataset, split, target, metric, value, low, high (percent), support.
     """
     labels = faces[au_columns(faces)]
-    predictions = {"prior": prior_scores(train[labels.columns], labels.index)}
-    predictions |= with_controls(scores, faces, seed, main)
-    settings = table_settings(faces, resamples, seed) | {"metrics": ALL_METRICS, "averages": averages}
-    return _tables(au_table, labels, predictions, settings)
-
-
-def _tables(measure: Callable, labels, predictions: Mapping, settings: dict) -> pd.DataFrame:
-    """The metric tables of all models, one below the other."""
-    tables = [measure(labels, table, model=model, **settings) for model, table in predictions.items()]
-    return pd.concat(tables, ignore_index=True)
+    predictions = {"prior": prior_scores(labels), **with_controls(scores, faces, seed, main)}
+    settings = {"resamples": resamples, "seed": seed, "metrics": ALL_METRICS, "micro": micro}
+    return metric_tables(au_table, faces, labels, predictions, **settings)
 
 
 def emotion_answer_table(
@@ -127,12 +150,11 @@ def emotion_answer_table(
 
     The prior names the most frequent emotion of `train`, if that has any.
     """
-    read = {model: table["answer"].map(read_emotion).to_frame() for model, table in answers.items()}
+    read = {model: table["answer"].map(read_emotion) for model, table in answers.items()}
     read = with_controls(read, faces, seed, main)
     if train["emotion"].notna().any():
-        read["prior"] = pd.DataFrame({"answer": [train["emotion"].mode().iat[0]] * len(faces)})
-    settings = table_settings(faces, resamples, seed)
-    return _tables(emotion_table, faces["emotion"], {m: t["answer"] for m, t in read.items()}, settings)
+        read["prior"] = [train["emotion"].mode().iat[0]] * len(faces)
+    return metric_tables(emotion_table, faces, faces["emotion"], read, resamples=resamples, seed=seed)
 
 
 def au_answer_table(
@@ -146,12 +168,11 @@ def au_answer_table(
 
     An AU counts as predicted where any of the face's answers says that it is present. The prior names all.
     """
-    columns = au_columns(faces)
-    read = {model: answered_aus(table, len(faces), columns) for model, table in answers.items()}
-    read = with_controls(read, faces, seed, main)
-    read["prior"] = pd.DataFrame(1.0, index=faces.index, columns=columns)
-    table = _tables(au_table, faces[columns], read, table_settings(faces, resamples, seed))
-    return table[table["metric"] != "auc"]  # an answer names an AU or not: there is no score to rank by
+    labels = faces[au_columns(faces)]
+    read = {model: answered_aus(table, len(faces), list(labels)) for model, table in answers.items()}
+    read = with_controls(read, faces, seed, main) | {"prior": prior_scores(labels)}
+    settings = {"resamples": resamples, "seed": seed, "metrics": YES_NO_METRICS}
+    return metric_tables(au_table, faces, labels, read, **settings)
 
 
 def answered_aus(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFrame:
@@ -182,14 +203,19 @@ def sentence_labels(run) -> pd.DataFrame:
 
     `run` is a `pipeline.Run`. Columns as `au_detection`, and `question`.
     """
-    settings, tables = bootstrap_settings(run), []
+    settings, tables = bootstrap_settings(run), {}
     if run.emotion_corpus:
         answers = {name: run.answers(name, "Q1") for name in MODELS}
         faces, train = run.emotion_faces(), run.emotion_faces("train")
-        tables.append(emotion_answer_table(faces, train, answers, **settings).assign(question="Q1"))
+        tables["Q1"] = emotion_answer_table(faces, train, answers, **settings)
     answers = {name: run.answers(name, "Q2") for name in MODELS}
-    table = au_answer_table(run.faces_of(run.au_corpus), answers, **settings)
-    return pd.concat([*tables, table.assign(question="Q2")], ignore_index=True)
+    tables["Q2"] = au_answer_table(run.faces_of(run.au_corpus), answers, **settings)
+    return below_each_other(tables)
+
+
+def below_each_other(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tables by question in one, with the column `question`."""
+    return pd.concat([table.assign(question=name) for name, table in tables.items()], ignore_index=True)
 
 
 def emotion_answers(run) -> pd.DataFrame:
@@ -205,15 +231,10 @@ def differences(run) -> pd.DataFrame:
     interval without 0 is "better" or "worse", else "no difference shown".
     """
     faces = run.faces_of(run.au_corpus)
-    labels, settings = faces[au_columns(faces)], bootstrap_settings(run)
-    scores = with_controls({name: run.scores(name) for name in MODELS}, faces, run.profile.seed)
-    scores["prior"] = prior_scores(labels, faces.index)
-    main, rows = scores.pop(MAIN), []
-    for metric in ("f1", "auc"):
-        for name, other in scores.items():
-            gain = paired_difference(labels, main, other, faces["subject"], metric=metric, **settings)
-            rows.append({"metric": metric, "minus": name, **gain.drop("support")})
-    table = pd.DataFrame(rows)
+    labels, scores = faces[au_columns(faces)], {name: run.scores(name) for name in MODELS}
+    scores = with_controls(scores, faces, run.profile.seed) | {"prior": prior_scores(labels)}
+    pairs = [(MAIN, metric, other) for metric in ("f1", "auc") for other in scores if other != MAIN]
+    table = paired_differences(run, faces, labels, scores, pairs).drop(columns=["model", "support"])
     conditions = [table["low"] > 0, table["high"] < 0]
     return table.assign(verdict=np.select(conditions, ["better", "worse"], "no difference shown"))
 
@@ -227,7 +248,7 @@ def tuned_thresholds(run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     validation, test = run.faces_of(run.au_corpus, "validation"), run.faces_of(run.au_corpus)
     columns = [column for column in au_columns(test) if column in au_columns(validation)]
-    settings = table_settings(test, **bootstrap_settings(run)) | {"metrics": TUNED_METRICS}
+    settings = table_settings(test, **bootstrap_settings(run)) | {"metrics": YES_NO_METRICS}
     tables, thresholds = [pd.DataFrame()], {}
     for name in VARIANTS if columns else ():
         thresholds[name] = best_thresholds(validation[columns], run.scores(name, validation)[columns])

@@ -77,8 +77,7 @@ def _yes_no_tables(predictions, faces, train, questions, name: str, settings: di
                 "in all); expected a probability, or no value in the whole column"
             )
         scores, main = {name: mean_scores(predictions, images, targets)}, _main_of(faces, name)
-        averages = ("macro", "micro")
-        tables.append(detection_table(faces, train, scores, main=main, averages=averages, **settings))
+        tables.append(detection_table(faces, train, scores, main=main, micro=True, **settings))
     if in_words:
         names = table_settings(faces, **settings) | {"model": f"{name}_in_words"}
         tables.append(answer_table(faces[au_columns(faces)], answers, **names))

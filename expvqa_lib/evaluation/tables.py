@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 
 from ..data import labelled_aus
@@ -25,10 +24,10 @@ NAMES = {
     "exp_vqa_fz_named_shuffled_images": "Exp-VQA(fz), named in Q1 of shuffled images",
 }
 _RESULTS = {
-    ("Q3", "f1"): "Q3 macro F1",
-    ("Q3", "auc"): "Q3 AUC",
-    ("Q1", "accuracy"): "Q1 emotion accuracy",
-    ("Q2", "f1"): "Q2 macro F1",
+    "Q3 f1": "Q3 macro F1",
+    "Q3 auc": "Q3 AUC",
+    "Q1 accuracy": "Q1 emotion accuracy",
+    "Q2 f1": "Q2 macro F1",
 }
 
 
@@ -43,20 +42,23 @@ def with_intervals(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         TableError: the table has no row of this metric.
     """
     rows = metric_rows(table, metric)
-    wide = rows.assign(text=interval_texts(rows)).pivot(index="target", columns="model", values="text")
-    wide = wide.reindex(index=list(dict.fromkeys(rows["target"])), columns=ordered_models(rows["model"]))
-    wide = wide.rename(index={"macro": "Average"}, columns=NAMES)
-    return wide.rename_axis(index=metric_name(metric), columns=None)
+    wide = text_table(rows, "target", "model")
+    wide = wide.reindex(index=rows["target"].unique(), columns=ordered_models(rows["model"]))
+    return wide.rename(index={"macro": "Average"}, columns=NAMES).rename_axis(metric_name(metric))
+
+
+def text_table(
+    rows: pd.DataFrame, index: str | list[str], columns: str, marks: pd.Series | str = ""
+) -> pd.DataFrame:
+    """`interval_texts` and marks in wide format: a row each of `index`, a column each of `columns`."""
+    wide = rows.assign(text=interval_texts(rows) + marks).pivot(index=index, columns=columns, values="text")
+    return wide.rename_axis(columns=None)
 
 
 def interval_texts(rows: pd.DataFrame) -> pd.Series:
     """`71.3 [66.0, 75.2]` of each row's value, low and high; the value alone where there is no interval."""
-    cells = zip(rows["value"], rows["low"], rows["high"], strict=True)
-    texts = [
-        f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
-        for value, low, high in cells
-    ]
-    return pd.Series(texts, rows.index)
+    value, low, high = (rows[column].map("{:.1f}".format) for column in ("value", "low", "high"))
+    return (value + " [" + low + ", " + high + "]").where(rows["low"].notna(), value)
 
 
 def macro_averages(table: pd.DataFrame, metrics: Iterable[str] = ALL_METRICS) -> pd.DataFrame:
@@ -86,13 +88,11 @@ def emotion_layout(labels: pd.DataFrame) -> pd.DataFrame:
 def results_table(au: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """The README's table, a row a model, from `au_detection` and `sentence_labels`."""
     rows = pd.concat([au.assign(question="Q3"), labels])
-    rows = rows[(rows["target"] == "macro") & rows["model"].isin(["prior", *MODELS])]
-    rows = rows.assign(
-        text=interval_texts(rows), column=list(zip(rows["question"], rows["metric"], strict=True))
-    )
-    wide = rows.pivot(index="model", columns="column", values="text")
-    wide = wide.reindex(index=["prior", "base", "exp_vqa_fz", "exp_vqa"], columns=list(_RESULTS))
-    return wide.set_axis(_RESULTS.values(), axis=1).rename(index=NAMES).rename_axis(index="model")
+    rows = rows.assign(column=(rows["question"] + " " + rows["metric"]).map(_RESULTS))
+    rows = rows[(rows["target"] == "macro") & rows["column"].notna()]
+    wide = text_table(rows, "model", "column")
+    models = ["prior", "base", "exp_vqa_fz", "exp_vqa"]
+    return wide.reindex(index=models, columns=list(_RESULTS.values())).rename(index=NAMES)
 
 
 def metric_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -121,8 +121,7 @@ def ordered_targets(targets: Iterable[str]) -> list[str]:
 
 def ordered_models(models: Iterable[str]) -> list[str]:
     """Models in the order of `NAMES`, then any others as they come."""
-    names = list(dict.fromkeys(models))
-    return [m for m in NAMES if m in names] + [m for m in names if m not in NAMES]
+    return sorted(set(models), key=[*NAMES, *models].index)
 
 
 def au_columns(faces: pd.DataFrame) -> list[str]:

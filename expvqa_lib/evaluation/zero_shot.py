@@ -11,8 +11,8 @@ import pandas as pd
 
 from ..data import labelled_aus
 from ..facs import au_column
-from .detection import answered_aus, bootstrap_settings, table_settings, with_controls
-from .metrics import COLUMNS, au_table, paired_difference, prior_scores
+from .detection import answered_aus, bootstrap_settings, metric_tables, paired_differences, with_controls
+from .metrics import COLUMNS, au_table, prior_scores
 from .tables import MODELS, metric_name, with_intervals
 
 MODEL, SHUFFLED, NAMED = "exp_vqa_fz", "exp_vqa_fz_shuffled_images", "exp_vqa_fz_named"
@@ -23,9 +23,9 @@ METRICS = ("auc", "balanced_accuracy", "f1", "recall")
 
 def corpus(run) -> str | None:
     """The corpus of a `pipeline.Run` whose test faces show most of the unseen AUs, if any does."""
-    faces, counts = run.faces(), {}
-    for name in faces.loc[faces["split"] == "test", "dataset"].unique():
-        counts[name] = len(_frequent(run.faces_of(name), run.profile.unseen))
+    faces = run.faces()
+    names = faces.loc[faces["split"] == "test", "dataset"].unique()
+    counts = {name: len(_frequent(run.faces_of(name), run.profile.unseen)) for name in names}
     return max(counts, key=counts.get) if any(counts.values()) else None
 
 
@@ -43,9 +43,8 @@ def _groups(run) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str, pd.Da
     scores = {model: run.scores(model, faces, groups["seen"] + groups["unseen"]) for model in MODELS}
     scores = with_controls(scores, faces, run.profile.seed, MODEL)
     columns = list(scores[MODEL])
-    scores["prior"] = prior_scores(faces[columns], faces.index)
-    scores[NAMED] = answered_aus(run.answers(MODEL, "Q1", faces), len(faces), columns)
-    return faces, labels, scores
+    named = answered_aus(run.answers(MODEL, "Q1", faces), len(faces), columns)
+    return faces, labels, scores | {"prior": prior_scores(faces[columns]), NAMED: named}
 
 
 def zero_shot(run) -> pd.DataFrame:
@@ -58,14 +57,13 @@ def zero_shot(run) -> pd.DataFrame:
     if corpus(run) is None:
         return pd.DataFrame(columns=list(COLUMNS))
     faces, groups, scores = _groups(run)
-    settings = table_settings(faces, **bootstrap_settings(run)) | {"metrics": METRICS}
-    tables = []
+    tables, settings = [], {"metrics": METRICS, **bootstrap_settings(run)}
     for group, labels in groups.items():
-        for model, table in scores.items():
-            rows = au_table(labels, table[labels.columns], model=model, **settings)
-            rows = rows[(rows["metric"] != "auc") | (model != NAMED)]
-            tables.append(rows.replace({"target": {"macro": group}}))
-    return pd.concat(tables, ignore_index=True)
+        asked = {model: table[labels.columns] for model, table in scores.items()}
+        rows = metric_tables(au_table, faces, labels, asked, **settings)
+        tables.append(rows.replace({"target": {"macro": group}}))
+    table = pd.concat(tables, ignore_index=True)
+    return table[(table["metric"] != "auc") | (table["model"] != NAMED)].reset_index(drop=True)
 
 
 def differences(run) -> pd.DataFrame:
@@ -73,23 +71,19 @@ def differences(run) -> pd.DataFrame:
 
     Columns: group, model, metric, minus, value, low, high (percentage points), p.
     """
-    columns, rows = ["group", "model", "metric", "minus", "value", "low", "high", "p"], []
+    columns = ["group", "model", "metric", "minus", "value", "low", "high", "p"]
     if corpus(run) is None:
-        return pd.DataFrame(rows, columns=columns)
+        return pd.DataFrame(columns=columns)
     faces, groups, scores = _groups(run)
     scores = with_controls(scores, faces, run.profile.seed, NAMED)
-    comparisons = [(MODEL, metric, other) for metric in METRICS for other in ("prior", "base", SHUFFLED)]
+    pairs = [(MODEL, metric, other) for metric in METRICS for other in ("prior", "base", SHUFFLED)]
     others = ("prior", f"{NAMED}_shuffled_images")
-    comparisons += [(NAMED, metric, other) for metric in METRICS[1:] for other in others]
-    for group, labels in groups.items():
-        for model, metric, other in comparisons:
-            pair = [scores[name][labels.columns] for name in (model, other)]
-            gain = paired_difference(
-                labels, *pair, faces["subject"], metric=metric, **bootstrap_settings(run)
-            )
-            names = {"group": group, "model": model, "metric": metric, "minus": other}
-            rows.append(names | gain.drop("support").to_dict())
-    return pd.DataFrame(rows, columns=columns)
+    pairs += [(NAMED, metric, other) for metric in METRICS[1:] for other in others]
+    tables = [
+        paired_differences(run, faces, labels, scores, pairs).assign(group=group)
+        for group, labels in groups.items()
+    ]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 def layout(table: pd.DataFrame, targets: Sequence[str] = ()) -> pd.DataFrame:

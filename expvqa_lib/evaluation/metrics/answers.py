@@ -9,15 +9,13 @@ import pandas as pd
 from ...errors import TableError
 from ...facs import EMOTIONS
 from ...questions import read_yes_no
-from .au import au_table, label_array
+from .au import au_table
 from .bootstrap import bootstrap_table, difference, group_codes, mean_of_defined, ratio
 
 ANSWER_METRICS = ("f1", "balanced_accuracy", "precision", "recall", "accuracy")
 
 
-def wide(
-    predictions: pd.DataFrame, images: Sequence[str], aus: Sequence[str], value: str = "score"
-) -> pd.DataFrame:
+def wide(predictions: pd.DataFrame, images: Sequence[str], aus: Sequence[str], value: str) -> pd.DataFrame:
     """Turn saved predictions into one row an image, in the order of `images`, and one column an AU of `aus`.
 
     Args:
@@ -25,19 +23,13 @@ def wide(
         value: the column to take, a probability or an answer in words.
 
     Raises:
-        TableError: a column or a prediction is missing, a question is answered twice, or is none about these
-            images and AUs.
+        TableError: a prediction is missing, a question is answered twice, or is none about these images and
+            AUs.
     """
-    if missing := [c for c in ("image", "au", value) if c not in predictions]:
-        raise TableError(f"predictions: no column {', '.join(missing)}; found {', '.join(predictions)}")
     questions = pd.MultiIndex.from_product([images, aus], names=["image", "au"])
     answered = pd.MultiIndex.from_frame(predictions[["image", "au"]])
     for rows, problem, mend in (
-        (
-            answered[~answered.isin(questions)],
-            "not among the images and AUs",
-            "leave these rows out",
-        ),
+        (answered[~answered.isin(questions)], "not among the images and AUs", "leave these rows out"),
         (answered[answered.duplicated()], "answered more than once", "keep one row a question"),
         (questions.difference(answered, sort=False), "no prediction", "ask the model about them, too"),
     ):
@@ -57,24 +49,18 @@ def answer_table(
 
     Args:
         labels, groups, settings: as for `au_table`.
-        answers: the same index and AU columns as the labels; a missing answer (None, NaN) is neither yes nor
-            no.
+        answers: the same index and columns as the labels; a missing answer (None, NaN) is neither yes nor no.
 
     Returns:
         Columns of `au_table`; an answer that is neither counts as the wrong one in f1, balanced accuracy,
         precision, recall and accuracy. Then each target's metric `unread`: percent of labelled questions with
         such an answer; its support is their number.
-
-    Raises:
-        TableError: as for `au_table`.
     """
-    y, columns = label_array(labels, answers.columns)
-    read = answers[columns].map(lambda text: read_yes_no(text) if isinstance(text, str) else None)
-    read, labelled = read.to_numpy(dtype=float), ~np.isnan(y)  # 1, 0, NaN
-    scores = pd.DataFrame(np.where(np.isnan(read), 1 - np.nan_to_num(y), read), answers.index, columns)
-    table = au_table(labels[columns], scores, metrics=ANSWER_METRICS, groups=groups, **settings)
-    unread, names = np.isnan(read) & labelled, [*columns, "macro"]
-    shares = share_table(unread, labelled, names, "unread", groups=groups, **settings)
+    read = answers.fillna("").map(read_yes_no).astype(float)  # 1, 0, NaN
+    scores = read.fillna(1 - labels.astype("Float64").fillna(0))
+    table = au_table(labels, scores, metrics=ANSWER_METRICS, groups=groups, **settings)
+    unread, labelled = (read.isna() & labels.notna()).to_numpy(), labels.notna().to_numpy()
+    shares = share_table(unread, labelled, [*labels, "macro"], "unread", groups=groups, **settings)
     return pd.concat([table, shares], ignore_index=True)
 
 
@@ -126,27 +112,22 @@ def emotion_table(
         TableError: no row has an emotion.
     """
     true, (predicted,), codes = _labelled(true, [predicted], groups)
-    names = set(true)
-    emotions = [name for name in EMOTIONS if name in names] + sorted(names - set(EMOTIONS))
+    names = [*EMOTIONS, *sorted(set(true) - set(EMOTIONS))]
+    emotions = [name for name in names if name in true]
     is_true, is_predicted = (np.stack([v == name for name in emotions], axis=1) for v in (true, predicted))
     cells = np.stack([is_true & is_predicted, is_true, is_predicted]).astype(float)  # [3, N, C]
 
     def measure(weights: np.ndarray) -> np.ndarray:
         hits, positives, answers = weights @ cells  # [R, C] each
-        f1 = ratio(2 * hits, positives + answers)
-        per_emotion = np.stack([ratio(hits, positives), ratio(hits, answers), f1], axis=-1)  # [R, C, 3]
-        overall = [
-            ratio(hits.sum(axis=1), positives.sum(axis=1)),
-            f1.mean(axis=1),
-            mean_of_defined(ratio(hits, positives, np.nan)),
-        ]
-        return np.concatenate([per_emotion, np.stack(overall, axis=-1)[:, None]], axis=1)
+        recall, f1 = ratio(hits, positives), ratio(2 * hits, positives + answers)
+        per_emotion = np.stack([recall, ratio(hits, answers), f1], axis=-1)  # [R, C, 3]
+        accuracy = ratio(hits.sum(axis=1), positives.sum(axis=1))
+        balanced = mean_of_defined(ratio(hits, positives, np.nan))
+        overall = np.stack([accuracy, f1.mean(axis=1), balanced], axis=-1)
+        return np.concatenate([per_emotion, overall[:, None]], axis=1)
 
-    rows = [
-        (name, metric, n)
-        for name, n in zip(emotions, is_true.sum(axis=0).tolist(), strict=True)
-        for metric in ("recall", "precision", "f1")
-    ]
+    counts = zip(emotions, is_true.sum(axis=0).tolist(), strict=True)
+    rows = [(name, metric, n) for name, n in counts for metric in ("recall", "precision", "f1")]
     rows += [("macro", metric, len(true)) for metric in ("accuracy", "f1", "balanced_accuracy")]
     return bootstrap_table(measure, rows, codes, **settings)
 

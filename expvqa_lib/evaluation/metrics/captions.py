@@ -6,8 +6,8 @@ Everything is in percent (CIDEr-D times 100). Words are lower case, letters and 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
+from collections.abc import Iterable, Sequence
+from functools import cache, reduce
 from operator import or_
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +27,6 @@ from .bootstrap import bootstrap_table, group_codes
 ORDER = 4
 ORDERS = range(1, ORDER + 1)  # words of an n-gram
 _NO_WORDNET = SimpleNamespace(synsets=lambda word: [])  # the real one would have to be downloaded
-_WORDS = SimpleNamespace(tokenize=lambda words: words)  # of captions that are tokenised already
-
-Tokens = Sequence[str]
 
 
 def tokens(text: str) -> list[str]:
@@ -37,24 +34,28 @@ def tokens(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
-def ngrams(words: Tokens, *orders: int) -> Counter[tuple[str, ...]]:
+_ROUGE = RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=tokens))
+
+
+@cache
+def ngrams(text: str, *orders: int) -> Counter[tuple[str, ...]]:
     """Count the n-grams of one caption, of each n of `orders`."""
+    words = tokens(text)
     return Counter(tuple(words[k : k + n]) for n in orders for k in range(len(words) - n + 1))
 
 
-def bleu_counts(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
-    """Return [N, 2 ORDER + 2]: n-grams shared with a reference, all n-grams, words, the reference's words.
+@cache
+def bleu_counts(caption: str, references: tuple[str, ...]) -> list[int]:
+    """Return 2 ORDER + 2 counts: n-grams shared with a reference, all n-grams, words, the reference's words.
 
     The reference is the one nearest in length.
     """
-    rows = []
-    for caption, texts in zip(captions, references, strict=True):
-        counts = [ngrams(caption, n) for n in ORDERS]
-        most = [reduce(or_, (ngrams(text, n) for text in texts)) for n in ORDERS]
-        hits = [(own & other).total() for own, other in zip(counts, most, strict=True)]
-        nearest = min(map(len, texts), key=lambda length: (abs(length - len(caption)), length))
-        rows.append([*hits, *(own.total() for own in counts), len(caption), nearest])
-    return np.array(rows, dtype=float)
+    counts = [ngrams(caption, n) for n in ORDERS]
+    most = [reduce(or_, (ngrams(text, n) for text in references)) for n in ORDERS]
+    hits = [(own & other).total() for own, other in zip(counts, most, strict=True)]
+    words, lengths = len(tokens(caption)), [len(tokens(text)) for text in references]
+    nearest = min(lengths, key=lambda length: (abs(length - words), length))
+    return [*hits, *(own.total() for own in counts), words, nearest]
 
 
 def bleu(counts: np.ndarray, smooth: bool = False) -> np.ndarray:
@@ -71,29 +72,22 @@ def bleu(counts: np.ndarray, smooth: bool = False) -> np.ndarray:
         return np.where(hits.min(axis=-1) > 0, 100 * np.exp(logs + brevity), 0.0)
 
 
-def cider_d(
-    captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]], times: np.ndarray
-) -> np.ndarray:
+def cider_d(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
     """Return CIDEr-D [N] of each caption, times 100 as papers print it (Vedantam et al. 2015).
 
     The mean is the corpus's. How rare an n-gram is comes from these references: a value holds for this set of
     images. One image alone has none (NaN).
-
-    Args:
-        times: how many images [N] share the caption and its references.
     """
-    total = int(times.sum())
-    if total < 2:
-        return np.full(len(captions), np.nan)
-    counts = [[ngrams(text, *ORDERS) for text in texts] for texts in references]
-    images: Counter = Counter()
-    for texts, count in zip(counts, times.tolist(), strict=True):
-        images.update(dict.fromkeys(set().union(*texts), count))
+    if (total := len(captions)) < 2:
+        return np.full(total, np.nan)
+    images = Counter(
+        gram for texts in references for gram in set().union(*(ngrams(t, *ORDERS) for t in texts))
+    )
     rarity = {gram: math.log(total / count) for gram, count in images.items()}
-    vectors = [_vector(ngrams(caption, *ORDERS), rarity, total) for caption in captions]
+    vector = cache(lambda text: _vector(ngrams(text, *ORDERS), rarity, total))
+    pairs = zip(captions, references, strict=True)
     values = [
-        np.mean([_similarity(vector, _vector(text, rarity, total)) for text in texts])
-        for vector, texts in zip(vectors, counts, strict=True)
+        np.mean([_similarity(vector(caption), vector(text)) for text in texts]) for caption, texts in pairs
     ]
     return 1000 * np.array(values)  # 10 of the definition, and percent
 
@@ -132,58 +126,41 @@ def tfidf_similarity(captions: Sequence[str], references: Sequence[Sequence[str]
     return best
 
 
-def meteor_exact_stem(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
-    """Return nltk's METEOR [N] in percent, best over references, of equal words and Porter stems.
+@cache
+def meteor_exact_stem(caption: str, references: tuple[str, ...]) -> float:
+    """Return nltk's METEOR in percent, best over references, of equal words and Porter stems.
 
     No synonyms. Parameters of Banerjee and Lavie 2005: alpha 0.9, beta 3, gamma 0.5. With WordNet's synonyms
     most values are higher, and METEOR 1.5 differs by several points: they must not stand in one column.
     """
-    pairs = zip(references, captions, strict=True)
-    return 100 * np.array([meteor_score(*pair, wordnet=_NO_WORDNET) for pair in pairs])
+    return 100 * meteor_score(list(map(tokens, references)), tokens(caption), wordnet=_NO_WORDNET)
 
 
-def rouge_l(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
-    """Return ROUGE-L's F1 [N] in percent by rouge_score, best over references (Lin 2004, without stems)."""
-    scorer, pairs = RougeScorer(["rougeL"], tokenizer=_WORDS), zip(captions, references, strict=True)
-    return 100 * np.array([scorer.score_multi(texts, caption)["rougeL"].fmeasure for caption, texts in pairs])
+@cache
+def rouge_l(caption: str, references: tuple[str, ...]) -> float:
+    """Return ROUGE-L's F1 in percent by rouge_score, best over references (Lin 2004, without stems)."""
+    return 100 * _ROUGE.score_multi(references, caption)["rougeL"].fmeasure
 
 
 def repetition(text: str) -> float:
     """Return the percent of a caption's groups of 3 words that it has had before (Welleck et al. 2020)."""
-    counts = ngrams(tokens(text), 3)
+    counts = ngrams(text, 3)
     return 100 * (1 - len(counts) / counts.total()) if counts else 0.0
 
 
-def _of_each(flaw: Callable[[str], float]) -> Callable[..., list[float]]:
-    return lambda captions, references: [flaw(text) for text in captions]
-
-
-def _once(score: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """Let a score of tokenised captions compare equal captions with equal references once."""
-
-    def scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-        pairs = pd.Series(list(zip(captions, map(tuple, references), strict=True)), dtype=object)
-        codes, cases = pd.factorize(pairs.to_numpy())
-        words = [tokens(caption) for caption, _ in cases], [[tokens(t) for t in texts] for _, texts in cases]
-        times = {"times": np.bincount(codes)} if score is cider_d else {}
-        return score(*words, **times)[codes]
-
-    return scores
-
-
-_SCORES = {
-    "meteor_exact_stem": _once(meteor_exact_stem),
-    "rouge_l": _once(rouge_l),
-    "bleu4": _once(lambda captions, references: bleu(bleu_counts(captions, references), smooth=True)),
-    "cider_d": _once(cider_d),
-    "tfidf_similarity": tfidf_similarity,
-    "repetition": _of_each(repetition),
-    "empty": _of_each(lambda text: 100.0 * (not text.strip())),
-    "no_letter": _of_each(lambda text: 100.0 * (bool(text.strip()) and not any(map(str.isalpha, text)))),
-    "one_word": _of_each(lambda text: 100.0 * (len(words := tokens(text)) > 2 and len(set(words)) == 1)),
-    "unfinished": _of_each(lambda text: 100.0 * (re.search(r"[.!?][\"')\]]*\s*$", text) is None)),
+_OF_ALL = {"cider_d": cider_d, "tfidf_similarity": tfidf_similarity}
+"""Scores of all captions with all references, since these say how rare a word is."""
+_OF_EACH = {
+    "meteor_exact_stem": meteor_exact_stem,
+    "rouge_l": rouge_l,
+    "bleu4": lambda text, references: float(bleu(np.array(bleu_counts(text, references)), smooth=True)),
+    "repetition": lambda text, _: repetition(text),
+    "empty": lambda text, _: 100.0 * (not text.strip()),
+    "no_letter": lambda text, _: 100.0 * (bool(text.strip()) and not any(map(str.isalpha, text))),
+    "one_word": lambda text, _: 100.0 * (len(words := tokens(text)) > 2 and len(set(words)) == 1),
+    "unfinished": lambda text, _: 100.0 * (re.search(r"[.!?][\"')\]]*\s*$", text) is None),
 }
-METRICS = tuple(_SCORES)
+METRICS = (*list(_OF_EACH)[:3], *_OF_ALL, *list(_OF_EACH)[3:])
 
 
 def caption_scores(
@@ -205,8 +182,14 @@ def caption_scores(
         SettingsError: a metric is unknown.
     """
     check_names(metrics, METRICS, "metric")
-    captions, references = _checked(captions, references)
-    return pd.DataFrame({metric: _SCORES[metric](captions, references) for metric in metrics})
+    pairs = _checked(captions, references)
+    scores = {}
+    for metric in metrics:
+        whole = _OF_ALL.get(metric)
+        scores[metric] = (
+            whole(*zip(*pairs, strict=True)) if whole else [_OF_EACH[metric](*pair) for pair in pairs]
+        )
+    return pd.DataFrame(scores)
 
 
 def caption_table(
@@ -228,9 +211,9 @@ def caption_table(
     Returns:
         Tidy table with the columns of `au_table`. Support is the number of captions.
     """
-    captions, references = _checked(captions, references)
-    table = caption_scores(captions, references, metrics=metrics)
-    values, counts = table.to_numpy(dtype=float), _once(bleu_counts)(captions, references)
+    pairs = _checked(captions, references)
+    table = caption_scores(*zip(*pairs, strict=True), metrics=metrics)
+    values, counts = table.to_numpy(float), np.array([bleu_counts(*pair) for pair in pairs], float)
 
     def measure(weights: np.ndarray) -> np.ndarray:
         mean = weights @ values / weights.sum(axis=1, keepdims=True)  # [R, metric]
@@ -242,14 +225,14 @@ def caption_table(
 
 def _checked(
     captions: Iterable[str], references: Iterable[Sequence[str]]
-) -> tuple[list[str], list[list[str]]]:
-    """Both as lists; references without a word are dropped."""
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Each caption with its references that have a word."""
     pairs = list(zip(captions, references, strict=True))
     for row, (caption, texts) in enumerate(pairs):
         if not isinstance(caption, str) or isinstance(texts, str) or not any(map(tokens, texts)):
             wanted = "expected a text, and a list of texts of which one has a word"
             raise TableError(f"caption {row}: found {caption!r} and the references {texts!r}; {wanted}")
-    return [caption for caption, _ in pairs], [[text for text in texts if tokens(text)] for _, texts in pairs]
+    return [(caption, tuple(filter(tokens, texts))) for caption, texts in pairs]
 
 
 def caption_aus(captions: Iterable[str], columns: Sequence[str]) -> pd.DataFrame:
@@ -257,5 +240,5 @@ def caption_aus(captions: Iterable[str], columns: Sequence[str]) -> pd.DataFrame
 
     As scores for `au_table` they give the captions' precision and recall; there is nothing to rank by.
     """
-    present = [{ACTION_UNITS[au].name for au in read_aus(text)[0]} for text in captions]
-    return pd.DataFrame([[float(name in aus) for name in columns] for aus in present], columns=list(columns))
+    present = [dict.fromkeys((ACTION_UNITS[au].name for au in read_aus(text)[0]), 1.0) for text in captions]
+    return pd.DataFrame(present, columns=list(columns)).fillna(0.0)
