@@ -18,9 +18,9 @@ from .detection import (
     sentence_labels,
     tuned_thresholds,
 )
-from .prediction_metrics import measure
 from .predictions import (
     mean_scores,
+    measure,
     predict,
     predict_in_parts,
     questions_about,

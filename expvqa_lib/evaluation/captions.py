@@ -20,18 +20,16 @@ REFERENCE_METRICS = {
     "tfidf_similarity": "tf-idf similarity",
 }
 FLAWS = ("repetition", "empty", "unfinished")
-KINDS = ("Q1", "Q2")
 
 
 def rule_answers(faces: pd.DataFrame, kind: str, areas: Sequence[str]) -> np.ndarray:
     """The rules' answers to Q1 or to Q2 of each area: [faces, areas]; None where the labels say nothing."""
-    answers = np.full((len(faces), len(areas)), None, object)
-    for row, face in enumerate(faces.to_dict("records")):
-        labels, emotion = au_labels(face), face["emotion"] if pd.notna(face["emotion"]) else None
-        for column, area in enumerate(areas):
-            present = [au for au, label in labels.items() if label]
-            answers[row, column] = answer_q2(labels, area) if kind == "Q2" else answer_q1(present, emotion)
-    return answers
+    labels = [au_labels(face) for face in faces.to_dict("records")]
+    if kind == "Q2":
+        return np.array([[answer_q2(of_face, area) for area in areas] for of_face in labels], object)
+    present = [[au for au, label in of_face.items() if label] for of_face in labels]
+    emotions = faces["emotion"].astype(object).where(faces["emotion"].notna(), None)
+    return np.array([[answer_q1(*face)] for face in zip(present, emotions, strict=True)], object)
 
 
 def captions(run, kind: str) -> pd.DataFrame:
@@ -49,15 +47,14 @@ def captions(run, kind: str) -> pd.DataFrame:
     faces, train = run.faces_of(corpus), run.faces_of(corpus, "train")
     predictions = {name: run.answers(name, kind, faces) for name in MODELS}
     table = predictions[MAIN][["row", "area"]]
-    areas = table["area"].unique()
     answers = {name: rows["answer"].to_numpy().reshape(len(faces), -1) for name, rows in predictions.items()}
-    usual = pd.DataFrame(rule_answers(train, kind, areas)).mode().iloc[0].fillna("")
+    usual = pd.DataFrame(rule_answers(train, kind, table["area"].unique())).mode().iloc[0].fillna("")
     answers["prior"] = np.tile(usual, (len(faces), 1))
     answers[f"{MAIN}_shuffled_images"] = answers[MAIN][exchange_subjects(faces["subject"], run.profile.seed)]
-    truth = [[answer] for answer in rule_answers(faces, kind, areas).ravel()]
-    table = table.assign(subject=table["row"].map(faces["subject"]), references=truth)
-    table = pd.concat([table.assign(model=model, caption=texts.ravel()) for model, texts in answers.items()])
-    return table[table["references"].str[0].notna()].reset_index(drop=True)
+    truth = pd.Series(rule_answers(faces, kind, table["area"].unique()).ravel())
+    table = table.assign(subject=table["row"].map(faces["subject"]), references=[[text] for text in truth])
+    tables = [table.assign(model=model, caption=texts.ravel()) for model, texts in answers.items()]
+    return pd.concat([table[truth.notna()] for table in tables], ignore_index=True)
 
 
 def caption_corpus(run, kind: str) -> str:
@@ -67,17 +64,15 @@ def caption_corpus(run, kind: str) -> str:
 
 def caption_quality(run) -> pd.DataFrame:
     """Caption metrics of each model and control in the columns of `au_table`; the target is Q1 or Q2."""
-    tables = []
-    for kind in KINDS:
-        settings = {
-            "dataset": caption_corpus(run, kind),
-            "split": "test",
-            "target": kind,
-        } | bootstrap_settings(run)
-        settings["metrics"] = (*REFERENCE_METRICS, *FLAWS)
+    tables, settings = (
+        [],
+        {"split": "test", "metrics": (*REFERENCE_METRICS, *FLAWS), **bootstrap_settings(run)},
+    )
+    for kind in ("Q1", "Q2"):
+        names = {"dataset": caption_corpus(run, kind), "target": kind}
         for model, rows in captions(run, kind).groupby("model", sort=False):
             columns = rows["caption"], rows["references"]
-            tables.append(caption_table(*columns, model=model, groups=rows["subject"], **settings))
+            tables.append(caption_table(*columns, model=model, groups=rows["subject"], **names, **settings))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -110,15 +105,15 @@ def captions_beside_published(run, table: pd.DataFrame) -> pd.DataFrame:
 
     References and METEOR differ, so no order between the two means anything.
     """
-    columns = {"meteor": "METEOR", "rouge_l": "ROUGE-L"}
+    columns, keys = {"meteor": "METEOR", "rouge_l": "ROUGE-L"}, ["dataset", "model", "source"]
     printed = published.load("au_captioning")
-    printed = printed[printed["metric"].isin(columns)].assign(value=lambda rows: 100 * rows["value"])
-    keys = ["dataset", "model", "source"]
-    printed = printed.pivot_table(index=keys, columns="metric", values="value", sort=False).reset_index()
-    rows = table[table["target"] == "Q1"].replace({"metric": {"meteor_exact_stem": "meteor"}})
-    own = rows[rows["metric"].isin(columns)].pivot(index="model", columns="metric", values="value")
-    own = own.rename(index=NAMES).rename_axis("model").reset_index()
-    data = run.about(run.caption_corpus)
-    both = pd.concat([printed, own.assign(dataset=data, source="this run")], ignore_index=True)
+    printed = printed.assign(value=100 * printed["value"])
+    own = table[table["target"] == "Q1"].replace({"metric": {"meteor_exact_stem": "meteor"}, "model": NAMES})
+    own = own.assign(dataset=run.about(run.caption_corpus), source="this run").sort_values(
+        "model", kind="stable"
+    )
+    rows = pd.concat([printed, own])
+    rows = rows[rows["metric"].isin(columns)]
+    both = rows.pivot_table("value", keys, "metric", sort=False).reset_index()
     names = {"dataset": "Data", "model": "Model", **columns, "source": "Source"}
     return both[list(names)].rename(columns=names)

@@ -1,4 +1,4 @@
-"""Predictions as one table, a row a question about a face; how a model is asked for them.
+"""Predictions as one table, a row a question about a face: how a model is asked, how answers are measured.
 
 Columns: `image` (relative to the table's root), `dataset`, `subject`, `split`, `question_type` (Q1, Q2, Q3),
 `au` (`AU12`, of Q3), `area` (of Q2 and Q3), `wording`, `question`, `answer` (in words; missing where only
@@ -6,8 +6,10 @@ probabilities were asked for) and `p_yes` (of Q3).
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,14 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 
 from ..data import labelled_aus, read_available, read_table
 from ..errors import ModelError, TableError
-from ..facs import ACTION_UNITS
+from ..facs import ACTION_UNITS, EMOTIONS
 from ..files import atomic, cached, file_state, fingerprint
-from ..model.answer import embed_images, generate, score_questions
-from ..questions import QUESTION_TYPES, ask_q1, ask_q2, ask_q3
-from ..training.feature_cache import encoder_key
-from .metrics import wide
+from ..model import embed_images, generate, score_questions
+from ..questions import QUESTION_TYPES, ask_q1, ask_q2, ask_q3, read_emotion
+from ..training import encoder_key
+from .detection import au_answer_table, detection_table, emotion_answer_table, table_settings
+from .metrics import answer_table, share_table, wide
+from .tables import au_columns
 
 CHUNK = 256
 """Faces a part: a run that is killed loses at most the answers about so many."""
@@ -43,13 +47,8 @@ def read_faces(
 ) -> pd.DataFrame:
     """Read a face table (Parquet or .csv, images below `root`), or a folder of data sets.
 
-    Rows that a program labelled are left out: nothing is measured on those.
-
-    Args:
-        tables: folder for the face tables of the data sets.
-
-    Returns:
-        The face table with a column `name`, the image's path relative to the root.
+    Rows that a program labelled are left out: nothing is measured on those. The column `name` is added, see
+    `with_names`. The face tables of data sets are written to the folder `tables`.
 
     Raises:
         TableError: no row is labelled by people, or an image is in several rows of a data set.
@@ -83,16 +82,15 @@ def questions_about(
     Columns: question_type, au, area, wording, question.
     """
     units = [ACTION_UNITS[n] for n in aus]
-    areas = list(dict.fromkeys(unit.area for unit in units))
+    areas = dict.fromkeys(unit.area for unit in units)
     rows = []
-    for kind in (kind for kind in QUESTION_TYPES if kind in kinds):
-        for w in wordings:
-            if kind == "Q1":
-                rows.append((kind, None, None, w, ask_q1(w)))
-            elif kind == "Q2":
-                rows += [(kind, None, area, w, ask_q2(area, w)) for area in areas]
-            else:
-                rows += [(kind, unit.name, unit.area, w, ask_q3(unit.number, w)) for unit in units]
+    for kind, w in product([kind for kind in QUESTION_TYPES if kind in kinds], wordings):
+        if kind == "Q1":
+            rows.append((kind, None, None, w, ask_q1(w)))
+        elif kind == "Q2":
+            rows += [(kind, None, area, w, ask_q2(area, w)) for area in areas]
+        else:
+            rows += [(kind, unit.name, unit.area, w, ask_q3(unit.number, w)) for unit in units]
     return pd.DataFrame(rows, columns=["question_type", "au", "area", "wording", "question"])
 
 
@@ -106,16 +104,10 @@ def predict(
     batch: int = 64,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Ask each question about each face. The vision encoder runs once an image.
+    """Ask each question of `questions_about` about each face; the vision encoder runs once an image.
 
-    Args:
-        faces: with `name` (see `with_names`).
-        questions: from `questions_about`. Q1 and Q2 are answered in words, Q3 by P(yes).
-        in_words: answer Q3 in words, too.
-        batch: answers that are generated at once.
-
-    Returns:
-        Table with the columns `COLUMNS`, one face's rows after the other's.
+    Q1 and Q2 are answered in words, Q3 by P(yes) and, with `in_words`, in words, too; `batch` answers are
+    generated at once. The table has the columns `COLUMNS`, one face's rows after the other's.
 
     Raises:
         ImageError: an image is missing or unreadable.
@@ -124,22 +116,21 @@ def predict(
     embeds = embed_images(model, processor, faces["image"].tolist(), progress=progress)
     answers = np.full((len(faces), len(questions)), None, object)
     p_yes = np.full(answers.shape, np.nan, np.float32)
-    yes_no = (questions["question_type"] == "Q3").to_numpy()
-    texts = questions["question"].tolist()
-    if yes_no.any():
-        asked = questions.loc[yes_no, "question"].tolist()
-        p_yes[:, yes_no] = score_questions(model, processor, embeds, asked, progress=progress).numpy()
-    if (bad := np.isnan(p_yes) & yes_no).any():
-        row, column = np.argwhere(bad)[0]
-        where = f"{questions['au'].iat[column]} of {faces['name'].iat[row]} ({bad.sum()} in all)"
-        raise ModelError(f"P(yes) is NaN for {where}: the model holds NaN, or overflows; try --dtype float32")
-    for column in np.flatnonzero(~yes_no | in_words):
-        options = {"max_new_tokens": _ANSWER_TOKENS} if yes_no[column] else {}
+    is_q3, texts = (questions["question_type"] == "Q3").to_numpy(), questions["question"]
+    if is_q3.any():
+        asked = texts[is_q3].tolist()
+        p_yes[:, is_q3] = score_questions(model, processor, embeds, asked, progress=progress).numpy()
+    for column in np.flatnonzero(~is_q3 | in_words):
+        options = {"max_new_tokens": _ANSWER_TOKENS} if is_q3[column] else {}
         options |= {"embeds": embeds, "batch": batch, "progress": progress}
-        replies = generate(model, processor, [], [texts[column]] * len(faces), **options)
+        replies = generate(model, processor, [], [texts.iat[column]] * len(faces), **options)
         answers[:, column] = [reply for (reply,) in replies]
     table = faces.drop(columns="image").rename(columns={"name": "image"})[list(FACE_COLUMNS)]
     table = table.merge(questions, how="cross").assign(answer=answers.ravel(), p_yes=p_yes.ravel())
+    bad = table[table["p_yes"].isna() & (table["question_type"] == "Q3")]
+    if len(bad):
+        where = f"{bad['au'].iat[0]} of {bad['image'].iat[0]} ({len(bad)} in all)"
+        raise ModelError(f"P(yes) is NaN for {where}: the model holds NaN, or overflows; try --dtype float32")
     dtypes = dict.fromkeys(COLUMNS, "string") | {"wording": "int64", "p_yes": "float32"}
     return table[list(COLUMNS)].astype(dtypes)
 
@@ -154,20 +145,16 @@ def predict_in_parts(
     in_words: bool = False,
     name: str = "model",
 ) -> pd.DataFrame:
-    """Ask about the labels of the test faces and write `folder/predictions.parquet`.
+    """Ask about the labels of the test faces and write `folder/predictions.parquet`; options as of `predict`.
 
     Parts of `CHUNK` faces are cached in `folder/parts`, by model, images and questions: a run that was killed
-    goes on. Several processes of `accelerate launch` or `torchrun` share the parts.
-
-    Args:
-        faces: from `read_faces`.
-        kinds: of Q1, Q2, Q3; `in_words` as for `predict`.
-        name: of the model, kept in the table's `attrs`.
+    goes on. Several processes of `accelerate launch` or `torchrun` share the parts. The model's `name` is
+    kept in the table's `attrs`.
 
     Raises:
         TableError: there is no test face, or nothing to ask about.
     """
-    folder, parts = Path(folder), []
+    folder, state, parts = Path(folder), processes(), []
     key = encoder_key([model], model.generation_config.to_diff_dict(), in_words)
     for rows in test_faces(faces):
         questions = questions_about(labelled_aus(rows), kinds)
@@ -176,20 +163,20 @@ def predict_in_parts(
             identity = part[["name", *FACE_COLUMNS[1:]]].astype(str).to_numpy().tolist()
             images = [file_state(image) for image in part["image"]]
             made_of = fingerprint(key, identity, images, questions.to_numpy().tolist())
-            parts.append((folder / "parts" / f"{made_of}.parquet", part, questions))
+            ask = partial(predict, model, processor, part, questions, in_words=in_words)
+            parts.append((folder / "parts" / f"{made_of}.parquet", ask))
     if not parts:
         raise TableError(
             f"nothing to ask in {', '.join(kinds)}: no face of the test split has a labelled action unit"
         )
-    with processes().split_between_processes(parts) as own_parts:
-        for path, part, questions in tqdm(
-            own_parts, desc="asking", unit=f"x{CHUNK} faces", disable=not processes().is_main_process
-        ):
-            cached(path, partial(predict, model, processor, part, questions, in_words=in_words))
-    processes().wait_for_everyone()
-    table = pd.concat([pd.read_parquet(path) for path, *_ in parts], ignore_index=True)
+    with state.split_between_processes(parts) as own_parts:
+        bar = {"desc": "asking", "unit": f"x{CHUNK} faces", "disable": not state.is_main_process}
+        for path, ask in tqdm(own_parts, **bar):
+            cached(path, ask)
+    state.wait_for_everyone()
+    table = pd.concat([pd.read_parquet(path) for path, _ in parts], ignore_index=True)
     table.attrs = {"model": name}
-    if processes().is_main_process:
+    if state.is_main_process:
         with atomic(folder / "predictions.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     return table
@@ -231,3 +218,95 @@ def test_faces(faces: pd.DataFrame) -> list[pd.DataFrame]:
         splits = ", ".join(faces["split"].unique())
         raise TableError(f"the face table has no row of the split 'test'; found {splits}")
     return [table.reset_index(drop=True) for _, table in rows.groupby("dataset", sort=True)]
+
+
+# ---------------------------------------------------------------------------------------- metrics
+
+
+def measure(
+    predictions: pd.DataFrame,
+    faces: pd.DataFrame,
+    *,
+    name: str = "model",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score predictions of `predict_in_parts` or `read_predictions` about the test rows of `read_faces`.
+
+    The label prior and the model on shuffled images stand beside it; where one subject has more than half of
+    the faces, the latter is left out, with a note on standard error. Intervals come from drawing subjects.
+
+    Returns:
+        Columns of `detection_table` and `question`. Q3: all metrics of `au_table`, and of answers in words,
+        model `NAME_in_words`, those of `answer_table`. Q1 and Q2: the AUs and emotions read out of the
+        answers, the share of `empty` answers, and of Q1 the share `unread` in which no emotion could be read.
+
+    Raises:
+        TableError: a prediction is missing, given twice, of an unknown face, AU or area, or its probability
+        is NaN.
+    """
+    datasets = {rows["dataset"].iat[0]: rows for rows in test_faces(faces)}
+    if unknown := sorted(set(map(str, predictions["dataset"])) - set(datasets)):
+        raise TableError(
+            f"predictions: data set {unknown[0]!r} is not in the face table's split 'test'; "
+            f"found {', '.join(datasets)}"
+        )
+    tables, settings = [], {"resamples": resamples, "seed": seed}
+    kinds = [kind for kind in QUESTION_TYPES if (predictions["question_type"] == kind).any()]
+    for (dataset, rows), kind in product(datasets.items(), kinds):
+        answered = predictions[(predictions["question_type"] == kind) & (predictions["dataset"] == dataset)]
+        questions = questions_about(labelled_aus(rows), [kind])
+        if len(questions) or len(answered):
+            train = faces[(faces["dataset"] == dataset) & (faces["split"] == "train")]
+            score = _yes_no_tables if kind == "Q3" else _sentence_tables
+            table = pd.concat(score(answered, rows, train, questions, name, settings))
+            tables.append(table.assign(question=kind))
+    if not tables:
+        raise TableError(f"the predictions hold no question of {', '.join(QUESTION_TYPES)}")
+    return pd.concat(tables, ignore_index=True)
+
+
+def _yes_no_tables(predictions, faces, train, questions, name: str, settings: dict) -> list[pd.DataFrame]:
+    """Q3: P(yes), answers in words, or both, whichever is there."""
+    images, aus, tables = faces["name"].tolist(), questions["au"].tolist(), []
+    answers = wide(predictions, images, aus, "answer")
+    in_words = answers.notna().any(axis=None)
+    if predictions["p_yes"].notna().any() or not in_words:
+        scores = {name: mean_scores(predictions, images, aus)}
+        main = _main_of(faces, name)
+        tables.append(detection_table(faces, train, scores, main=main, micro=True, **settings))
+    if in_words:
+        names = table_settings(faces, **settings) | {"model": f"{name}_in_words"}
+        tables.append(answer_table(faces[aus], answers, **names))
+    return tables
+
+
+def _sentence_tables(predictions, faces, train, questions, name: str, settings: dict) -> list[pd.DataFrame]:
+    """Q1 and Q2: what the answers say of the labels."""
+    by = "question_type" if questions["area"].isna().all() else "area"
+    keys, predictions = questions[by].tolist(), predictions.assign(au=predictions[by])
+    answers = wide(predictions, faces["name"].tolist(), keys, "answer").fillna("").astype(object)
+    long = answers.reset_index(names="row").melt("row", value_name="answer")
+    names = table_settings(faces, **settings) | {"model": name}
+    empty = (answers.map(str.strip) == "").to_numpy()
+    tables = [share_table(empty, np.ones_like(empty), [*keys, "macro"], "empty", **names)]
+    if au_columns(faces):
+        tables.append(au_answer_table(faces, {name: long}, main=_main_of(faces, name), **settings))
+    has_emotion = faces["emotion"].isin(list(EMOTIONS)).to_numpy()
+    if by == "question_type" and has_emotion.any():
+        rows, answered = (table[has_emotion].reset_index(drop=True) for table in (faces, long))
+        train, main = train[train["emotion"].isin(list(EMOTIONS))], _main_of(rows, name)
+        table = emotion_answer_table(rows, train, {name: answered}, main=main, **settings)
+        tables.append(table.replace({"target": {"macro": "emotion"}}))  # `macro` is that of the AUs
+        unread = (long["answer"].map(read_emotion).isna().to_numpy() & has_emotion)[:, None]
+        tables.append(share_table(unread, has_emotion[:, None], ["emotion"], "unread", **names))
+    return tables
+
+
+def _main_of(faces: pd.DataFrame, name: str) -> str | None:
+    """The model for the shuffled control; None, with a note, where one subject has most of the faces."""
+    if 2 * faces["subject"].value_counts().iat[0] <= len(faces):
+        return name
+    where = f"expvqa: {faces['dataset'].iat[0]}: one subject has more than half of the faces"
+    print(f"{where}: no control by shuffled images", file=sys.stderr)
+    return None

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -20,17 +21,15 @@ from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from tqdm.auto import trange
-from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
+from transformers import InstructBlipProcessor
 
-from ..data import labelled_aus, load_image
-from ..data.table import SPLITS
+from ..data import SPLITS, load_image
 from ..errors import TableError
-from ..facs import au_column
-from ..model import encode, encode_images, query_image
+from ..model import embed_images, encode, encode_images, query_image
 from ..questions import ask_q1
-from .detection import bootstrap_settings
+from .detection import bootstrap_settings, table_settings
 from .metrics import COLUMNS, au_table, emotion_difference, emotion_table, paired_difference
-from .tables import MODELS, NAMES
+from .tables import MODELS, NAMES, au_columns
 
 PARTS = {"encoder": "Vision encoder", "qformer": "Q-Former"}
 QUESTION = ask_q1()  # what the Q-Former reads
@@ -66,30 +65,32 @@ def probe(
     """
     most = run.profile.probed_finetuned if epochs else run.profile.probed
     faces = {split: _draw(run, target, split, most) for split in SPLITS}
-    aus = [au_column(au) for au in labelled_aus(pd.concat(faces.values()))]
-    labels = {split: rows[aus if target == "aus" else ["emotion"]] for split, rows in faces.items()}
-
+    columns = ["emotion"] if target == "emotion" else au_columns(pd.concat(faces.values()))
+    labels = {split: rows[columns] for split, rows in faces.items()}
     images = {split: rows["image"].tolist() for split, rows in faces.items()}
 
     def predict(name: str, part: str) -> pd.DataFrame:
         if epochs:
-            loaded = run.model(name)
-            return finetuned_probe(loaded.model, loaded.processor, images, labels, part, epochs)
-        tables = {
-            split: run.cached(f"features-{target}-{split}-{most}", name, partial(features, run, name, paths))
-            for split, paths in images.items()
-        }
-        values = {split: table.filter(like=part).to_numpy() for split, table in tables.items()}
-        # rows in one piece: another order of the sums would move the last digit
-        return linear_probe({split: np.ascontiguousarray(rows) for split, rows in values.items()}, labels)
+            return finetuned_probe(run.model(name), images, labels, part, epochs)
+        values = {}
+        for split, paths in images.items():
+            kind = f"features-{target}-{split}-{most}"
+            table = run.cached(kind, name, partial(features, run, name, paths)).filter(like=part)
+            # rows in one piece: another order of the sums would move the last digit
+            values[split] = np.ascontiguousarray(table.to_numpy())
+        return linear_probe(values, labels)
 
-    kind = f"probe-{target}-{most}-{epochs}"
-    scores = {
-        (name, part): run.cached(f"{kind}-{part}", name, partial(predict, name, part))
-        for name in models or MODELS
-        for part in parts
-    }
-    return _tables(faces["test"], labels["test"], scores, bootstrap_settings(run))
+    tables, gains, scores = [], [], {}
+    settings = table_settings(faces["test"], **bootstrap_settings(run))
+    for model, part in product(models or MODELS, parts):
+        kind = f"probe-{target}-{most}-{epochs}-{part}"
+        scores[model, part] = run.cached(kind, model, partial(predict, model, part))
+        pair = scores[model, part], scores["base", part]
+        table, gain = _measured(labels["test"], *pair, model=model, **settings)
+        tables.append(table.assign(part=part))
+        gains.append({"model": model, "part": part, **gain} | {"target": f"{PARTS[part]}, {gain['target']}"})
+    table = pd.concat(tables, ignore_index=True)[["model", "part", *COLUMNS[1:]]]
+    return table, pd.DataFrame(gains).query("model != 'base'").reset_index(drop=True)
 
 
 def _draw(run, target: str, split: str, most: int | None) -> pd.DataFrame:
@@ -101,27 +102,18 @@ def _draw(run, target: str, split: str, most: int | None) -> pd.DataFrame:
     return faces.reset_index(drop=True)
 
 
-def _tables(
-    test: pd.DataFrame, labels: pd.DataFrame, scores: Mapping, settings: Mapping
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    tables, gains, settings = [], [], {"groups": test["subject"], **settings}
-    place = {"dataset": test["dataset"].iat[0], "split": "test"}
-    for (model, part), predicted in scores.items():
-        base, row = scores["base", part], {"model": model, "part": part}
-        if "emotion" in labels:
-            row |= {"target": f"{PARTS[part]}, emotion", "metric": "accuracy"}
-            predicted, base = predicted.idxmax(axis=1), base.idxmax(axis=1)
-            table = emotion_table(labels["emotion"], predicted, model=model, **place, **settings)
-            table = table.query("target == 'macro' and metric == 'accuracy'").assign(target="emotion")
-            gain = emotion_difference(labels["emotion"], predicted, base, **settings)
-        else:
-            row |= {"target": f"{PARTS[part]}, AUs", "metric": "f1"}
-            table = au_table(labels, predicted, model=model, metrics=("f1", "auc"), **place, **settings)
-            gain = paired_difference(labels, predicted, base, **settings)
-        tables.append(table.assign(part=part))
-        gains.append({**row, **gain})
-    table = pd.concat(tables, ignore_index=True)[["model", "part", *COLUMNS[1:]]]
-    return table, pd.DataFrame(gains).query("model != 'base'").reset_index(drop=True)
+def _measured(
+    labels: pd.DataFrame, scores: pd.DataFrame, base: pd.DataFrame, **settings
+) -> tuple[pd.DataFrame, dict]:
+    """A probe's metrics, and its difference to the base's."""
+    paired = {name: settings[name] for name in ("groups", "resamples", "seed")}
+    if "emotion" not in labels:
+        table = au_table(labels, scores, metrics=("f1", "auc"), **settings)
+        return table, {"target": "AUs", "metric": "f1", **paired_difference(labels, scores, base, **paired)}
+    true, predicted, other = labels["emotion"], scores.idxmax(axis=1), base.idxmax(axis=1)
+    table = emotion_table(true, predicted, **settings).query("target == 'macro' and metric == 'accuracy'")
+    gain = emotion_difference(true, predicted, other, **paired)
+    return table.assign(target="emotion"), {"target": "emotion", "metric": "accuracy", **gain}
 
 
 def probe_layout(table: pd.DataFrame) -> pd.DataFrame:
@@ -141,37 +133,22 @@ def features(run, name: str, images: Sequence[str]) -> pd.DataFrame:
     `encoder`: the mean of the patches' states after the final norm, without the class token. `qformer`: the
     mean of the query outputs with the first Q1 question, before the projection.
     """
-    loaded = run.model(name)
-    model, processor, tables = loaded.model, loaded.processor, []
+    model, processor, tables = run.model(name).model, run.model(name).processor, []
     for k in range(0, len(images), 64):
-        pixels = _pixels(processor, images[k : k + 64]).to(model.device, model.dtype)
         with torch.inference_mode():
-            embeds = encode_images(model, pixels)
+            embeds = embed_images(model, processor, images[k : k + 64])
             parts = {part: _mean(model, processor, embeds, part).float().cpu().numpy() for part in PARTS}
-        tables.append(
-            pd.concat([pd.DataFrame(rows).add_prefix(part) for part, rows in parts.items()], axis=1)
-        )
+        columns = [pd.DataFrame(rows).add_prefix(part) for part, rows in parts.items()]
+        tables.append(pd.concat(columns, axis=1))
     return pd.concat(tables, ignore_index=True)
-
-
-def _modules(model: InstructBlipForConditionalGeneration, part: str) -> list[nn.Module]:
-    """What the features of a part depend on."""
-    if part == "encoder":
-        return [model.vision_model]
-    return [model.vision_model, model.qformer, nn.ParameterList([model.query_tokens])]
-
-
-def _pixels(processor: InstructBlipProcessor, images: Sequence[str]) -> Tensor:
-    pictures = [load_image(image) for image in images]
-    return processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
 
 
 def _mean(model, processor: InstructBlipProcessor, embeds: Tensor, part: str) -> Tensor:
     if part == "encoder":
         return embeds[:, 1:].mean(1)
-    text = encode(processor, [QUESTION] * len(embeds))
-    ids, mask = (text[f"qformer_{name}"].to(embeds.device) for name in ("input_ids", "attention_mask"))
-    return query_image(model, embeds, ids, mask).mean(1)
+    text = encode(processor, [QUESTION] * len(embeds)).items()
+    text = {name: value.to(embeds.device) for name, value in text}
+    return query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"]).mean(1)
 
 
 def linear_probe(features: Mapping[str, np.ndarray], labels: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -208,84 +185,80 @@ def _fit(
     labels = labels.dropna()
     validation = validation[validation.isin(labels)]
     y, y_validation = np.array(labels.tolist()), np.array(validation.tolist())
-    classes = np.unique(y)
+    classes, losses, test = np.unique(y), [np.nan] * len(STRENGTHS), []
     if len(classes) == 1:
         warnings.warn(f"{labels.name}: all training labels are {classes[0]}", stacklevel=3)
-        return [np.nan] * len(STRENGTHS), classes, [np.ones((len(x["test"]), 1))] * len(STRENGTHS)
-    solver, losses, test = LogisticRegression(class_weight="balanced", warm_start=True, max_iter=1000), [], []
-    for strength in STRENGTHS:
+        return losses, classes, [np.ones((len(x["test"]), 1))] * len(STRENGTHS)
+    solver = LogisticRegression(class_weight="balanced", warm_start=True, max_iter=1000)
+    for k, strength in enumerate(STRENGTHS):
         solver.set_params(C=strength).fit(x["train"][labels.index], y)
-        losses.append(np.nan)
         if len(validation):
             p = solver.predict_proba(x["validation"][validation.index])
             weights = compute_sample_weight("balanced", y_validation)
-            losses[-1] = log_loss(y_validation, p, sample_weight=weights, labels=classes)
+            losses[k] = log_loss(y_validation, p, sample_weight=weights, labels=classes)
         test.append(solver.predict_proba(x["test"]))
     return losses, classes, test
 
 
 def finetuned_probe(
-    model: InstructBlipForConditionalGeneration,
-    processor: InstructBlipProcessor,
-    images: Mapping[str, Sequence[str]],
-    labels: Mapping[str, pd.DataFrame],
-    part: str,
-    epochs: int,
+    expvqa, images: Mapping[str, Sequence[str]], labels: Mapping[str, pd.DataFrame], part: str, epochs: int
 ) -> pd.DataFrame:
-    """Train a part, in place, with a linear head until validation stops it; results as of `linear_probe`."""
+    """Train a part of an `ExpVQA`, in place, with a linear head until validation stops it; results as of
+    `linear_probe`."""
+    model, is_emotion = expvqa.model, "emotion" in labels["train"]
+    modules, width = [model.vision_model], model.config.vision_config.hidden_size
+    if part == "qformer":
+        modules += [model.qformer, nn.ParameterList([model.query_tokens])]
+        width = model.config.qformer_config.hidden_size
+    names = list(labels["train"].dropna(axis=1, how="all"))
+    names = sorted(labels["train"]["emotion"].dropna().unique()) if is_emotion else names
+    y = {split: _targets(rows, names).to(model.device) for split, rows in labels.items()}
+    known = {split: (~targets.isnan().all(1)).nonzero()[:, 0].cpu() for split, targets in y.items()}
     torch.manual_seed(0)
-    body = nn.ModuleList(_modules(model, part)).float().requires_grad_(True)
-    config = model.config.vision_config if part == "encoder" else model.config.qformer_config
-    columns = labels["train"].columns[labels["train"].notna().any()].tolist()
-    names = sorted(labels["train"]["emotion"].dropna().unique()) if columns == ["emotion"] else columns
-    head = nn.Linear(config.hidden_size, len(names)).to(model.device)
+    body = nn.ModuleList(modules).float().requires_grad_(True)
+    head = nn.Linear(width, len(names)).to(model.device)
     trained = nn.ModuleList([body, head])
     groups = [{"params": body.parameters(), "lr": RATE}, {"params": head.parameters(), "lr": HEAD_RATE}]
     optimiser = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
-    (paths, y), validation = (
-        _labelled(images[split], labels[split], names, model.device) for split in ("train", "validation")
-    )
-    loss_of = partial(_balanced_loss, y, columns == ["emotion"])
 
-    def logits(paths: Sequence[str], flip: bool = False) -> Tensor:
-        pixels = _pixels(processor, paths).to(model.device)
-        if flip:
-            mirrored = torch.rand(len(pixels), device=model.device) < 0.5
-            pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
-        return head(_mean(model, processor, encode_images(model, pixels), part))
-
-    @torch.inference_mode()
-    def predict(paths: Sequence[str]) -> Tensor:
-        trained.eval()
-        return torch.cat([logits(paths[k : k + 64]) for k in range(0, len(paths), 64)])
+    def logits(split: str, rows: Tensor) -> Tensor:
+        outputs = []
+        for some in rows.split(64):
+            pictures = [load_image(images[split][row]) for row in some]
+            pixels = expvqa.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+            if trained.training:  # half of them mirrored
+                pixels = torch.where(torch.rand(len(pixels), 1, 1, 1) < 0.5, pixels.flip(3), pixels)
+            embeds = encode_images(model, pixels.to(model.device))
+            outputs.append(head(_mean(model, expvqa.processor, embeds, part)))
+        return torch.cat(outputs)
 
     best, best_loss, best_epoch = None, math.inf, 0
     for epoch in trange(epochs, desc="fine-tuning the probe"):
         trained.train()
-        for rows in torch.randperm(len(paths)).split(BATCH):
+        for rows in known["train"][torch.randperm(len(known["train"]))].split(BATCH):
             optimiser.zero_grad()
-            loss_of(logits(paths[rows], flip=True), y[rows]).backward()
+            _balanced_loss(y["train"], is_emotion, logits("train", rows), y["train"][rows]).backward()
             optimiser.step()
-        loss = float(loss_of(predict(validation[0]), validation[1]))
+        trained.eval()
+        with torch.inference_mode():
+            answers, truth = logits("validation", known["validation"]), y["validation"][known["validation"]]
+        loss = float(_balanced_loss(y["train"], is_emotion, answers, truth))
         if loss < best_loss:
             best, best_loss, best_epoch = copy.deepcopy(trained.state_dict()), loss, epoch
         elif epoch - best_epoch >= PATIENCE:
             break
     trained.load_state_dict(best)
-    scores = predict(images["test"]).cpu()
-    return pd.DataFrame(scores.softmax(1) if columns == ["emotion"] else scores.sigmoid(), columns=names)
+    with torch.inference_mode():
+        scores = logits("test", torch.arange(len(images["test"]))).cpu()
+    return pd.DataFrame(scores.softmax(1) if is_emotion else scores.sigmoid(), columns=names)
 
 
-def _labelled(
-    images: Sequence[str], labels: pd.DataFrame, names: Sequence[str], device: torch.device
-) -> tuple[np.ndarray, Tensor]:
-    """The images that have a label, and their targets [I, K]: 0, 1 or NaN (unlabelled)."""
+def _targets(labels: pd.DataFrame, names: Sequence[str]) -> Tensor:
+    """0, 1 or NaN (unlabelled) [I, K]."""
     if "emotion" in labels:
-        labels = pd.DataFrame({name: labels["emotion"] == name for name in names})
-        labels = labels.where(labels.any(axis=1))
-    y = labels[names].astype("Float64").to_numpy(dtype=np.float32, na_value=np.nan)
-    known = ~np.isnan(y).all(axis=1)
-    return np.array(images)[known], torch.from_numpy(y[known]).to(device)
+        is_named = pd.DataFrame({name: labels["emotion"] == name for name in names})
+        labels = is_named.where(labels["emotion"].isin(names))
+    return torch.from_numpy(labels[names].astype("Float64").to_numpy(np.float32, na_value=np.nan))
 
 
 def _balanced_loss(train: Tensor, is_emotion: bool, logits: Tensor, y: Tensor) -> Tensor:
@@ -293,8 +266,6 @@ def _balanced_loss(train: Tensor, is_emotion: bool, logits: Tensor, y: Tensor) -
     known, positives = (~train.isnan()).sum(0), train.nan_to_num().sum(0).clamp(min=1)
     if is_emotion:
         return nn.functional.cross_entropy(logits, y, weight=known / (train.shape[1] * positives))
-    negatives = (known - positives).clamp(min=1)
-    each = nn.functional.binary_cross_entropy_with_logits(
-        logits, y.nan_to_num(), pos_weight=negatives / positives, reduction="none"
-    )
-    return each[~y.isnan()].mean()
+    weight = (known - positives).clamp(min=1) / positives
+    loss = partial(nn.functional.binary_cross_entropy_with_logits, pos_weight=weight, reduction="none")
+    return loss(logits, y.nan_to_num())[~y.isnan()].mean()

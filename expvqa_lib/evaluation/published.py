@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..facs import BP4D_AUS, au_column
-from .tables import NAMES as MODEL_NAMES
+from .tables import NAMES, ordered_models
 
 FOLDER = Path(__file__).parents[1] / "assets" / "published"
 
@@ -30,21 +30,20 @@ def au_f1(dataset: str, targets: Sequence[str]) -> pd.DataFrame:
     others = load("anchors_au_detection").rename(columns={"system": "model"})
     # rows of Exp-BLIP's own tables stand in both files
     repeated = others.model.str.startswith(("Exp-BLIP QFormer", "Exp-BLIP ViT"))
-    repeated |= others.evidence.str.endswith("by Exp-BLIP")
-    rows = pd.concat([own, others[~repeated]])
+    rows = pd.concat([own, others[~repeated & ~others.evidence.str.endswith("by Exp-BLIP")]])
     rows = rows[(rows.dataset == dataset) & (rows.metric == "f1_percent") & rows.target.isin(targets)]
     keys = ["source", "protocol", "model", "evidence"]
-    table = rows.pivot_table("value", keys, "target", sort=False).reset_index().rename_axis(columns=None)
-    table = table.reindex(columns=[*keys, *targets])
+    table = rows.pivot_table("value", keys, "target", sort=False).reset_index()
+    table = table.reindex(columns=[*keys, *targets]).rename_axis(columns=None)
     return table.assign(average=sum(table[target] for target in targets) / len(targets))
 
 
 def exp_blip_probes() -> pd.DataFrame:
     """Return Exp-BLIP's linear probes (percent): a row a model, columns data set, metric, source."""
-    rows = load("visual_representation")
-    rows = rows[rows.source.isin(["Exp-BLIP table 3", "Exp-BLIP table 4"])]
-    rows = rows[rows.target.isin(["Avg", "Emotion"])]
-    rows = rows[rows.metric.isin(["f1_percent", "accuracy_percent"])]
+    rows = load("visual_representation").query(
+        "source in ['Exp-BLIP table 3', 'Exp-BLIP table 4'] and target in ['Avg', 'Emotion']"
+        " and metric in ['f1_percent', 'accuracy_percent']"
+    )
     return rows.pivot_table("value", "model", ["dataset", "metric", "source"], sort=False)
 
 
@@ -71,16 +70,17 @@ def paper_table(run, detection: pd.DataFrame) -> pd.DataFrame:
     """
     aus = [au_column(number) for number in BP4D_AUS]
     published = au_f1("BP4D", aus).sort_values("average", ascending=False)
-    f1 = detection[detection["metric"] == "f1"].pivot(index="model", columns="target", values="value")
-    ours = f1.reindex([name for name in MODEL_NAMES if name in f1.index]).rename(columns={"macro": "average"})
-    ours = (
-        ours.reindex(columns=[*aus, "average"]).rename(index=MODEL_NAMES).rename_axis("model").reset_index()
-    )
-    rendered = ", rendered faces: not comparable" if run.is_drawn else ""
-    ours["data"] = f"{run.au_corpus}{rendered} (profile {run.profile.name})"
-    ours = ours.assign(protocol="unseen people", source="this run", evidence="measured here")
+    f1 = detection[detection["metric"] == "f1"].replace({"target": {"macro": "average"}})
+    f1 = f1.pivot(index="model", columns="target", values="value").reindex(columns=[*aus, "average"])
+    ours = f1.reindex(ordered_models(f1.index)).rename(index=NAMES).reset_index()
+    data = f"{_data(run)} (profile {run.profile.name})"
+    ours = ours.assign(data=data, protocol="unseen people", source="this run", evidence="measured here")
     table = pd.concat([published.assign(data="BP4D, video of people"), ours], ignore_index=True)
     return table[["data", "model", "protocol", *aus, "average", "source", "evidence"]]
+
+
+def _data(run) -> str:
+    return run.au_corpus + (", rendered faces: not comparable" if run.is_drawn else "")
 
 
 def probes_beside_published(run, layout: pd.DataFrame) -> pd.DataFrame:
@@ -90,12 +90,10 @@ def probes_beside_published(run, layout: pd.DataFrame) -> pd.DataFrame:
         run: a `pipeline.Run`.
         layout: the probes in the paper's layout: Model, Features, the AUs, Average.
     """
-    rows = load("visual_representation")
-    rows = rows[(rows["source"] == "Exp-BLIP table 3") & (rows["dataset"] == "BP4D")]
+    rows = load("visual_representation").query("source == 'Exp-BLIP table 3' and dataset == 'BP4D'")
     rows = rows.rename(columns={"model": "Model", "source": "Source"}).replace({"target": {"Avg": "Average"}})
     rows = rows.pivot_table("value", ["Source", "Model"], "target", sort=False).reset_index()
-    ours = layout.assign(Model=layout["Model"] + ", " + layout["Features"], Source="this run")
-    ours["Data"] = run.au_corpus + (", rendered faces: not comparable" if run.is_drawn else "")
+    models = layout["Model"] + ", " + layout["Features"]
+    ours = layout.assign(Model=models, Source="this run", Data=_data(run))
     table = pd.concat([rows.assign(Data="BP4D, video of people"), ours], ignore_index=True)
-    aus = [name for name in layout if name.startswith("AU")]
-    return table.reindex(columns=["Data", "Model", *aus, "Average", "Source"])
+    return table[["Data", "Model", *layout.filter(regex="^AU"), "Average", "Source"]]

@@ -107,14 +107,12 @@ def emotion_table(
         precision, F1; support: their rows), then `macro` (accuracy, F1 and balanced accuracy over those
         emotions; support: labelled rows). 0/0 is 0 in recall, precision and F1; balanced accuracy averages
         over the emotions that a resample holds.
-
-    Raises:
-        TableError: no row has an emotion.
     """
-    true, (predicted,), codes = _labelled(true, [predicted], groups)
+    true, predicted = _names(true, predicted)
     names = [*EMOTIONS, *sorted(set(true) - set(EMOTIONS))]
-    emotions = [name for name in names if name in true]
-    is_true, is_predicted = (np.stack([v == name for name in emotions], axis=1) for v in (true, predicted))
+    emotions, labelled = [name for name in names if name and name in true], true != ""
+    is_true = np.stack([true == name for name in emotions], axis=1)
+    is_predicted = np.stack([labelled & (predicted == name) for name in emotions], axis=1)
     cells = np.stack([is_true & is_predicted, is_true, is_predicted]).astype(float)  # [3, N, C]
 
     def measure(weights: np.ndarray) -> np.ndarray:
@@ -128,8 +126,8 @@ def emotion_table(
 
     counts = zip(emotions, is_true.sum(axis=0).tolist(), strict=True)
     rows = [(name, metric, n) for name, n in counts for metric in ("recall", "precision", "f1")]
-    rows += [("macro", metric, len(true)) for metric in ("accuracy", "f1", "balanced_accuracy")]
-    return bootstrap_table(measure, rows, codes, **settings)
+    rows += [("macro", metric, int(labelled.sum())) for metric in ("accuracy", "f1", "balanced_accuracy")]
+    return bootstrap_table(measure, rows, group_codes(groups, len(true)), **settings)
 
 
 def emotion_difference(
@@ -145,18 +143,12 @@ def emotion_difference(
 
     In percentage points. Arguments and errors as for `emotion_table`, the result as of `paired_difference`.
     """
-    true, (a, b), codes = _labelled(true, [predicted_a, predicted_b], groups)
-    gain = (a == true).astype(float) - (b == true)
-    return difference(lambda w: ratio(w @ gain, w.sum(axis=1)), codes, len(true), resamples, seed)
+    true, a, b = _names(true, predicted_a, predicted_b)
+    labelled = (true != "").astype(float)
+    gain, codes = labelled * (a == true) - labelled * (b == true), group_codes(groups, len(true))
+    return difference(lambda w: ratio(w @ gain, w @ labelled), codes, int(labelled.sum()), resamples, seed)
 
 
-def _labelled(
-    true: Iterable[str | None], predicted: list[Iterable[str | None]], groups: Iterable[object] | None
-) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """True and predicted emotions ("" where none was read) of the rows with a true one, and their groups."""
-    true, *predicted = (pd.Series(list(values), dtype=object) for values in (true, *predicted))
-    labelled = true.notna().to_numpy()
-    if not labelled.any():
-        raise TableError("no row has a true emotion; expected names such as " + ", ".join(EMOTIONS))
-    codes = np.unique(group_codes(groups, len(true))[labelled], return_inverse=True)[1]
-    return true[labelled].to_numpy(), [values[labelled].fillna("").to_numpy() for values in predicted], codes
+def _names(*columns: Iterable[str | None]) -> list[np.ndarray]:
+    """Emotions, "" where there is none."""
+    return [pd.Series(list(values), dtype=object).fillna("").to_numpy() for values in columns]

@@ -95,18 +95,15 @@ def cider_d(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.
 def _vector(counts: Counter, rarity: dict, total: int) -> tuple[dict, np.ndarray, int]:
     """TF-IDF of each n-gram, the norm [ORDER] of each n, and the length in pairs of words."""
     vector = {gram: count * rarity.get(gram, math.log(total)) for gram, count in counts.items()}
-    squares = np.zeros(ORDER)
-    for gram, value in vector.items():
-        squares[len(gram) - 1] += value**2
-    return vector, np.sqrt(squares), sum(count for gram, count in counts.items() if len(gram) == 2)
+    norms = [math.sqrt(sum(vector[gram] ** 2 for gram in vector if len(gram) == n)) for n in ORDERS]
+    return vector, np.array(norms), sum(count for gram, count in counts.items() if len(gram) == 2)
 
 
 def _similarity(caption: tuple[dict, np.ndarray, int], reference: tuple[dict, np.ndarray, int]) -> float:
     """Mean over n of the clipped cosine, less for another length."""
     (vector, norms, length), (other, other_norms, other_length) = caption, reference
-    shared, both = np.zeros(ORDER), norms * other_norms
-    for gram in (gram for gram in vector if gram in other):  # in one order
-        shared[len(gram) - 1] += min(vector[gram], other[gram]) * other[gram]
+    terms = [(len(gram), min(vector[gram], other[gram]) * other[gram]) for gram in vector if gram in other]
+    shared, both = [sum(value for n, value in terms if n == order) for order in ORDERS], norms * other_norms
     cosine = np.divide(shared, both, out=np.zeros(ORDER), where=both > 0)
     return cosine.mean() * math.exp(-((length - other_length) ** 2) / (2 * 6.0**2))  # sigma: 6 words
 
