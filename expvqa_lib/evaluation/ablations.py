@@ -11,7 +11,7 @@ import pandas as pd
 from ..data import labelled_aus
 from ..facs import au_column
 from ..questions import ask_q1
-from ..training.curriculum import ABLATIONS, Curriculum
+from ..training import ABLATIONS
 from .detection import (
     au_answer_table,
     au_detection,
@@ -97,7 +97,7 @@ def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
     """
     names = ("base", ALL, *(available(run) if ablated is None else ablated))
     faces, settings = run.faces_of(run.au_corpus), bootstrap_settings(run) | {"main": ALL}
-    kinds = {name: "Q1" if _curriculum(run, name).captioner else "Q1_actions" for name in names}
+    kinds = {name: "Q1" if name.endswith("captioner") else "Q1_actions" for name in names}
     answers = {name: run.answers(name, kind, faces) for name, kind in kinds.items()}
     tables = {
         "Q3": au_detection(run, *names, main=ALL),
@@ -108,34 +108,30 @@ def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
         answers = {name: run.answers(name, "Q1") for name in names}
         faces, train = run.emotion_faces(), run.emotion_faces("train")
         tables["Q1 emotion"] = emotion_answer_table(faces, train, answers, **settings)
-        emotion = probe(run, "emotion", names, ("qformer",))[0]
-        tables["Probe emotion"] = emotion.replace({"target": {"emotion": "macro"}})
+        probed = probe(run, "emotion", names, ("qformer",))[0]
+        tables["Probe emotion"] = probed.replace({"target": {"emotion": "macro"}})
     rows = below_each_other(tables)
     rows = rows[rows["target"] == "macro"].set_index(["model", "question", "metric"])
     wanted = [(model, *measure) for model in TITLES for measure in MEASURES]
     rows = rows.loc[[key for key in wanted if key in rows.index]].reset_index()[[*COLUMNS, "question"]]
-    pairs = zip(rows["model"], rows["question"], strict=True)
-    return rows.assign(taught=[_is_taught(run, model, question) for model, question in pairs])
-
-
-def _curriculum(run, model: str) -> Curriculum:
-    """The curriculum of a model or control of the table; an empty one for the base and the prior."""
-    if model in ("base", "prior"):
-        return Curriculum(questions=())
-    return run.curriculum(model.removesuffix("_shuffled_images"))
+    taught = [_is_taught(run, *pair) for pair in zip(rows["model"], rows["question"], strict=True)]
+    return rows.assign(taught=taught)
 
 
 def _is_taught(run, model: str, question: str) -> bool:
-    curriculum = _curriculum(run, model)
+    """Whether a model or control of the table was trained on a question; none is on probes."""
+    if model in ("base", "prior"):
+        return False
+    curriculum = run.curriculum(model.removesuffix("_shuffled_images"))
     if curriculum.captioner and question.startswith("Q1"):
         return curriculum.captioner != {"Q1 actions": "emotion", "Q1 emotion": "aus"}[question]
-    return question[:2] in curriculum.questions  # no model is trained on probes
+    return question[:2] in curriculum.questions
 
 
 def layout(table: pd.DataFrame) -> pd.DataFrame:
     """A `study` to read: a row a model, a column a measure; a star marks what was not trained."""
-    asked = table["question"].isin(["Q3", "Q1 actions", "Q1 emotion"])
-    stars = (asked & ~table["taught"] & (table["model"] != "prior")).map({True: "*", False: ""})
+    is_asked = table["question"].isin(["Q3", "Q1 actions", "Q1 emotion"]) & (table["model"] != "prior")
+    stars = (is_asked & ~table["taught"]).map({True: "*", False: ""})
     columns = [MEASURES[pair] for pair in zip(table["question"], table["metric"], strict=True)]
     wide = text_table(table.assign(column=columns), "model", "column", stars)
     wide = wide.reindex(
@@ -146,9 +142,9 @@ def layout(table: pd.DataFrame) -> pd.DataFrame:
 
 def example_answers(run) -> pd.DataFrame:
     """The answer of every model to Q1 about the first test face of the caption corpus."""
-    face = run.faces_of(run.caption_corpus)["image"].iat[0]
-    names = ("base", ALL, *available(run))
-    answers = {TITLES[name]: run.model(name).ask(face, ask_q1(), crop=False) for name in names}
+    face, answers = run.faces_of(run.caption_corpus)["image"].iat[0], {}
+    for name in ("base", ALL, *available(run)):
+        answers[TITLES[name]] = run.model(name).ask(face, ask_q1(), crop=False)
     return pd.Series(answers, name="answer to the first Q1 question").to_frame()
 
 
@@ -162,11 +158,11 @@ def leave_one_out(run) -> tuple[pd.DataFrame, pd.DataFrame]:
         images, by the model that was asked (`ALL`) and by the prior; and the differences of the first to the
         third on the same people: metric, value, low, high (percentage points), p, support, target.
     """
-    faces, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
+    faces = run.faces_of(run.au_corpus)
     tables, differences = [], []
     for au in [au for au in run.profile.left_out if au in labelled_aus(faces)]:
         column, scores = au_column(au), {"left_out": run.scores(f"without_au{au}"), ALL: run.scores(ALL)}
-        table = detection_table(faces, train, scores, main="left_out", **bootstrap_settings(run))
+        table = detection_table(faces, scores, main="left_out", **bootstrap_settings(run))
         tables.append(table[(table["target"] == column) & table["metric"].isin(["f1", "auc"])])
         pairs = [("left_out", metric, ALL) for metric in ("f1", "auc")]
         gaps = paired_differences(run, faces, faces[[column]], scores, pairs).drop(columns=["model", "minus"])

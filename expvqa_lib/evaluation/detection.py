@@ -41,14 +41,20 @@ def metric_tables(
 ) -> pd.DataFrame:
     """The metric tables of all models on some test faces, one below the other."""
     settings |= table_settings(faces, resamples, seed)
-    tables = [measure(labels, table, model=model, **settings) for model, table in predictions.items()]
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(
+        [measure(labels, of, model=m, **settings) for m, of in predictions.items()], ignore_index=True
+    )
 
 
 def table_settings(faces: pd.DataFrame, resamples: int, seed: int) -> dict:
     """What all metric tables of some test faces share."""
-    names = {"dataset": faces["dataset"].iat[0], "split": "test", "groups": faces["subject"]}
-    return names | {"resamples": resamples, "seed": seed}
+    return {
+        "dataset": faces["dataset"].iat[0],
+        "split": "test",
+        "groups": faces["subject"],
+        "resamples": resamples,
+        "seed": seed,
+    }
 
 
 def paired_differences(
@@ -113,7 +119,6 @@ def exchange_subjects(subjects: pd.Series, seed: int) -> np.ndarray:
 
 def detection_table(
     faces: pd.DataFrame,
-    train: pd.DataFrame,
     scores: Mapping[str, pd.DataFrame],
     resamples: int = 1000,
     seed: int = 0,
@@ -125,7 +130,6 @@ def detection_table(
 
     Args:
         faces: test faces with labels and subjects.
-        train: training faces, for the prior.
         scores: P(yes) [faces, AUs] by model.
         micro: as for `au_table`.
 
@@ -133,9 +137,9 @@ def detection_table(
         Table: model, dataset, split, target, metric, value, low, high (percent), support.
     """
     labels = faces[au_columns(faces)]
-    predictions = {"prior": prior_scores(labels), **with_controls(scores, faces, seed, main)}
-    settings = {"resamples": resamples, "seed": seed, "metrics": ALL_METRICS, "micro": micro}
-    return metric_tables(au_table, faces, labels, predictions, **settings)
+    scores = {"prior": prior_scores(labels), **with_controls(scores, faces, seed, main)}
+    settings = {"metrics": ALL_METRICS, "micro": micro, "resamples": resamples, "seed": seed}
+    return metric_tables(au_table, faces, labels, scores, **settings)
 
 
 def emotion_answer_table(
@@ -177,8 +181,8 @@ def au_answer_table(
 
 def answered_aus(answers: pd.DataFrame, n: int, columns: list[str]) -> pd.DataFrame:
     """AUs that any answer about a face (`row`) says are present, 1 or 0: [n, columns]."""
-    named = caption_aus(answers["answer"], columns)
-    return named.groupby(answers["row"].to_numpy()).max().reindex(range(n), fill_value=0.0)
+    by_face = caption_aus(answers["answer"], columns).groupby(answers["row"].to_numpy())
+    return by_face.max().reindex(range(n), fill_value=0.0)
 
 
 # ------------------------------------------------------------------------------------------ of a whole run
@@ -194,8 +198,7 @@ def au_detection(run, *models: str, main: str = MAIN) -> pd.DataFrame:
     """
     scores = {name: run.scores(name) for name in models or MODELS}
     main = main if main in scores else models[0]
-    test, train = run.faces_of(run.au_corpus), run.faces_of(run.au_corpus, "train")
-    return detection_table(test, train, scores, main=main, **bootstrap_settings(run))
+    return detection_table(run.faces_of(run.au_corpus), scores, main=main, **bootstrap_settings(run))
 
 
 def sentence_labels(run) -> pd.DataFrame:
@@ -206,8 +209,9 @@ def sentence_labels(run) -> pd.DataFrame:
     settings, tables = bootstrap_settings(run), {}
     if run.emotion_corpus:
         answers = {name: run.answers(name, "Q1") for name in MODELS}
-        faces, train = run.emotion_faces(), run.emotion_faces("train")
-        tables["Q1"] = emotion_answer_table(faces, train, answers, **settings)
+        tables["Q1"] = emotion_answer_table(
+            run.emotion_faces(), run.emotion_faces("train"), answers, **settings
+        )
     answers = {name: run.answers(name, "Q2") for name in MODELS}
     tables["Q2"] = au_answer_table(run.faces_of(run.au_corpus), answers, **settings)
     return below_each_other(tables)
@@ -235,8 +239,8 @@ def differences(run) -> pd.DataFrame:
     scores = with_controls(scores, faces, run.profile.seed) | {"prior": prior_scores(labels)}
     pairs = [(MAIN, metric, other) for metric in ("f1", "auc") for other in scores if other != MAIN]
     table = paired_differences(run, faces, labels, scores, pairs).drop(columns=["model", "support"])
-    conditions = [table["low"] > 0, table["high"] < 0]
-    return table.assign(verdict=np.select(conditions, ["better", "worse"], "no difference shown"))
+    clear = [table["low"] > 0, table["high"] < 0]
+    return table.assign(verdict=np.select(clear, ["better", "worse"], "no difference shown"))
 
 
 def tuned_thresholds(run) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -252,8 +256,8 @@ def tuned_thresholds(run) -> tuple[pd.DataFrame, pd.DataFrame]:
     tables, thresholds = [pd.DataFrame()], {}
     for name in VARIANTS if columns else ():
         thresholds[name] = best_thresholds(validation[columns], run.scores(name, validation)[columns])
-        scores = run.scores(name)[columns]
-        tables.append(au_table(test[columns], scores, model=name, threshold=thresholds[name], **settings))
+        settings |= {"model": name, "threshold": thresholds[name]}
+        tables.append(au_table(test[columns], run.scores(name)[columns], **settings))
     return pd.concat(tables, ignore_index=True), pd.DataFrame(thresholds).T
 
 

@@ -30,8 +30,7 @@ from .detection import au_answer_table, detection_table, emotion_answer_table, t
 from .metrics import answer_table, share_table, wide
 from .tables import au_columns
 
-CHUNK = 256
-"""Faces a part: a run that is killed loses at most the answers about so many."""
+CHUNK = 256  # faces a part: a run that is killed loses at most the answers about so many
 FACE_COLUMNS = ("image", "dataset", "subject", "split")
 COLUMNS = (*FACE_COLUMNS, "question_type", "au", "area", "wording", "question", "answer", "p_yes")
 _ANSWER_TOKENS = 9  # of a yes or no in words, as in the released code
@@ -59,9 +58,7 @@ def read_faces(
     faces = read_available(data, tables or data) if data.is_dir() else read_table(data, root)
     faces = faces[faces["labelled_by"].isna()].reset_index(drop=True)
     if faces.empty:
-        raise TableError(
-            f"{data}: no row is labelled by people; nothing is measured on labels that a program made"
-        )
+        raise TableError(f"{data}: no row is labelled by people, and only their labels are measured on")
     if (twice := faces.duplicated(["dataset", "image"])).any():
         raise TableError(
             f"{data}: image {faces.loc[twice, 'image'].iat[0]} stands in several rows; expected one a face"
@@ -85,12 +82,12 @@ def questions_about(
     areas = dict.fromkeys(unit.area for unit in units)
     rows = []
     for kind, w in product([kind for kind in QUESTION_TYPES if kind in kinds], wordings):
-        if kind == "Q1":
-            rows.append((kind, None, None, w, ask_q1(w)))
-        elif kind == "Q2":
-            rows += [(kind, None, area, w, ask_q2(area, w)) for area in areas]
-        else:
-            rows += [(kind, unit.name, unit.area, w, ask_q3(unit.number, w)) for unit in units]
+        about = {
+            "Q1": [(None, None, ask_q1(w))],
+            "Q2": [(None, area, ask_q2(area, w)) for area in areas],
+            "Q3": [(unit.name, unit.area, ask_q3(unit.number, w)) for unit in units],
+        }
+        rows += [(kind, au, area, w, question) for au, area, question in about[kind]]
     return pd.DataFrame(rows, columns=["question_type", "au", "area", "wording", "question"])
 
 
@@ -121,16 +118,17 @@ def predict(
         asked = texts[is_q3].tolist()
         p_yes[:, is_q3] = score_questions(model, processor, embeds, asked, progress=progress).numpy()
     for column in np.flatnonzero(~is_q3 | in_words):
-        options = {"max_new_tokens": _ANSWER_TOKENS} if is_q3[column] else {}
-        options |= {"embeds": embeds, "batch": batch, "progress": progress}
+        options = {"embeds": embeds, "batch": batch, "progress": progress}
+        options |= {"max_new_tokens": _ANSWER_TOKENS} if is_q3[column] else {}
         replies = generate(model, processor, [], [texts.iat[column]] * len(faces), **options)
         answers[:, column] = [reply for (reply,) in replies]
     table = faces.drop(columns="image").rename(columns={"name": "image"})[list(FACE_COLUMNS)]
     table = table.merge(questions, how="cross").assign(answer=answers.ravel(), p_yes=p_yes.ravel())
-    bad = table[table["p_yes"].isna() & (table["question_type"] == "Q3")]
-    if len(bad):
-        where = f"{bad['au'].iat[0]} of {bad['image'].iat[0]} ({len(bad)} in all)"
-        raise ModelError(f"P(yes) is NaN for {where}: the model holds NaN, or overflows; try --dtype float32")
+    if len(bad := table[table["p_yes"].isna() & (table["question_type"] == "Q3")]):
+        raise ModelError(
+            f"P(yes) is NaN for {bad['au'].iat[0]} of {bad['image'].iat[0]} ({len(bad)} in all): the model "
+            "holds NaN, or overflows; try --dtype float32"
+        )
     dtypes = dict.fromkeys(COLUMNS, "string") | {"wording": "int64", "p_yes": "float32"}
     return table[list(COLUMNS)].astype(dtypes)
 
@@ -170,9 +168,8 @@ def predict_in_parts(
             f"nothing to ask in {', '.join(kinds)}: no face of the test split has a labelled action unit"
         )
     with state.split_between_processes(parts) as own_parts:
-        bar = {"desc": "asking", "unit": f"x{CHUNK} faces", "disable": not state.is_main_process}
-        for path, ask in tqdm(own_parts, **bar):
-            cached(path, ask)
+        for part in tqdm(own_parts, desc=f"asking {CHUNK} faces each", disable=not state.is_main_process):
+            cached(*part)
     state.wait_for_everyone()
     table = pd.concat([pd.read_parquet(path) for path, _ in parts], ignore_index=True)
     table.attrs = {"model": name}
@@ -183,11 +180,7 @@ def predict_in_parts(
 
 
 def mean_scores(predictions: pd.DataFrame, images: Sequence[str], aus: Sequence[str]) -> pd.DataFrame:
-    """P(yes) of Q3, the mean over the wordings: [images, aus]; each must be predicted once a wording.
-
-    Raises:
-        TableError: as for `metrics.wide`.
-    """
+    """P(yes) of Q3, the mean over the wordings: [images, aus]; each must be predicted once a wording."""
     by_wording = [wide(rows, images, aus, "p_yes") for _, rows in predictions.groupby("wording", sort=False)]
     return sum(by_wording) / len(by_wording)
 
@@ -215,12 +208,10 @@ def test_faces(faces: pd.DataFrame) -> list[pd.DataFrame]:
     """
     rows = faces[faces["split"] == "test"]
     if rows.empty:
-        splits = ", ".join(faces["split"].unique())
-        raise TableError(f"the face table has no row of the split 'test'; found {splits}")
+        raise TableError(
+            f"the face table has no row of the split 'test'; found {', '.join(faces['split'].unique())}"
+        )
     return [table.reset_index(drop=True) for _, table in rows.groupby("dataset", sort=True)]
-
-
-# ---------------------------------------------------------------------------------------- metrics
 
 
 def measure(
@@ -242,15 +233,12 @@ def measure(
         answers, the share of `empty` answers, and of Q1 the share `unread` in which no emotion could be read.
 
     Raises:
-        TableError: a prediction is missing, given twice, of an unknown face, AU or area, or its probability
-        is NaN.
+        TableError: a prediction is missing, NaN, given twice, or of an unknown face, AU or area.
     """
     datasets = {rows["dataset"].iat[0]: rows for rows in test_faces(faces)}
     if unknown := sorted(set(map(str, predictions["dataset"])) - set(datasets)):
-        raise TableError(
-            f"predictions: data set {unknown[0]!r} is not in the face table's split 'test'; "
-            f"found {', '.join(datasets)}"
-        )
+        found = ", ".join(datasets)
+        raise TableError(f"predictions: data set {unknown[0]!r} has no test face in the table; found {found}")
     tables, settings = [], {"resamples": resamples, "seed": seed}
     kinds = [kind for kind in QUESTION_TYPES if (predictions["question_type"] == kind).any()]
     for (dataset, rows), kind in product(datasets.items(), kinds):
@@ -259,8 +247,8 @@ def measure(
         if len(questions) or len(answered):
             train = faces[(faces["dataset"] == dataset) & (faces["split"] == "train")]
             score = _yes_no_tables if kind == "Q3" else _sentence_tables
-            table = pd.concat(score(answered, rows, train, questions, name, settings))
-            tables.append(table.assign(question=kind))
+            found = score(answered, rows, train, questions, name, settings)
+            tables += [table.assign(question=kind) for table in found]
     if not tables:
         raise TableError(f"the predictions hold no question of {', '.join(QUESTION_TYPES)}")
     return pd.concat(tables, ignore_index=True)
@@ -272,12 +260,11 @@ def _yes_no_tables(predictions, faces, train, questions, name: str, settings: di
     answers = wide(predictions, images, aus, "answer")
     in_words = answers.notna().any(axis=None)
     if predictions["p_yes"].notna().any() or not in_words:
-        scores = {name: mean_scores(predictions, images, aus)}
-        main = _main_of(faces, name)
-        tables.append(detection_table(faces, train, scores, main=main, micro=True, **settings))
+        scores, main = {name: mean_scores(predictions, images, aus)}, _main_of(faces, name)
+        tables.append(detection_table(faces, scores, main=main, micro=True, **settings))
     if in_words:
-        names = table_settings(faces, **settings) | {"model": f"{name}_in_words"}
-        tables.append(answer_table(faces[aus], answers, **names))
+        settings = table_settings(faces, **settings)
+        tables.append(answer_table(faces[aus], answers, model=f"{name}_in_words", **settings))
     return tables
 
 
@@ -307,6 +294,6 @@ def _main_of(faces: pd.DataFrame, name: str) -> str | None:
     """The model for the shuffled control; None, with a note, where one subject has most of the faces."""
     if 2 * faces["subject"].value_counts().iat[0] <= len(faces):
         return name
-    where = f"expvqa: {faces['dataset'].iat[0]}: one subject has more than half of the faces"
-    print(f"{where}: no control by shuffled images", file=sys.stderr)
+    note = "one subject has more than half of the faces: no control by shuffled images"
+    print(f"expvqa: {faces['dataset'].iat[0]}: {note}", file=sys.stderr)
     return None

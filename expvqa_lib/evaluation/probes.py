@@ -41,9 +41,9 @@ BATCH, RATE, HEAD_RATE, WEIGHT_DECAY, PATIENCE = 32, 1e-4, 1e-3, 0.05, 3
 
 def probe_all(run, epochs: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables of `probe` for action units and, if the run has a corpus for it, emotion."""
-    targets = ["aus", "emotion"][: 1 + bool(run.emotion_corpus)]
-    tables, gains = zip(*(probe(run, target, epochs=epochs) for target in targets), strict=True)
-    return pd.concat(tables, ignore_index=True), pd.concat(gains, ignore_index=True)
+    targets = ["aus", "emotion"] if run.emotion_corpus else ["aus"]
+    results = zip(*(probe(run, target, epochs=epochs) for target in targets), strict=True)
+    return tuple(pd.concat(tables, ignore_index=True) for tables in results)
 
 
 def probe(
@@ -138,8 +138,7 @@ def features(run, name: str, images: Sequence[str]) -> pd.DataFrame:
         with torch.inference_mode():
             embeds = embed_images(model, processor, images[k : k + 64])
             parts = {part: _mean(model, processor, embeds, part).float().cpu().numpy() for part in PARTS}
-        columns = [pd.DataFrame(rows).add_prefix(part) for part, rows in parts.items()]
-        tables.append(pd.concat(columns, axis=1))
+        tables.append(pd.concat([pd.DataFrame(x).add_prefix(part) for part, x in parts.items()], axis=1))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -211,7 +210,8 @@ def finetuned_probe(
         modules += [model.qformer, nn.ParameterList([model.query_tokens])]
         width = model.config.qformer_config.hidden_size
     names = list(labels["train"].dropna(axis=1, how="all"))
-    names = sorted(labels["train"]["emotion"].dropna().unique()) if is_emotion else names
+    if is_emotion:
+        names = sorted(labels["train"]["emotion"].dropna().unique())
     y = {split: _targets(rows, names).to(model.device) for split, rows in labels.items()}
     known = {split: (~targets.isnan().all(1)).nonzero()[:, 0].cpu() for split, targets in y.items()}
     torch.manual_seed(0)

@@ -51,8 +51,8 @@ def text_table(
     rows: pd.DataFrame, index: str | list[str], columns: str, marks: pd.Series | str = ""
 ) -> pd.DataFrame:
     """`interval_texts` and marks in wide format: a row each of `index`, a column each of `columns`."""
-    wide = rows.assign(text=interval_texts(rows) + marks).pivot(index=index, columns=columns, values="text")
-    return wide.rename_axis(columns=None)
+    rows = rows.assign(text=interval_texts(rows) + marks)
+    return rows.pivot(index=index, columns=columns, values="text").rename_axis(columns=None)
 
 
 def interval_texts(rows: pd.DataFrame) -> pd.Series:
@@ -64,8 +64,8 @@ def interval_texts(rows: pd.DataFrame) -> pd.Series:
 def macro_averages(table: pd.DataFrame, metrics: Iterable[str] = ALL_METRICS) -> pd.DataFrame:
     """The averages over all AUs: a row a model, a column a metric, values with their intervals."""
     macro = table[table["target"] == "macro"]
-    return pd.concat([with_intervals(macro, metric).T for metric in metrics], axis=1).set_axis(
-        [metric_name(metric) for metric in metrics], axis=1
+    return pd.DataFrame(
+        {metric_name(metric): with_intervals(macro, metric).loc["Average"] for metric in metrics}
     )
 
 
@@ -80,9 +80,9 @@ def emotion_layout(labels: pd.DataFrame) -> pd.DataFrame:
     rows = labels[labels["question"] == "Q1"]
     if rows.empty:
         return rows
-    accuracy = with_intervals(rows, "accuracy").rename({"Average": "accuracy"})
-    f1 = with_intervals(rows, "f1").rename({"Average": "macro F1"})
-    return pd.concat([accuracy, f1]).rename_axis("Emotion")
+    names = {"accuracy": "accuracy", "f1": "macro F1"}
+    parts = [with_intervals(rows, metric).rename({"Average": name}) for metric, name in names.items()]
+    return pd.concat(parts).rename_axis("Emotion")
 
 
 def results_table(au: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:

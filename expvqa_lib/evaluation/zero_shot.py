@@ -60,8 +60,8 @@ def zero_shot(run) -> pd.DataFrame:
     tables, settings = [], {"metrics": METRICS, **bootstrap_settings(run)}
     for group, labels in groups.items():
         asked = {model: table[labels.columns] for model, table in scores.items()}
-        rows = metric_tables(au_table, faces, labels, asked, **settings)
-        tables.append(rows.replace({"target": {"macro": group}}))
+        table = metric_tables(au_table, faces, labels, asked, **settings)
+        tables.append(table.replace({"target": {"macro": group}}))
     table = pd.concat(tables, ignore_index=True)
     return table[(table["metric"] != "auc") | (table["model"] != NAMED)].reset_index(drop=True)
 
@@ -89,8 +89,10 @@ def differences(run) -> pd.DataFrame:
 def layout(table: pd.DataFrame, targets: Sequence[str] = ()) -> pd.DataFrame:
     """AUC, balanced accuracy and F1 of a `zero_shot` table: a row a metric and target, a column a model."""
     rows = table[table["target"].isin(targets)] if targets else table
-    parts = {metric_name(metric): with_intervals(rows, metric) for metric in METRICS[:3]} if len(rows) else {}
-    return pd.concat(parts, names=["Metric", "AUs"]).reset_index() if parts else rows
+    if rows.empty:
+        return rows
+    parts = {metric_name(metric): with_intervals(rows, metric) for metric in METRICS[:3]}
+    return pd.concat(parts, names=["Metric", "AUs"]).reset_index()
 
 
 def auc_rows(table: pd.DataFrame) -> pd.DataFrame:

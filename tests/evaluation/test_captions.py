@@ -4,7 +4,6 @@ import random
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import sacrebleu
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
@@ -12,26 +11,12 @@ from nltk.translate.meteor_score import meteor_score
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from rouge_score.rouge_scorer import RougeScorer
-from sklearn import metrics as sk
 
 from expvqa_lib.errors import TableError
 from expvqa_lib.evaluation import metrics
 
 NAMES = {"model": "m", "dataset": "d", "split": "test"}
-WORDS = [
-    "the",
-    "person",
-    "raises",
-    "lowers",
-    "inner",
-    "outer",
-    "brow",
-    "lip",
-    "corner",
-    "and",
-    "pulls",
-    "chin",
-]
+WORDS = ["the", "person", "raises", "lowers", "inner", "outer", "brow", "lip", "corner", "and", "pulls"]
 
 
 def corpus(n=60, seed=0):
@@ -93,8 +78,9 @@ def test_cider_d_is_the_authors_and_undefined_for_one_image():
 
 def test_cider_d_by_hand():
     """Two images; "a" is in both and weighs nothing. All words agree, half of the pairs, no triple."""
-    got = metrics.captions.cider_d([["b", "a", "c"], ["d"]], [[["a", "c", "b"]], [["a"]]], np.ones(2, int))
-    assert got == pytest.approx([1000 * (1 + 1 / 2) / 4, 0.0])
+    assert score("cider_d", ["b a c", "d"], [["a c b"], ["a"]]) == pytest.approx(
+        [1000 * (1 + 1 / 2) / 4, 0.0]
+    )
 
 
 def test_rouge_l_is_rouge_scores_best_over_references():
@@ -179,20 +165,11 @@ def test_bad_captions_are_named(captions, references, row):
         metrics.caption_table(captions, references, **NAMES)
 
 
-def test_aus_in_captions_have_scikit_learns_precision_and_recall():
-    inner, corner = (
-        "The person raises inner eyebrow and lowers brow, which suggests fear.",
-        "pulls lip corner.",
-    )
-    columns = ["AU1", "AU4", "AU12"]
-    read = metrics.caption_aus([inner, corner, "The person does not lower brow.", "nothing"], columns)
+def test_aus_are_read_out_of_captions():
+    inner = "The person raises inner eyebrow and lowers brow, which suggests fear."
+    texts = [inner, "pulls lip corner.", "The person does not lower brow.", "nothing"]
+    read = metrics.caption_aus(texts, ["AU1", "AU4", "AU12"])
     assert read.to_numpy().tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
-    labels = pd.DataFrame([[1, 0, 1], [0, 0, 1], [0, 1, 0], [1, 0, 0]], columns=columns)
-    options = {"metrics": ("precision", "recall"), "averages": ("macro", "micro"), "resamples": 0}
-    got = metrics.au_table(labels, read, **NAMES, **options).set_index(["target", "metric"])["value"]["micro"]
-    wanted = {"zero_division": 0, "average": "micro"}
-    assert got["precision"] == pytest.approx(100 * sk.precision_score(labels, read, **wanted))
-    assert got["recall"] == pytest.approx(100 * sk.recall_score(labels, read, **wanted))
 
 
 def test_the_evaluate_metric_is_the_table():

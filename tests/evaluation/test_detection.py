@@ -81,9 +81,9 @@ def test_the_shuffled_control_equals_asking_about_another_subjects_image(model, 
 
 
 def test_perfect_scores_are_perfect_and_those_of_shuffled_images_are_not(faces):
-    test, train = part(faces, "lab"), part(faces, "lab", "train")
+    test = part(faces, "lab")
     truth = test[au_columns(test)].astype(float)
-    table = detection_table(test, train, {"base": truth * 0 + 0.2, MAIN: truth}, resamples=40, seed=1)
+    table = detection_table(test, {"base": truth * 0 + 0.2, MAIN: truth}, resamples=40, seed=1)
     assert list(table.columns) == COLUMNS
     assert list(table["model"].unique()) == ["prior", "base", MAIN, SHUFFLED]
     assert set(table["target"]) == {f"AU{n}" for n in BP4D_AUS} | {"macro"}
@@ -178,9 +178,7 @@ def test_thresholds_are_tuned_on_validation_faces(run):
     assert set(tuned["metric"]) == {"f1_tuned", "balanced_accuracy_tuned", "precision_tuned", "recall_tuned"}
     assert value(tuned, "exp_vqa", "macro", "balanced_accuracy_tuned") > 50
     assert list(thresholds.index) == ["exp_vqa", "exp_vqa_fz"]
-    fixed = detection_table(
-        run.faces_of(""), run.faces_of("", "train"), {MAIN: run.scores(MAIN)}, resamples=0
-    )
+    fixed = detection_table(run.faces_of(""), {MAIN: run.scores(MAIN)}, resamples=0)
     layout = tuned_layout(fixed, tuned)
     assert list(layout.columns) == ["F1", "F1 tuned", "Balanced accuracy", "Balanced accuracy tuned"]
     run.faces_of = lambda corpus, split="test", all_of=run.faces_of: all_of(corpus, split).head(
@@ -207,7 +205,7 @@ def test_captions_stand_beside_the_rules_sentence_and_the_shuffled_ones_are_of_o
 def test_layouts_have_values_with_intervals(faces):
     test = part(faces, "lab")
     truth = test[au_columns(test)].astype(float)
-    au = detection_table(test, test, {MAIN: truth, "base": truth * 0}, resamples=10)
+    au = detection_table(test, {MAIN: truth, "base": truth * 0}, resamples=10)
     f1 = with_intervals(au, "f1")
     assert f1.index.name == "F1" and f1.loc["Average", "Exp-VQA"].startswith("100.0 [")
     assert macro_averages(au).loc["Label prior", "AUC"] == "50.0 [50.0, 50.0]"

@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as sk
 from test_au_metrics import NAMES, faces, values
 
-from expvqa_lib.errors import SettingsError, TableError
+from expvqa_lib.errors import SettingsError
 from expvqa_lib.evaluation import metrics
 
 
@@ -45,11 +45,6 @@ def test_emotion_difference_is_that_of_the_accuracies():
     wanted = 100 * (np.mean(true[1:] == a[1:]) - np.mean(true[1:] == b[1:]))
     assert result["value"] == pytest.approx(wanted) and result["support"] == 299
     assert 0 < result["low"] < result["value"] < result["high"]
-
-
-def test_emotions_without_a_true_one_are_refused():
-    with pytest.raises(TableError, match="no row has a true emotion"):
-        metrics.emotion_table([None], ["fear"], **NAMES)
 
 
 # ---------------------------------------------------------------------------------------- with `evaluate`

@@ -142,7 +142,7 @@ def pictures(tmp_path, monkeypatch) -> tuple[dict, dict]:
 def test_fine_tuning_learns(model, processor, pictures):
     images, labels = pictures
     labels["train"].loc[:5, "AU4"] = pd.NA
-    scores = finetuned_probe(model, processor, images, labels, "encoder", 10)
+    scores = finetuned_probe(ExpVQA(model, processor), images, labels, "encoder", 10)
     assert macro(labels["test"], scores, "auc") > 95
 
 
@@ -153,11 +153,11 @@ def test_fine_tuning_stops_when_validation_gets_worse_and_keeps_the_best_weights
     opposite = labels | {"train": 1 - labels["train"]}
     steps, step = [], torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(1) or step(self))
-    stopped = finetuned_probe(copy.deepcopy(model), processor, images, opposite, "encoder", 30)
+    stopped = finetuned_probe(ExpVQA(copy.deepcopy(model), processor), images, opposite, "encoder", 30)
     assert len(steps) < 30 * 6
     best = len(steps) // 6 - 3  # epochs, without the three of its patience
     pd.testing.assert_frame_equal(
-        stopped, finetuned_probe(model, processor, images, opposite, "encoder", best)
+        stopped, finetuned_probe(ExpVQA(model, processor), images, opposite, "encoder", best)
     )
 
 
@@ -168,7 +168,7 @@ def test_fine_tuning_of_the_q_former_classifies_emotions(model, processor, pictu
         for split, aus in labels.items()
     }
     emotions["train"].loc[0, "emotion"] = pd.NA
-    scores = finetuned_probe(model, processor, images, emotions, "qformer", 6)
+    scores = finetuned_probe(ExpVQA(model, processor), images, emotions, "qformer", 6)
     assert list(scores) == ["anger", "fear"]
     assert (scores.idxmax(axis=1) == emotions["test"]["emotion"]).mean() > 0.9
 

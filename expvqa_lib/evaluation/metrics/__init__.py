@@ -1,6 +1,6 @@
 """Metrics with intervals as tidy tables; `load` gives them as metrics of Hugging Face's `evaluate`."""
 
-from .answers import answer_table, emotion_difference, emotion_table, share_table, wide
+from .answers import answer_table, emotion_difference, emotion_table, load, share_table, wide
 from .au import (
     ALL_METRICS,
     au_table,
@@ -11,7 +11,6 @@ from .au import (
 )
 from .bootstrap import COLUMNS, bootstrap, bootstrap_table, group_codes, mean_of_defined
 from .captions import caption_aus, caption_scores, caption_table
-from .hub import load
 
 __all__ = [
     "ALL_METRICS",

@@ -1,16 +1,20 @@
-"""Answers as the tables that the metrics take; answers in words: yes, no or neither, and emotions."""
+"""Tables of answers in words, yes, no or neither, and emotions; the metrics as those of `evaluate`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
+import datasets
+import evaluate
 import numpy as np
 import pandas as pd
 
 from ...errors import TableError
-from ...facs import EMOTIONS
+from ...facs import BP4D_AUS, EMOTIONS, au_column
 from ...questions import read_yes_no
-from .au import au_table
+from .au import au_table, check_names
 from .bootstrap import bootstrap_table, difference, group_codes, mean_of_defined, ratio
+from .captions import caption_table
 
 ANSWER_METRICS = ("f1", "balanced_accuracy", "precision", "recall", "accuracy")
 
@@ -42,13 +46,11 @@ def wide(predictions: pd.DataFrame, images: Sequence[str], aus: Sequence[str], v
     return pd.DataFrame(values.to_numpy().reshape(len(images), len(aus)), columns=list(aus))
 
 
-def answer_table(
-    labels: pd.DataFrame, answers: pd.DataFrame, *, groups: Iterable[object] | None = None, **settings: Any
-) -> pd.DataFrame:
+def answer_table(labels: pd.DataFrame, answers: pd.DataFrame, **settings: Any) -> pd.DataFrame:
     """Score answers in words to Q3: `au_table` of what they say, and how many say neither yes nor no.
 
     Args:
-        labels, groups, settings: as for `au_table`.
+        labels, settings: as for `au_table`.
         answers: the same index and columns as the labels; a missing answer (None, NaN) is neither yes nor no.
 
     Returns:
@@ -58,10 +60,13 @@ def answer_table(
     """
     read = answers.fillna("").map(read_yes_no).astype(float)  # 1, 0, NaN
     scores = read.fillna(1 - labels.astype("Float64").fillna(0))
-    table = au_table(labels, scores, metrics=ANSWER_METRICS, groups=groups, **settings)
-    unread, labelled = (read.isna() & labels.notna()).to_numpy(), labels.notna().to_numpy()
-    shares = share_table(unread, labelled, [*labels, "macro"], "unread", groups=groups, **settings)
-    return pd.concat([table, shares], ignore_index=True)
+    labelled = labels.notna().to_numpy()
+    unread = share_table(
+        read.isna().to_numpy() & labelled, labelled, [*labels, "macro"], "unread", **settings
+    )
+    return pd.concat(
+        [au_table(labels, scores, metrics=ANSWER_METRICS, **settings), unread], ignore_index=True
+    )
 
 
 def share_table(
@@ -83,7 +88,7 @@ def share_table(
         return np.concatenate([share, mean_of_defined(share)[:, None]], axis=1)[:, : len(targets)]
 
     support = [*flags.sum(axis=0).tolist(), int(flags.sum())]
-    rows = [(target, metric, count) for target, count in zip(targets, support, strict=False)]
+    rows = zip(targets, [metric] * len(targets), support, strict=False)
     return bootstrap_table(measure, rows, group_codes(groups, len(flags)), **settings)
 
 
@@ -109,8 +114,8 @@ def emotion_table(
         over the emotions that a resample holds.
     """
     true, predicted = _names(true, predicted)
-    names = [*EMOTIONS, *sorted(set(true) - set(EMOTIONS))]
-    emotions, labelled = [name for name in names if name and name in true], true != ""
+    labelled = true != ""
+    emotions = sorted(set(true[labelled]), key=lambda name: ([*EMOTIONS, name].index(name), name))
     is_true = np.stack([true == name for name in emotions], axis=1)
     is_predicted = np.stack([labelled & (predicted == name) for name in emotions], axis=1)
     cells = np.stack([is_true & is_predicted, is_true, is_predicted]).astype(float)  # [3, N, C]
@@ -152,3 +157,64 @@ def emotion_difference(
 def _names(*columns: Iterable[str | None]) -> list[np.ndarray]:
     """Emotions, "" where there is none."""
     return [pd.Series(list(values), dtype=object).fillna("").to_numpy() for values in columns]
+
+
+# ------------------------------------------------------------ as metrics of Hugging Face's `evaluate`
+
+_UNNAMED = {"model": "", "dataset": "", "split": "", "resamples": 0}
+_TEXT = datasets.Value("string")
+_NUMBERS = datasets.Sequence(datasets.Value("float64"))
+
+
+def load(name: str, **options: Any) -> evaluate.Metric:
+    """Return an `evaluate` metric (`compute`, `add`, `add_batch`, `evaluate.combine`), all values in percent.
+
+    Args:
+        name: `au_f1` (predictions: P(yes) of each AU; references: 0, 1, or NaN for unlabelled; both [N, A]),
+            `captions` (predictions: texts; references: lists of texts) or `emotion_accuracy` (emotions'
+            names; a prediction is empty where none was read).
+        options: of `au_f1`: `aus` (FACS numbers of the columns), `threshold` and `metrics` (of
+            `ALL_METRICS`); of `captions`: `metrics`, see `caption_scores`.
+
+    Raises:
+        SettingsError: the name is unknown.
+    """
+    check_names([name], tuple(_METRICS), "metric")
+    score, predictions, references = _METRICS[name]
+    features = datasets.Features(predictions=predictions, references=references)
+    return _Metric(partial(score, **options), features)
+
+
+class _Metric(evaluate.Metric):
+    """A function of predictions and references as an `evaluate` metric."""
+
+    def __init__(self, score: Callable[..., dict[str, float]], features: datasets.Features) -> None:
+        self._compute, self._rows = score, features
+        super().__init__(keep_in_memory=True)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=self._rows)
+
+
+def _au_f1(predictions, references, aus: Sequence[int] = BP4D_AUS, metrics=("f1",), **options: Any) -> dict:
+    columns = [au_column(number) for number in aus]
+    labels, scores = (pd.DataFrame(rows, columns=columns, dtype=float) for rows in (references, predictions))
+    table = au_table(labels, scores, metrics=metrics, **options, **_UNNAMED)
+    return {f"{row.metric}_{row.target}": row.value for row in table.itertuples()}
+
+
+def _captions(predictions, references, **options: Any) -> dict[str, float]:
+    table = caption_table(predictions, references, **options, **_UNNAMED)
+    return table.set_index("metric")["value"].to_dict()
+
+
+def _emotion_accuracy(predictions, references) -> dict[str, float]:
+    table = emotion_table(references, predictions, **_UNNAMED).set_index(["target", "metric"])
+    return table["value"]["macro"].rename({"f1": "macro_f1"}).to_dict()
+
+
+_METRICS = {
+    "au_f1": (_au_f1, _NUMBERS, _NUMBERS),
+    "captions": (_captions, _TEXT, datasets.Sequence(_TEXT)),
+    "emotion_accuracy": (_emotion_accuracy, _TEXT, _TEXT),
+}

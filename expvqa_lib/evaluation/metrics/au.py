@@ -38,12 +38,12 @@ def _arrays(labels: pd.DataFrame, *scores: pd.DataFrame) -> tuple[list[str], np.
         warnings.warn(f"never labelled here and left out: {', '.join(without)}", stacklevel=3)
     for table in scores:
         if not table.index.equals(labels.index) or not set(columns) <= set(table):
-            wanted = f"expected {', '.join(columns)} for each of the {len(labels)} rows of labels"
             raise TableError(
-                f"scores: {wanted}; found {len(table)} rows, columns {', '.join(map(str, table))}"
+                f"scores: expected {', '.join(columns)} for each of the {len(labels)} rows of labels; "
+                f"found {len(table)} rows, columns {', '.join(map(str, table))}"
             )
-    y = _numbers(labelled, "label", (0, 1, np.nan))
-    return columns, y, *(_numbers(table[columns], "score") for table in scores)
+    scores = (_numbers(table[columns], "score") for table in scores)
+    return columns, _numbers(labelled, "label", (0, 1, np.nan)), *scores
 
 
 def _numbers(table: pd.DataFrame, kind: str, allowed: tuple | None = None) -> np.ndarray:
@@ -52,9 +52,10 @@ def _numbers(table: pd.DataFrame, kind: str, allowed: tuple | None = None) -> np
     fine = np.isin(values, allowed) | (np.isnan(values)) if allowed else (values >= 0) & (values <= 1)
     if not fine.all():
         row, column = np.argwhere(~fine)[0]
-        place = f"{kind} in row {table.index[row]!r}, column {table.columns[column]}"
-        wanted = f"expected {allowed or 'a probability'} ({(~fine).sum()} such values in all)"
-        raise TableError(f"{place} is {values[row, column]:g}; {wanted}")
+        raise TableError(
+            f"{kind} in row {table.index[row]!r}, column {table.columns[column]} is {values[row, column]:g}; "
+            f"expected {allowed or 'a probability'} ({(~fine).sum()} such values in all)"
+        )
     return values
 
 
@@ -97,11 +98,10 @@ def au_table(
     columns, y, p = _arrays(labels, scores)
     tuned = isinstance(threshold, Mapping)
     thresholds = np.array([threshold[name] for name in columns]) if tuned else threshold
-    averages = ["macro", "micro"] if micro else ["macro"]
-    support = [*np.nansum(y, axis=0).astype(int), *[_any_label(y)] * len(averages)]
+    support = dict(zip(columns, np.nansum(y, axis=0).astype(int), strict=True))
+    support |= dict.fromkeys(["macro", "micro"] if micro else ["macro"], _any_label(y))
     names = [f"{name}_tuned" if tuned and name not in _NO_THRESHOLD else name for name in metrics]
-    targets = zip([*columns, *averages], support, strict=True)
-    rows = [(target, name, count) for target, count in targets for name in names]
+    rows = [(target, name, count) for target, count in support.items() for name in names]
     measure = _measure(y, p, thresholds, metrics, micro)
     return bootstrap_table(measure, rows, group_codes(groups, len(labels)), **settings)
 
@@ -149,10 +149,10 @@ def best_thresholds(labels: pd.DataFrame, scores: pd.DataFrame) -> dict[str, flo
     """
     columns, y, p = _arrays(labels, scores)
     best = {}
-    for a, name in enumerate(columns):
-        rows = np.flatnonzero(~np.isnan(y[:, a]))
-        rows = rows[np.argsort(-p[rows, a], kind="stable")]
-        score, truth = p[rows, a], y[rows, a]
+    for name, truth, score in zip(columns, y.T, p.T, strict=True):
+        rows = np.flatnonzero(~np.isnan(truth))
+        rows = rows[np.argsort(-score[rows], kind="stable")]
+        score, truth = score[rows], truth[rows]
         f1 = 2 * truth.cumsum() / (truth.sum() + np.arange(1, len(rows) + 1))  # yes to the first 1, 2, ...
         f1[:-1][score[:-1] == score[1:]] = -1.0  # equal scores are answered alike
         best[name] = float(score[f1.argmax()]) if truth.any() else 0.5
@@ -171,8 +171,8 @@ def reliability_table(labels: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFram
     p, y = p[~np.isnan(y)], y[~np.isnan(y)]
     faces, total, positives = (np.bincount(_bin_of(p), weights, BINS) for weights in (None, p, y))
     edges = 100 * np.arange(BINS + 1) / BINS
-    table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "faces": faces})
-    return table.assign(mean_score=ratio(total, faces, np.nan), positives=ratio(positives, faces, np.nan))
+    shares = {"mean_score": ratio(total, faces, np.nan), "positives": ratio(positives, faces, np.nan)}
+    return pd.DataFrame({"from": edges[:-1], "to": edges[1:], "faces": faces, **shares})
 
 
 def _bin_of(p: np.ndarray) -> np.ndarray:

@@ -33,9 +33,9 @@ def bootstrap_table(
         seed: of the resamples: the same rows, groups and seed are resampled alike.
     """
     value, low, high, _ = (part.ravel() for part in bootstrap(measure, codes, resamples, seed))
-    columns = {"model": model, "dataset": dataset, "split": split, "value": value, "low": low, "high": high}
-    rows = pd.DataFrame(list(rows), columns=["target", "metric", "support"])
-    return rows.assign(**columns)[list(COLUMNS)]
+    table = pd.DataFrame(list(rows), columns=["target", "metric", "support"])
+    table = table.assign(model=model, dataset=dataset, split=split, value=value, low=low, high=high)
+    return table[list(COLUMNS)]
 
 
 def group_codes(groups: Iterable[object] | None, rows: int) -> np.ndarray:
@@ -75,8 +75,8 @@ def difference(
     measure: Measure, codes: np.ndarray, support: int, resamples: int = 1000, seed: int = 0
 ) -> pd.Series:
     """Return value, low, high, p and support of a measure [R] that is the difference of two models."""
-    results = map(float, bootstrap(measure, codes, resamples, seed))
-    return pd.Series([*results, support], index=["value", "low", "high", "p", "support"])
+    names = ["value", "low", "high", "p", "support"]
+    return pd.Series([*map(float, bootstrap(measure, codes, resamples, seed)), support], names)
 
 
 def resample(codes: np.ndarray, resamples: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
@@ -90,8 +90,8 @@ def resample(codes: np.ndarray, resamples: int = 1000, seed: int = 0) -> Iterato
     for start in range(0, resamples, step):
         r = min(step, resamples - start)
         drawn = rng.integers(groups, size=(r, groups)) + np.arange(r)[:, None] * groups
-        counts = np.bincount(drawn.ravel(), minlength=r * groups).reshape(r, groups).astype(float)
-        yield counts[:, codes]  # [r, N]
+        counts = np.bincount(drawn.ravel(), minlength=r * groups).reshape(r, groups)
+        yield counts[:, codes].astype(float)  # [r, N]
 
 
 def ratio(part: np.ndarray, whole: np.ndarray, empty: float = 0.0) -> np.ndarray:
