@@ -202,54 +202,48 @@ def _fit(
 def finetuned_probe(
     expvqa, images: Mapping[str, Sequence[str]], labels: Mapping[str, pd.DataFrame], part: str, epochs: int
 ) -> pd.DataFrame:
-    """Train a part of an `ExpVQA`, in place, with a linear head until validation stops it; results as of
-    `linear_probe`."""
+    """Train a part of an `ExpVQA`, in place, with a linear head while validation gains; as `linear_probe`."""
     model, is_emotion = expvqa.model, "emotion" in labels["train"]
     modules, width = [model.vision_model], model.config.vision_config.hidden_size
     if part == "qformer":
         modules += [model.qformer, nn.ParameterList([model.query_tokens])]
         width = model.config.qformer_config.hidden_size
     names = list(labels["train"].dropna(axis=1, how="all"))
-    if is_emotion:
-        names = sorted(labels["train"]["emotion"].dropna().unique())
+    names = sorted(labels["train"]["emotion"].dropna().unique()) if is_emotion else names
     y = {split: _targets(rows, names).to(model.device) for split, rows in labels.items()}
     known = {split: (~targets.isnan().all(1)).nonzero()[:, 0].cpu() for split, targets in y.items()}
     torch.manual_seed(0)
-    body = nn.ModuleList(modules).float().requires_grad_(True)
-    head = nn.Linear(width, len(names)).to(model.device)
-    trained = nn.ModuleList([body, head])
+    trained = nn.ModuleList([nn.ModuleList(modules), nn.Linear(width, len(names)).to(model.device)])
+    body, head = trained.float().requires_grad_(True)
     groups = [{"params": body.parameters(), "lr": RATE}, {"params": head.parameters(), "lr": HEAD_RATE}]
     optimiser = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
 
     def logits(split: str, rows: Tensor) -> Tensor:
-        outputs = []
-        for some in rows.split(64):
-            pictures = [load_image(images[split][row]) for row in some]
-            pixels = expvqa.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-            if trained.training:  # half of them mirrored
-                pixels = torch.where(torch.rand(len(pixels), 1, 1, 1) < 0.5, pixels.flip(3), pixels)
-            embeds = encode_images(model, pixels.to(model.device))
-            outputs.append(head(_mean(model, expvqa.processor, embeds, part)))
-        return torch.cat(outputs)
+        pictures = [load_image(images[split][row]) for row in rows]
+        pixels = expvqa.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        if trained.training:  # half of them mirrored
+            pixels = torch.where(torch.rand(len(pixels), 1, 1, 1) < 0.5, pixels.flip(3), pixels)
+        return head(_mean(model, expvqa.processor, encode_images(model, pixels.to(model.device)), part))
 
-    best, best_loss, best_epoch = None, math.inf, 0
+    @torch.inference_mode()
+    def predict(split: str, rows: Tensor) -> Tensor:
+        trained.eval()
+        return torch.cat([logits(split, some) for some in rows.split(64)])
+
+    best, best_loss, best_epoch, rows = None, math.inf, 0, known["validation"]
     for epoch in trange(epochs, desc="fine-tuning the probe"):
         trained.train()
-        for rows in known["train"][torch.randperm(len(known["train"]))].split(BATCH):
+        for some in known["train"][torch.randperm(len(known["train"]))].split(BATCH):
             optimiser.zero_grad()
-            _balanced_loss(y["train"], is_emotion, logits("train", rows), y["train"][rows]).backward()
+            _balanced_loss(y["train"], is_emotion, logits("train", some), y["train"][some]).backward()
             optimiser.step()
-        trained.eval()
-        with torch.inference_mode():
-            answers, truth = logits("validation", known["validation"]), y["validation"][known["validation"]]
-        loss = float(_balanced_loss(y["train"], is_emotion, answers, truth))
+        loss = _balanced_loss(y["train"], is_emotion, predict("validation", rows), y["validation"][rows])
         if loss < best_loss:
             best, best_loss, best_epoch = copy.deepcopy(trained.state_dict()), loss, epoch
         elif epoch - best_epoch >= PATIENCE:
             break
     trained.load_state_dict(best)
-    with torch.inference_mode():
-        scores = logits("test", torch.arange(len(images["test"]))).cpu()
+    scores = predict("test", torch.arange(len(images["test"]))).cpu()
     return pd.DataFrame(scores.softmax(1) if is_emotion else scores.sigmoid(), columns=names)
 
 
