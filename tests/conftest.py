@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault(
-    "HF_HUB_OFFLINE", "1"
-)  # a test that asks a hub for something must fail at once, not download it
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # asking a hub must fail at once, not download
 
 import copy
 
@@ -24,17 +22,9 @@ def _tiny():
     from tools.base_model.tokenizers import train_tokenizers
 
     language, qformer = train_tokenizers(vocabulary_texts(n=400), 420)
-    size = Size(
-        image=48,
-        vision_width=32,
-        vision_layers=2,
-        qformer_width=32,
-        queries=4,
-        language_width=32,
-        heads=2,
-        vocabulary=len(language),
-        qformer_vocabulary=len(qformer),
-    )
+    widths = {f"{part}_width": 32 for part in ("vision", "qformer", "language")}
+    words = {"vocabulary": len(language), "qformer_vocabulary": len(qformer)}
+    size = Size(image=48, vision_layers=2, queries=4, heads=2, **widths, **words)
     return build(size), make_processor(language, qformer, size.image, size.queries)
 
 
@@ -54,19 +44,9 @@ def faces(tmp_path_factory):
     """The face table of three miniature corpora, drawn once."""
     from expvqa_lib.synthfacs import CorpusSizes, make
 
-    sizes = CorpusSizes(
-        lab_train=3,
-        lab_validation=1,
-        lab_test=3,
-        videos=1,
-        wild_train=12,
-        wild_validation=3,
-        wild_test=12,
-        emotion_train=12,
-        emotion_validation=3,
-        emotion_test=12,
-        image=48,
-    )
+    wild = {"wild_train": 12, "wild_validation": 3, "wild_test": 12}
+    emotion = {name.replace("wild", "emotion"): size for name, size in wild.items()}
+    sizes = CorpusSizes(lab_train=3, lab_validation=1, lab_test=3, videos=1, image=48, **wild, **emotion)
     return make(tmp_path_factory.mktemp("corpora") / "data", sizes)
 
 
@@ -84,9 +64,8 @@ def folder(tmp_path_factory):
 
     from expvqa_lib.model.convert import convert_checkpoint
 
-    return convert_checkpoint(
-        GOLDEN / "exp_vqa_trimmed.pth", tmp_path_factory.mktemp("converted") / "exp-vqa", **OPTIONS
-    )
+    folder = tmp_path_factory.mktemp("converted") / "exp-vqa"
+    return convert_checkpoint(GOLDEN / "exp_vqa_trimmed.pth", folder, **OPTIONS)
 
 
 @pytest.fixture(scope="session")

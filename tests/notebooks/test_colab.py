@@ -22,23 +22,15 @@ from expvqa_lib.pipeline.reproduce import repository_root
 
 ROOT = repository_root()
 KERNEL = ("ipykernel==6.17.1", "ipython==7.34.0")  # Colab's
-OWN = (
-    "ipykernel",
-    "ipython",
-    "jupyter-client",
-    "pyzmq",
-    "tornado",
-    "traitlets",
-)  # come with the kernel, so they are not pinned
+OWN = ("ipykernel", "ipython", "jupyter-client", "pyzmq", "tornado", "traitlets")  # the kernel's, not pinned
 
 
 @pytest.fixture(scope="module")
 def colab(tmp_path_factory):
     """Folder of the fresh environment, with its kernel in `share`, and the wheel."""
     home = tmp_path_factory.mktemp("colab")
-    shutil.copytree(
-        ROOT / "expvqa_lib", home / "source" / "expvqa_lib", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    code, skipped = home / "source" / "expvqa_lib", shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "expvqa_lib", code, ignore=skipped)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, home / "source")
     venv.create(home / "venv", with_pip=True)
@@ -47,28 +39,13 @@ def colab(tmp_path_factory):
         run(python, "-m", "pip", "install", "-q", *KERNEL)
     except AssertionError as error:
         pytest.skip(f"not even a kernel could be installed, there may be no network: {error}")
-    run(
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--wheel-dir",
-        home / "wheel",
-        home / "source",
-    )
-    pins = [
-        line
-        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-        if line.split("==")[0] not in OWN
-    ]
+    wheel = ("--no-deps", "--wheel-dir", home / "wheel", home / "source")
+    run(sys.executable, "-m", "pip", "wheel", "-q", *wheel)
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line.split("==")[0] not in OWN]
     (home / "pins.txt").write_text("\n".join(pins), encoding="utf-8")
-    spec = {
-        "argv": [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": "Colab",
-        "language": "python",
-    }
+    start = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": start, "display_name": "Colab", "language": "python"}
     (home / "share" / "kernels" / "colab").mkdir(parents=True)
     (home / "share" / "kernels" / "colab" / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
     return home
@@ -91,13 +68,9 @@ def open_in_colab(colab, tmp_path, monkeypatch):
     """Runs a notebook that lies alone in an empty folder, and returns it with its outputs."""
     (wheel,) = (colab / "wheel").iterdir()
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    places = {
-        "EXPVQA_SOURCE": wheel,
-        "PIP_CONSTRAINT": colab / "pins.txt",
-        "JUPYTER_PATH": colab / "share",
-        "TMPDIR": tmp_path,
-    }
-    for name, value in (places | {"IPYTHONDIR": tmp_path / "ipython", "OMP_NUM_THREADS": "1"}).items():
+    pip = {"EXPVQA_SOURCE": wheel, "PIP_CONSTRAINT": colab / "pins.txt", "OMP_NUM_THREADS": 1}
+    places = {"JUPYTER_PATH": colab / "share", "TMPDIR": tmp_path, "IPYTHONDIR": tmp_path / "ipython"}
+    for name, value in (pip | places).items():
         monkeypatch.setenv(name, str(value))
 
     def execute(name: str, **parameters):
@@ -115,9 +88,7 @@ def test_the_walkthrough_installs_the_package_and_runs(colab, open_in_colab):
     assert "torch" not in before and "expvqa" not in before
     done = open_in_colab("walkthrough.ipynb", steps=4)
     after = versions(colab)
-    assert {name: after[name] for name in OWN} == {name: before[name] for name in OWN}, (
-        "the running kernel's packages were replaced"
-    )
+    assert {name: after[name] for name in OWN} == {name: before[name] for name in OWN}, "replaced"
     (where,) = (colab / "venv" / "lib").glob("python*/site-packages/expvqa-*.dist-info/direct_url.json")
     assert json.loads(where.read_text())["url"].endswith(".whl")
     (last,) = shown(done)[-1]
@@ -131,9 +102,8 @@ def test_the_notebook_for_ones_own_photos_runs(open_in_colab):
 
 def shown(notebook: nbformat.NotebookNode) -> list[list]:
     """Outputs of each code cell after the install cell, none of which is empty."""
-    outputs = [
-        cell.outputs for cell in notebook.cells if cell.cell_type == "code" and not cell.metadata.get("tags")
-    ]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [cell.outputs for cell in code if not cell.metadata.get("tags")]
     assert all(outputs), "a cell shows nothing"
     said = [output["text"] for cell in outputs for output in cell if output.get("name") == "stderr"]
     assert not [text for text in said if "Warning" in text]

@@ -22,17 +22,10 @@ from skimage import data
 from expvqa_lib.pipeline.reproduce import repository_root
 from expvqa_lib.synthfacs import AUS
 
-BROWSER = next(
-    filter(
-        None,
-        map(
-            shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-        ),
-    ),
-    None,
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="no Chromium or Chrome is installed; on Debian: apt-get install chromium"
+    not BROWSER, reason="no Chromium or Chrome; on Debian: apt-get install chromium"
 )
 
 ROOT = repository_root()
@@ -71,16 +64,8 @@ def lab(tmp_path_factory):
         (settings / name).parent.mkdir(parents=True)
         (settings / name).write_text(text)
     places = {f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "RUNTIME", "DATA")}
-    environment = (
-        os.environ
-        | places
-        | {
-            "IPYTHONDIR": str(home / "ipython"),
-            "PYTHONPATH": str(ROOT),
-            "HF_HUB_OFFLINE": "1",
-            "TMPDIR": str(home),
-        }
-    )
+    places |= {"IPYTHONDIR": str(home / "ipython"), "TMPDIR": str(home), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | places | {"HF_HUB_OFFLINE": "1"}
     command = [
         sys.executable,
         "-m",
@@ -97,10 +82,7 @@ def lab(tmp_path_factory):
         yield _address(home, server)
     finally:
         server.terminate()  # it ends its kernels
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
+        server.wait(60)
 
 
 def _address(home, server) -> str:
@@ -118,19 +100,17 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
+        options = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=options)
         yield browser.new_context(viewport=VIEW)  # one, so that JupyterLab's files are kept between pages
         browser.close()
 
 
 @pytest.fixture
 def page(browser):
-    page = browser.new_page()
-    page.set_default_timeout(PATIENCE)
-    yield page
-    page.close()
+    with browser.new_page() as page:
+        page.set_default_timeout(PATIENCE)
+        yield page
 
 
 def opened(page, lab: str, name: str) -> None:
@@ -158,7 +138,6 @@ def upload(page, name: str, content: bytes) -> None:
 
 
 def keep(page, name: str) -> None:
-    """Keep a picture of the page."""
     page.screenshot(path=KEPT / f"{name}.png")
 
 
@@ -208,25 +187,18 @@ def test_a_walkthrough_runs_to_its_end(page, lab, name):
     run_all(page)
     page.wait_for_function(ENDED, timeout=RUN)
     assert page.locator(ERROR).all_inner_texts() == []
-    assert not [
-        text for text in page.locator("[data-mime-type*=stderr]").all_inner_texts() if "Warning" in text
-    ]
+    said = page.locator("[data-mime-type*=stderr]").all_inner_texts()
+    assert not [text for text in said if "Warning" in text]
     pictures, tables = {"walkthrough": (4, 2), "own_photos": (2, 3)}[name]
-    assert (
-        page.locator(".jp-OutputArea img:visible").count() >= pictures
-        and page.locator(".jp-OutputArea table:visible").count() >= tables
-    )
+    assert page.locator(".jp-OutputArea img:visible").count() >= pictures
+    assert page.locator(".jp-OutputArea table:visible").count() >= tables
     if name == "walkthrough":
         page.locator(".widget-slider .noUi-handle").first.wait_for()
         page.locator(".expvqa-answer").wait_for()
     else:
         assert "3 faces in 2 of the 4 files" in page.locator(".jp-Notebook").inner_text()
-    page.set_viewport_size(
-        {
-            "width": 1100,
-            "height": 200 + page.locator(".jp-WindowedPanel-inner").evaluate("part => part.scrollHeight"),
-        }
-    )
+    height = page.locator(".jp-WindowedPanel-inner").evaluate("part => part.scrollHeight")
+    page.set_viewport_size({"width": 1100, "height": 200 + height})
     page.locator(".jp-WindowedPanel-outer").evaluate("part => part.scrollTo(0, 0)")
     keep(page, f"{name}_run")
     page.set_viewport_size(VIEW)

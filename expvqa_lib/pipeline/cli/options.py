@@ -47,15 +47,8 @@ DATA = {
         "metavar": "FILE",
         "help": "your own CSV or Parquet table, or the AU tool's output",
     },
-    "--root": {
-        "required": True,
-        "metavar": "DIR",
-        "help": "folder of the data set as it was distributed",
-    },
-    "--output": {
-        "metavar": "PATH",
-        "help": "read: the face table, .parquet; crop: the folder for the faces",
-    },
+    "--root": {"required": True, "metavar": "DIR", "help": "folder of the data set as it was distributed"},
+    "--output": {"metavar": "PATH", "help": "read: the face table, .parquet; crop: the folder for the faces"},
 }
 PAIRS = {
     **PROFILE,
@@ -126,10 +119,7 @@ EVALUATE = {
         "metavar": "DIR",
         "help": "folder of runs (default: runs); with --data: predictions/MODEL",
     },
-    "--data": {
-        "metavar": "PATH",
-        "help": "your own face table, .parquet or .csv, or folder of data sets",
-    },
+    "--data": {"metavar": "PATH", "help": "your own face table, .parquet or .csv, or folder of data sets"},
     "--image-root": {
         "metavar": "DIR",
         "help": "folder that the images are relative to (default: the table's)",
