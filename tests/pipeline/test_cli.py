@@ -92,15 +92,12 @@ def test_the_papers_recipe_trains_ones_own_model_on_ones_own_pairs(start, pairs,
     assert main([*given.split(), *recipe.split(), "--output", str(tmp_path / "mine")]) == 0
     assert f"{tmp_path / 'mine'}: the fine-tuned model" in capsys.readouterr().out
     picture = pairs["test"]["image"][0]
-    before, after = (
-        load(folder, quiet=True).aus(picture, aus=[1, 12]) for folder in (start, tmp_path / "mine")
-    )
+    models = [load(folder, quiet=True) for folder in (start, tmp_path / "mine")]
+    before, after = (model.aus(picture, aus=[1, 12]) for model in models)
     assert (before != after).any()
 
 
-def test_action_units_can_be_left_out_of_ones_own_pairs_and_ablations_named(
-    start, pairs, tmp_path, monkeypatch
-):
+def test_action_units_can_be_left_out_and_ablations_named(start, pairs, tmp_path, monkeypatch):
     pairs.save_to_disk(tmp_path / "pairs")
     given = f"train --pairs {tmp_path / 'pairs'} --model {start} --output {tmp_path / 'mine'}".split()
     calls = []
@@ -122,9 +119,7 @@ def test_the_output_of_a_run_is_relative_to_the_working_folder(tmp_path, monkeyp
     opened = []
     monkeypatch.setattr(Run, "pairs", lambda run: None)
     monkeypatch.setattr(Run, "train", lambda run, name: opened.append(run))
-    folder = (
-        ROOT / "tests" / "pipeline"
-    )  # below the checkout, to which a notebook's default folder is relative
+    folder = ROOT / "tests" / "pipeline"  # below the checkout, to which the default folder is relative
     monkeypatch.chdir(folder)
     assert main(["train", "--output", "mine"]) == 0
     assert opened[0].store.parent == folder / "mine"

@@ -22,9 +22,8 @@ from expvqa_lib.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = {"lab_validation": 1, "videos": 1, "wild_validation": 2, "emotion_validation": 2, "image": 48}
-SIZES = CorpusSizes(
-    lab_train=2, lab_test=2, wild_train=6, wild_test=2, emotion_train=6, emotion_test=4, **FEW
-)
+MORE = {"lab_train": 2, "lab_test": 2, "wild_train": 6, "wild_test": 2, "emotion_train": 6, "emotion_test": 4}
+SIZES = CorpusSizes(**FEW, **MORE)
 RECIPE = Recipe(steps=2, images=4, pairs_per_image=2, validate_every=1)
 TOY = Profile("toy", SIZES, RECIPE, RECIPE, explained=1, resamples=5)
 
@@ -106,9 +105,8 @@ def test_answers_have_a_row_for_each_face_and_question(detection, output):
     run = Run("toy", output)
     q1 = run.answers("exp_vqa", "Q1")
     assert q1["row"].tolist() == [0, 1, 2, 3] and q1["answer"].notna().all()
-    assert q1["image"].tolist() == [
-        str(Path(i).relative_to(run._data_folder)) for i in run.emotion_faces()["image"]
-    ]
+    images = run.emotion_faces()["image"]
+    assert q1["image"].tolist() == [str(Path(image).relative_to(run._data_folder)) for image in images]
     q2 = run.answers("exp_vqa", "Q2")
     assert not q2.duplicated(["row", "area"]).any() and set(q2["row"]) == set(range(24))
     before = stamps(output)
@@ -146,13 +144,10 @@ def test_a_saved_table_has_a_row_in_the_record_of_what_made_it(detection, output
     assert {"commit", "torch", "transformers", "python", "data", "base"} <= set(record)
 
 
-def test_results_of_profiles_do_not_mix():
+def test_results_of_profiles_do_not_mix_and_given_folders_are_relative_to_the_working_folder(monkeypatch):
     for profile, folder in {"quick": "figures", "full": "figures", "smoke": "runs/smoke/figures"}.items():
-        assert Run(profile).figures_dir == ROOT / folder
-    assert Run("quick").store == Run("full").store == ROOT / "runs" / "store"
-
-
-def test_given_folders_are_relative_to_the_working_folder(monkeypatch, tmp_path):
+        run = Run(profile)
+        assert run.figures_dir == ROOT / folder and run.store == ROOT / "runs" / "store"
     monkeypatch.chdir(ROOT / "notebooks")
     run = Run("toy", "mine", "pictures")
     assert run.store == ROOT / "notebooks" / "mine" / "store"
@@ -160,10 +155,10 @@ def test_given_folders_are_relative_to_the_working_folder(monkeypatch, tmp_path)
     assert Run("toy").figures_dir == ROOT / "runs" / "toy" / "figures"
 
 
-def test_without_git_a_record_has_no_commit(monkeypatch):
-    assert checkout.repository_root() == ROOT
-    monkeypatch.setenv("PATH", "/nonexistent")
-    assert checkout.git_commit() == ""
+def git(folder, *commands):
+    for command in commands:
+        user = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", folder, *user, *command.split()], check=True, capture_output=True)
 
 
 def test_figures_that_a_run_rewrites_are_no_change_of_the_commit(monkeypatch, tmp_path):
@@ -171,21 +166,20 @@ def test_figures_that_a_run_rewrites_are_no_change_of_the_commit(monkeypatch, tm
         (tmp_path / folder).mkdir(parents=True)
     for file in ("pyproject.toml", "figures/a.csv"):
         (tmp_path / file).write_text("1")
-    for command in ("init", "add .", "-c user.name=A -c user.email=a@example.org commit -m first"):
-        subprocess.run(["git", "-C", tmp_path, *command.split()], check=True, capture_output=True)
+    git(tmp_path, "init", "add .", "commit -m first")
     monkeypatch.setattr(checkout, "__file__", str(tmp_path / "expvqa_lib" / "pipeline" / "checkout.py"))
     (tmp_path / "figures" / "a.csv").write_text("2")
-    assert "+" not in checkout.git_commit()
+    assert len(commit := checkout.git_commit()) == 7
     (tmp_path / "pyproject.toml").write_text("2")
-    assert checkout.git_commit().endswith("+changes")
+    assert checkout.git_commit() == f"{commit}+changes"
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert checkout.git_commit() == ""
 
 
 def test_the_commit_of_another_repository_around_the_installed_package_is_not_taken(monkeypatch, tmp_path):
     package = tmp_path / ".venv" / "site-packages" / "expvqa_lib" / "pipeline"
     package.mkdir(parents=True)
-    for command in ("init", "commit --allow-empty -m other"):
-        user = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", "-C", tmp_path, *user, *command.split()], check=True, capture_output=True)
+    git(tmp_path, "init", "commit --allow-empty -m other")
     monkeypatch.setattr(checkout, "__file__", str(package / "checkout.py"))
     assert checkout.repository_root() is None and checkout.git_commit() == ""
     (tmp_path / ".venv" / "notebooks").mkdir()
@@ -207,14 +201,11 @@ def test_profiles_that_cannot_run_are_refused(options, message):
         Run(**options)
 
 
-def test_the_smoke_profile_is_a_miniature_of_the_quick_one():
+def test_the_smoke_profile_is_a_miniature_and_the_full_ones_differ_by_ablations_alone():
     quick, smoke = profiles.get("quick"), profiles.get("smoke")
     for field in vars(quick.corpora):
         small, large = getattr(smoke.corpora, field), getattr(quick.corpora, field)
         assert small == large if field in ("image", "seed") else 0 < small < large
     assert smoke.exp_vqa.steps < quick.exp_vqa.steps and smoke.resamples < quick.resamples
-
-
-def test_profiles_with_ablations_are_the_same_otherwise():
     for name, full in (("quick", "full"), ("paper", "paper-full")):
         assert replace(profiles.get(full), name=name, ablations=False, probe_epochs=0) == profiles.get(name)

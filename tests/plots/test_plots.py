@@ -32,11 +32,8 @@ def labels(rows=60, seed=0):
 def results():
     y, rng = labels(), np.random.default_rng(1)
     noise = pd.DataFrame(rng.random(y.shape), columns=AUS)
-    scores = {
-        "prior": metrics.prior_scores(y, y.index),
-        "exp_vqa": (noise + y.fillna(0).astype(float)) / 2,
-        "my own": noise,
-    }
+    tuned, prior = (noise + y.fillna(0).astype(float)) / 2, metrics.prior_scores(y, y.index)
+    scores = {"prior": prior, "exp_vqa": tuned, "my own": noise}
     names = {"dataset": "lab", "split": "test", "resamples": 20}
     return pd.concat([metrics.au_table(y, s, model=model, **names) for model, s in scores.items()])
 
@@ -67,27 +64,29 @@ def log():
     return pd.DataFrame({"step": step, "loss": 2 / step, "eval_loss": eval_loss})
 
 
+def crossed(**values):
+    """Every combination, with values that differ."""
+    table = pd.DataFrame(itertools.product(*values.values()), columns=list(values))
+    return table.assign(value=table.index % 9 + 80.0, low=70.0, high=95.0)
+
+
 def pointing():
-    metric_values = {"pointing_accuracy": 70.0, "chance": 12.0}
-    rows = [("exp_vqa", au, m, v, v - 5, v + 5) for au in AUS for m, v in metric_values.items()]
-    return pd.DataFrame(rows, columns=["model", "target", "metric", "value", "low", "high"])
+    table = crossed(model=["exp_vqa"], target=AUS, metric=["pointing_accuracy", "chance"])
+    return table.assign(low=table["value"] - 5)
 
 
 def methods():
     shares = [f"{kind}_{share}" for kind in ("deletion", "insertion") for share in (0, 3.125, 25, 100)]
-    of = [("exp_vqa", "rollout"), ("exp_vqa", "cross_attention"), ("exp_vqa_randomised", "rollout")]
-    targets, metrics = ("AU1", "AU12", "macro"), ("pointing_region", *shares)
-    rows = itertools.product([*of, ("exp_vqa", "centre")], targets, metrics)
-    table = pd.DataFrame([(*pair, *rest) for pair, *rest in rows])
-    table.columns = ["model", "method", "target", "metric"]
-    return table.assign(value=table.index % 9 + 80.0, low=70.0, high=95.0)
+    of = ["exp_vqa rollout", "exp_vqa cross_attention", "exp_vqa_randomised rollout", "exp_vqa centre"]
+    table = crossed(of=of, target=["AU1", "AU12", "macro"], metric=["pointing_region", *shares])
+    table[["model", "method"]] = table["of"].str.split(expand=True)
+    return table
 
 
 def ablations():
     models = ("prior", "base", "exp_vqa_fz", "au_captioner", "q1_only")
-    table = pd.DataFrame(itertools.product(models, ("Q3", "Q1 actions")), columns=["model", "question"])
-    metric = table["question"].map({"Q3": "auc", "Q1 actions": "f1"})
-    return table.assign(metric=metric, value=70.0, low=60.0, high=80.0)
+    table = crossed(model=models, question=["Q3", "Q1 actions"])
+    return table.assign(metric=table["question"].map({"Q3": "auc", "Q1 actions": "f1"}))
 
 
 def grid(labels=((1, 0, np.nan), (1, 1, 0))):
@@ -102,23 +101,16 @@ def word(text, start, gain, row, column):
     return Word(text, start, gain, peak)
 
 
-WORDS = [
-    word("The", 0, 0.0, 5, 5),
-    word("person", 4, 0.25, 5, 5),
-    word("raises", 11, 3.0, 2, 3),
-    word("inner", 18, 1.0, 8, 3),
-]
+WORDS = [word("The", 0, 0.0, 5, 5), word("person", 4, 0.25, 5, 5)]
+WORDS += [word("raises", 11, 3.0, 2, 3), word("inner", 18, 1.0, 8, 3)]
+FRAMES = [0, 5, 10, 15]
 
 
 def video(**changes):
-    frames = [0, 5, 10, 15]
-    settings = {
-        "truth": pd.DataFrame({"AU1": [0, 0.7, 1, 0.1], "AU12": [0, 0, 1.0, 1]}, frames),
-        "p_yes": pd.DataFrame({"AU1": [0.1, 0.8, 0.9, 0.2], "AU12": [0.0, 0.1, 0.6, 0.3]}, frames),
-        "present": 0.35,
-    }
-    film = {frame: face(k) for k, frame in enumerate(frames)}
-    return plots.video_curves(film, **(settings | changes))
+    truth = pd.DataFrame({"AU1": [0, 0.7, 1, 0.1], "AU12": [0, 0, 1.0, 1]}, FRAMES)
+    p_yes = pd.DataFrame({"AU1": [0.1, 0.8, 0.9, 0.2], "AU12": [0.0, 0.1, 0.6, 0.3]}, FRAMES)
+    film = {frame: face(k) for k, frame in enumerate(FRAMES)}
+    return plots.video_curves(film, **({"truth": truth, "p_yes": p_yes, "present": 0.35} | changes))
 
 
 EMOTION = ["fear", "anger", None, "fear", "happiness", "anger"]
@@ -129,9 +121,10 @@ def overview(corpora, emotions):
     return plots.data_overview([face(), face(1)], ["AU1", "none"], tables, emotions)
 
 
-ANSWERS = pd.DataFrame(
-    {"face": [0, 0, 1], "question": "Why?", "model": ["Label", "base", "x"], "answer": "So"}
-)
+ANSWERED = ["fear", None, "fear", "anger", "fear", "x"]
+BINS = pd.DataFrame({"mean_score": [10.0, 90.0], "positives": [20.0, 80.0], "faces": [5, 50]})
+MODELS = ["Label", "base", "x"]
+ANSWERS = pd.DataFrame({"face": [0, 0, 1], "question": "Why?", "model": MODELS, "answer": "So"})
 FIGURES = {
     "au_bars": lambda: plots.au_bars(results()),
     "forest": lambda: plots.forest(pointing(), "Pointing", "accuracy (%)"),
@@ -144,27 +137,21 @@ FIGURES = {
     "method_curves": lambda: plots.method_curves(methods()),
     "method_curves_of_nothing": lambda: plots.method_curves(methods().head(0)),
     "method_forest": lambda: plots.method_forest(methods(), "pointing_region", "Peaks", "peaks (%)"),
-    "confusion": lambda: plots.confusion(
-        EMOTION, ["fear", None, "fear", "anger", "fear", "x"], list(EMOTIONS)
-    ),
-    "reliability": lambda: plots.reliability(
-        pd.DataFrame({"mean_score": [10.0, 90.0], "positives": [20.0, 80.0], "faces": [5, 50]})
-    ),
+    "confusion": lambda: plots.confusion(EMOTION, ANSWERED, list(EMOTIONS)),
+    "reliability": lambda: plots.reliability(BINS),
     "au_cooccurrence": lambda: plots.au_cooccurrence(labels()),
     "data_overview": lambda: overview(1, {"wild": EMOTION}),
     "data_overview_of_aus_alone": lambda: overview(2, {}),
     "data_overview_of_emotions_alone": lambda: overview(0, {"wild": EMOTION}),
     "data_overview_of_many_corpora": lambda: overview(4, {"wild": EMOTION}),
-    "face_grid": lambda: plots.face_grid(
-        [face(), np.asarray(face(1)), face(2)], ["a", "b b", "c"], columns=2
-    ),
+    "face_grid": lambda: plots.face_grid([face(), np.asarray(face(1)), face(2)], ["a", "b b", "c"], 2),
     "answer_grid": lambda: plots.answer_grid([face(), face(1)], ANSWERS),
     "attention_grid": grid,
     "attention_words": lambda: plots.attention_words(face(), "Which $actions$ are there?", ANSWER, WORDS),
     "attention_without_words": lambda: plots.attention_words(face(), "Which?", "...", []),
     "video_curves": video,
     "video_of_labels": lambda: video(p_yes=None, truth_name="label"),
-    "video_without_curves": lambda: video(truth=pd.DataFrame(index=[0, 5, 10, 15]), p_yes=None),
+    "video_without_curves": lambda: video(truth=pd.DataFrame(index=FRAMES), p_yes=None),
     "attention_gallery": lambda: plots.attention_gallery([example(0), example(1)]),
     "face_grid_of_nothing": lambda: plots.face_grid([], []),
     "attention_gallery_of_nothing": lambda: plots.attention_gallery(pd.DataFrame()),
@@ -190,11 +177,8 @@ def test_the_overview_has_no_panel_for_labels_that_no_corpus_has():
     assert "Emotions" not in titles and "How often each action unit is present" in titles
 
 
-def test_a_notebook_shows_a_figure_without_pyplot():
-    assert plots.pointing_bars(pointing())._repr_png_().startswith(b"\x89PNG")
-
-
 def test_figures_keep_their_look_and_leave_the_readers_settings_alone(tmp_path):
+    assert plots.pointing_bars(pointing())._repr_png_().startswith(b"\x89PNG")  # in a notebook
     plots.save(plots.au_bars(results()), tmp_path / "plain.png")
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "black"}):
         plots.save(plots.au_bars(results()), tmp_path / "loud.png")
@@ -224,10 +208,8 @@ def test_a_metric_that_is_not_there_is_named():
 def test_the_grid_has_a_number_a_cell_a_frame_where_the_unit_is_and_colour_where_it_errs():
     cells = [ax for ax in grid().axes if ax.images and ax.texts]
     assert [ax.texts[0].get_text() for ax in cells] == ["0.90", "0.70", "0.20", "0.40", "1.00", "0.10"]
-    framed = [ax.spines["top"].get_visible() for ax in cells]
-    assert framed == [True, False, False, True, True, False]
-    wrong = [ax.texts[0].get_color() != "white" for ax in cells]
-    assert wrong == [False, True, False, True, False, False]
+    assert [ax.spines["top"].get_visible() for ax in cells] == [True, False, False, True, True, False]
+    assert [ax.texts[0].get_color() == "white" for ax in cells] == [True, False, True, False, True, True]
     strongest = [ax.images[1].get_array()[..., 3].max() for ax in cells]
     assert np.argsort(strongest).tolist() == np.argsort([0.9, 0.7, 0.2, 0.4, 1.0, 0.1]).tolist()
 
@@ -258,9 +240,7 @@ def test_a_long_answer_stays_on_the_page():
     plots.styled(lambda page: page.draw(renderer))(fig)
     ends = [text.get_window_extent(renderer) for text in fig.findobj(mpl.text.Text) if text.get_text()]
     assert max(end.x1 for end in ends) <= fig.bbox.x1 and max(end.y1 for end in ends) <= fig.bbox.y1
-    (sentence,) = fig.findobj(
-        lambda artist: isinstance(artist, mpl.text.Text) and "Grey" in artist.get_text()
-    )
+    (sentence,) = (text for text in fig.findobj(mpl.text.Text) if "Grey" in text.get_text())
     maps = max(ax.get_window_extent().y1 for ax in fig.axes if "likely" in ax.get_xlabel())
     assert sentence.get_window_extent(renderer).y0 > maps, "the sentence must not run into the pictures"
 
