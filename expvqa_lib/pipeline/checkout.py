@@ -27,6 +27,9 @@ def git_commit() -> str:
 
 def software() -> dict[str, str]:
     """Commit, versions and machine."""
-    versions = {name: version(name) for name in ("torch", "transformers")}
-    machine = {"python": platform.python_version(), **versions, "machine": platform.machine()}
-    return {"commit": git_commit(), **machine}
+    return {
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers")},
+        "machine": platform.machine(),
+    }

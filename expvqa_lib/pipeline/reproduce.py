@@ -62,8 +62,9 @@ def reproduce(
     run = Run(**values)
     paths = [path for path in find_notebooks(notebooks) if run.profile.ablations or path.stem != ABLATIONS]
     if start and start.zfill(2) not in {path.name[:2] for path in paths}:
-        names = ", ".join(path.stem for path in paths)
-        raise SettingsError(f"profile {profile!r} has no notebook {start!r}; it has {names}")
+        raise SettingsError(
+            f"profile {profile!r} has no notebook {start!r}; it has {', '.join(path.stem for path in paths)}"
+        )
     chosen, executed = [p for p in paths if p.name[:2] >= start.zfill(2)], run.folder / "notebooks"
     for folder in (executed, run.figures_dir):  # refuse a read-only one before any work
         with atomic(folder / ".writable") as temporary:
@@ -158,7 +159,6 @@ def _write_report(notebooks: Mapping[str, nbformat.NotebookNode], run: Run, sour
     )
     exporter.log.setLevel("ERROR")  # no line on the terminal for each figure without an alternative text
     seconds = {name: notebook.metadata.papermill.duration for name, notebook in notebooks.items()}
-    titles = {name: _first_line(notebook.cells[0]) for name, notebook in notebooks.items()}
     made = software()
     resources = {
         "metadata": {"name": f"Exp-VQA companion: profile {run.profile.name}", "path": str(source)},
@@ -169,7 +169,10 @@ def _write_report(notebooks: Mapping[str, nbformat.NotebookNode], run: Run, sour
             "Software": ", ".join(f"{name} {version}" for name, version in made.items()),
             "Time": _duration(sum(seconds.values())),
         },
-        "chapters": {name: {"title": titles[name], "time": _duration(seconds[name])} for name in notebooks},
+        "chapters": {
+            name: {"title": _first_line(notebook.cells[0]), "time": _duration(seconds[name])}
+            for name, notebook in notebooks.items()
+        },
     }
     page, _ = exporter.from_notebook_node(_joined(notebooks), resources)
     with atomic(run.folder / "report.html") as temporary:

@@ -164,10 +164,9 @@ class Run:
         torch.set_num_threads(min(torch.get_num_threads(), 8))
         if not (folder := self.model_dir(name)).exists():
             pairs, recipe = self.training_pairs(name), self.recipe(name)
-            start, precision = self.train(self._start(name)), recipe.precision
-            model = load_model(start, device="cpu", language_dtype=precision, quiet=self.is_drawn)
-            settings = {"variant": variant_of(name), "recipe": recipe, "features": self.store / "features"}
-            finetune(*model, pairs, folder, **settings)
+            start, features = self.train(self._start(name)), self.store / "features"
+            model = load_model(start, device="cpu", language_dtype=recipe.precision, quiet=self.is_drawn)
+            finetune(*model, pairs, folder, variant=variant_of(name), recipe=recipe, features=features)
         return folder
 
     def recipe(self, name: str) -> Recipe:
@@ -270,9 +269,15 @@ class Run:
         """Write what makes a table, or the pictures of a notebook, to its row of `figures_dir/runs.csv`:
         profile, seed, code, versions, machine, data and base."""
         path = self.figures_dir / "runs.csv"
-        made_from = {"data": self._data_fingerprint, "base": base_fingerprint(self.base)}
-        made_by = {"profile": self.profile.name, "seed": self.profile.seed, **software()}
-        rows = pd.DataFrame([{"table": name, **made_by, **made_from}])
+        row = {
+            "table": name,
+            "profile": self.profile.name,
+            "seed": self.profile.seed,
+            **software(),
+            "data": self._data_fingerprint,
+            "base": base_fingerprint(self.base),
+        }
+        rows = pd.DataFrame([row])
         if path.exists():
             others = pd.read_csv(path, dtype=str, keep_default_na=False)
             rows = pd.concat([others[others["table"] != name], rows]).sort_values("table")

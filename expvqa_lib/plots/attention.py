@@ -70,9 +70,10 @@ def attention_grid(
     fig = Figure(figsize=(PAGE, 0.42 + (cell + 0.05) * len(images) + 0.62))
     axes = np.reshape(picture_axes(fig, len(images) * (len(aus) + 1), len(aus) + 1), (len(images), -1))
     for ax, au in zip(axes[0, 1:], aus, strict=True):
-        noun = textwrap.fill(action_unit(au).noun, max(8, int(cell / 0.065)))
         ax.xaxis.set_label_position("top")
-        ax.set_xlabel(noun, fontsize=6.5, labelpad=2)
+        ax.set_xlabel(
+            textwrap.fill(action_unit(au).noun, max(8, int(cell / 0.065))), fontsize=6.5, labelpad=2
+        )
         ax.set_title(f"AU{au}", loc="center", fontsize=7.5, pad=2)
     for row, image in enumerate(images):
         show(axes[row, 0], image)
@@ -81,9 +82,8 @@ def attention_grid(
             attention_overlay(image, heat[row][column], ax, region=region, strength=score, line=0.5)
             if label == 1:
                 ax.spines[:].set(visible=True, color=_PRESENT, linewidth=1.8)
-            tint = _WRONG if label == (score < 0.5) else "white"
-            style = {"color": tint, "path_effects": _STROKE, "fontsize": 6.5, "transform": ax.transAxes}
-            ax.text(0.05, 0.05, f"{score:.2f}", **style)
+            number = {"fontsize": 6.5, "path_effects": _STROKE, "transform": ax.transAxes}
+            ax.text(0.05, 0.05, f"{score:.2f}", color=_WRONG if label == (score < 0.5) else "white", **number)
     heat_bar(fig, axes.ravel(), "relevance for “yes”: share of its maximum, times P(yes)")
     outlined = any(region is not None for row in regions for region in row)
     handles = _grid_handles()[: 4 if outlined else 3]
@@ -134,8 +134,8 @@ def attention_words(image: ImageSource, question: str, answer: str, words: Seque
             attention_overlay(image, word.heat, ax)
             likelier = np.exp(word.gain)
             ax.set_title(f"{n}  {word.text}", color=word_colour(word), fontsize=8, pad=3)
-            note = f"{likelier:,.{0 if likelier >= 10 else 1}f} × as likely"
-            ax.set_xlabel(note, loc="left", fontsize=6.5, labelpad=2)
+            digits = 0 if likelier >= 10 else 1
+            ax.set_xlabel(f"{likelier:,.{digits}f} × as likely", loc="left", fontsize=6.5, labelpad=2)
         heat_bar(parts[1], axes)
     return fig
 
@@ -186,17 +186,15 @@ def video_curves(
     top.spines["bottom"].set_visible(False)
     top.set(box_aspect=1 / max(5, len(film)), aspect="auto")
     area = {"color": "#C9CDD2", "linewidth": 0, "step": "mid", "label": f"true {truth_name}"}
-    line = {"color": COLOURS["exp_vqa"], "linewidth": 1.5, "label": "P(yes)"}
-    dots = {"color": QUIET, "linewidth": 0.8, "linestyle": ":"}
     for ax, name in zip(axes, truth, strict=True):
         ax.fill_between(truth.index, truth[name].astype(float), **area)
         ax.vlines(times, 0, 1, color="#DDDDDD", linewidth=0.5, zorder=0)
         noun = "" if p_yes is None else f"\n{action_unit(int(name[2:])).noun}"
         ax.set_ylabel(f"{name}{noun}", rotation=0, ha="right", va="center", fontsize=6.5)
         if p_yes is not None:
-            ax.plot(p_yes.index, p_yes[name], clip_on=False, **line)
+            ax.plot(p_yes[name], clip_on=False, color=COLOURS["exp_vqa"], linewidth=1.5, label="P(yes)")
         if present is not None:
-            ax.axhline(present, label=f"labelled present from {present:g}", **dots)
+            ax.axhline(present, 0, 1, color=QUIET, lw=0.8, ls=":", label=f"labelled present from {present:g}")
     if axes:
         axes[-1].set_xticks(times, times)
         axes[-1].set_xlabel("frame of the video")

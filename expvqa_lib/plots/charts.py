@@ -90,7 +90,6 @@ def _dots(ax: Axes, table: pd.DataFrame, targets: Sequence[str], horizontal: boo
     models, span = ordered_models(table["model"]), ax.axhspan if horizontal else ax.axvspan
     for k in range(0, len(targets), 2):
         span(k - 0.5, k + 0.5, color=FAINT, zorder=0)
-    dot = {"fmt": "o", "markersize": 3.6, "elinewidth": 1.2, "clip_on": False}
     for k, model in enumerate(models):
         rows = table[table["model"] == model]
         at, value = rows["target"].map(targets.index), rows["value"]
@@ -101,7 +100,7 @@ def _dots(ax: Axes, table: pd.DataFrame, targets: Sequence[str], horizontal: boo
         error = np.nan_to_num(np.stack([value - rows["low"], rows["high"] - value]).clip(min=0))
         at = at + (k - (len(models) - 1) / 2) * 0.8 / len(models)
         x, y, bars = (value, at, {"xerr": error}) if horizontal else (at, value, {"yerr": error})
-        ax.errorbar(x, y, **bars, **dot, **style)
+        ax.errorbar(x, y, **bars, fmt="o", markersize=3.6, elinewidth=1.2, clip_on=False, **style)
 
 
 def ablation_chart(table: pd.DataFrame) -> Figure:
@@ -213,16 +212,21 @@ def method_curves(table: pd.DataFrame) -> Figure:
     rows = rows.dropna(subset=["share"])
     rows["share"] = rows["share"].astype(float).map("{:.0f}".format)
     names = list(rows["name"].unique())
-    looks = {
-        "palette": dict(zip(names, [INK, *sns.color_palette("tab10")[1:]], strict=False)),
-        "dashes": {name: (2, 1) if name in names[-3:] else "" for name in names},
-        "sizes": {name: 2.2 if name == names[0] else 1 for name in names},
-    }
     fig = Figure(figsize=(PAGE, 2.9))
     for ax, (kind, label) in zip(fig.subplots(1, 2, sharey=True), _CURVES.items(), strict=True):
-        of_kind = rows[rows["kind"] == kind]
-        columns = {"x": "share", "y": "value", "hue": "name", "style": "name", "size": "name"}
-        sns.lineplot(of_kind, legend=kind == "insertion", ax=ax, **columns, **looks)
+        sns.lineplot(
+            rows[rows["kind"] == kind],
+            ax=ax,
+            x="share",
+            y="value",
+            hue="name",
+            style="name",
+            size="name",
+            palette=dict(zip(names, [INK, *sns.color_palette("tab10")[1:]], strict=False)),
+            dashes={name: (2, 1) if name in names[-3:] else "" for name in names},
+            sizes={name: 2.2 if name == names[0] else 1 for name in names},
+            legend=kind == "insertion",
+        )
         percent_axis(ax, "P(yes) (%)")
         ax.set_xlabel(label)
     ax.get_legend().remove()

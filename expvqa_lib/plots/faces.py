@@ -140,8 +140,8 @@ def answer_grid(images: Sequence[ImageSource], answers: pd.DataFrame) -> Figure:
                 name = f"{NAMES.get(row.model, row.model)}: "
                 text = textwrap.shorten(str(row.answer) or "–", 6 * wide, placeholder=" …")
                 first, *rest = textwrap.wrap(name + text, wide)
-                style = bold | {"color": COLOURS.get(row.model, INK)}
-                lines += [[(name, style), (first[len(name) :], {})], *([(part, {})] for part in rest)]
+                start = (name, bold | {"color": COLOURS.get(row.model, INK)})
+                lines += [[start, (first[len(name) :], {})], *([(part, {})] for part in rest)]
         texts.append(lines)
     fig = Figure(figsize=(PAGE, -(-len(images) // 3) * (1.5 + 0.1 * max(map(len, texts)))))
     for ax, image, lines in zip(picture_axes(fig, len(images), 3), images, texts, strict=True):

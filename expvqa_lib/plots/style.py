@@ -55,8 +55,8 @@ def styled(draw: Callable) -> Callable:
         with style.context(STYLE, after_reset=True):
             if not isinstance(first, pd.DataFrame | list) or len(first):
                 return draw(first, *args, **kwargs)
-            fig, text = Figure(figsize=(COLUMN, 0.6)), "nothing was measured here: nothing to show"
-            fig.text(0.5, 0.5, text, ha="center", va="center", color=QUIET)
+            fig, centred = Figure(figsize=(COLUMN, 0.6)), {"ha": "center", "va": "center"}
+            fig.text(0.5, 0.5, "nothing was measured here: nothing to show", color=QUIET, **centred)
             return fig
 
     return inside

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from expvqa_lib.data import AU_COLUMNS, write_table
+from expvqa_lib.data import AU_COLUMNS
 from expvqa_lib.expvqa import ExpVQA, load
 from expvqa_lib.pipeline.cli import COMMANDS, main
 from expvqa_lib.pipeline.run import Run
@@ -123,14 +123,6 @@ def test_the_output_of_a_run_is_relative_to_the_working_folder(tmp_path, monkeyp
     monkeypatch.chdir(folder)
     assert main(["train", "--output", "mine"]) == 0
     assert opened[0].store.parent == folder / "mine"
-
-
-def test_a_model_folder_given_as_a_dot_has_the_name_of_the_folder(start, faces, monkeypatch):
-    test = faces[faces["split"] == "test"].groupby("dataset").head(1)
-    write_table(test, start / "faces.parquet")
-    monkeypatch.chdir(start)
-    assert main(["evaluate", "--data", "faces.parquet", "--image-root", "/", "--model", "."]) == 0
-    assert Path("predictions/start/metrics.csv").is_file()
 
 
 def test_evaluating_one_model_of_a_run_asks_no_other(monkeypatch, capsys):

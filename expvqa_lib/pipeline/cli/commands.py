@@ -26,7 +26,16 @@ from ...evaluation import au_detection, measure, predict_in_parts, read_faces, r
 from ...evaluation.predictions import processes
 from ...files import atomic
 from ...model import convert_checkpoint, export_checkpoint, load_model
-from ...training import Recipe, add_pseudo_pairs, caption, curriculum, finetune, select, variant_of
+from ...training import (
+    Curriculum,
+    Recipe,
+    add_pseudo_pairs,
+    caption,
+    curriculum,
+    finetune,
+    select,
+    variant_of,
+)
 from ..profiles import get
 from ..run import Run
 
@@ -58,8 +67,14 @@ def ask(options: Namespace) -> None:
     if model.notice:
         print(f"expvqa: {model.notice}", file=sys.stderr)
     warnings.showwarning = lambda message, *_: print(f"expvqa: {message}", file=sys.stderr)
-    given = {"samples": options.samples, "crop": not options.no_crop, "seed": options.seed}
-    for row in model.ask(options.images, options.question, **given).itertuples():
+    answers = model.ask(
+        options.images,
+        options.question,
+        samples=options.samples,
+        crop=not options.no_crop,
+        seed=options.seed,
+    )
+    for row in answers.itertuples():
         print(row.answer if len(options.images) == 1 else f"{row.image}\t{row.answer}")
 
 
@@ -71,15 +86,14 @@ def data(options: Namespace) -> None:
         faces, dropped = crop_dataset(options.dataset, options.root, output)
         reasons = "".join(f", {count} dropped: {reason}" for reason, count in dropped.items())
         print(f"{output}: {len(faces)} faces{reasons}; use it as --data-root")
-        return
-    output = output if action == "read" else None
-    reading = readers.read_dataset(options.dataset, options.root, output, options.labels)
-    if action == "check":
-        print(describe_reading(reading))
-    else:
+    elif action == "read":
+        reading = readers.read_dataset(options.dataset, options.root, output, options.labels)
         print(*reading.table.attrs["rows"])
         print(f"{output}: the face table, with images relative to {reading.root}")
         print(f"{readers.split_path(output)}: its split")
+    else:
+        reading = readers.read_dataset(options.dataset, options.root, labels=options.labels)
+        print(describe_reading(reading))
 
 
 def pairs(options: Namespace) -> None:
@@ -120,13 +134,13 @@ def _build(options: Namespace, output: Path, folder: Path) -> datasets.DatasetDi
 
 def _read_json(options: Namespace, folder: Path) -> datasets.DatasetDict:
     """Return the pairs of released files; counts of dropped rows go to standard error."""
-    given = {"drop_missing": options.drop_missing, "folder": folder}
-    released, dropped = read_pairs_json(options.from_json, options.image_root, **given)
+    released, dropped = read_pairs_json(
+        options.from_json, options.image_root, drop_missing=options.drop_missing, folder=folder
+    )
     for reason, count in dropped.items():
         print(f"expvqa: {count} rows dropped: {reason}", file=sys.stderr)
-    if options.validation:
-        return split_by_image(released, options.validation)
-    return datasets.DatasetDict({"train": released})
+    share = options.validation
+    return split_by_image(released, share) if share else datasets.DatasetDict({"train": released})
 
 
 def train(options: Namespace) -> None:
@@ -134,7 +148,8 @@ def train(options: Namespace) -> None:
     changes = {name: getattr(options, name) for name in RECIPE if name in options}
     chosen = curriculum(options.variant, tuple(options.unseen))  # refuses an unknown one before any work
     if options.pairs:
-        folder = _train_on_pairs(options, chosen, changes)
+        folder = options.output
+        _train_on_pairs(options, chosen, changes)
     else:
         _require(
             not (changes or options.model or options.unseen),
@@ -147,42 +162,34 @@ def train(options: Namespace) -> None:
     processes().print(f"{folder}: the fine-tuned model")
 
 
-def _train_on_pairs(options: Namespace, chosen, changes: dict) -> str:
-    variant = variant_of(options.variant)
+def _train_on_pairs(options: Namespace, chosen: Curriculum, changes: dict) -> None:
+    name, pairs, variant = options.variant, Path(options.pairs), variant_of(options.variant)
+    _require(not chosen.captioner, f"--variant {name} needs the faces of a profile; leave --pairs out")
     _require(
-        not chosen.captioner, f"--variant {options.variant} needs the faces of a profile; leave --pairs out"
+        options.model and options.output, "--pairs needs --model, to start from, and --output, a new folder"
     )
     _require(
-        options.model and options.output,
-        "--pairs needs --model, what to start from, and --output, the new folder",
+        (pairs / "dataset_dict.json").is_file(), f"{pairs}: no pairs; expected a folder of `expvqa pairs`"
     )
     steps = {"steps": None} if "epochs" in changes else {}
     recipe = replace(getattr(get(options.profile), variant), **changes, **steps)
-    try:
-        rows = select(datasets.load_from_disk(options.pairs), chosen)
-    except FileNotFoundError as error:
-        raise SettingsError(f"{options.pairs}: no pairs; expected a folder of `expvqa pairs`") from error
-    model, processor = load_model(options.model, device="cpu", language_dtype=recipe.precision)
-    finetune(model, processor, rows, options.output, variant=variant, recipe=recipe)
-    return options.output
+    model = load_model(options.model, device="cpu", language_dtype=recipe.precision)
+    rows = select(datasets.load_from_disk(options.pairs), chosen)
+    finetune(*model, rows, options.output, variant=variant, recipe=recipe)
 
 
 def evaluate(options: Namespace) -> None:
     """Print the table of metrics; of your own faces, write it beside the predictions."""
-    asked = options.question_types or options.in_words
+    asked, given = options.question_types or options.in_words, options.predictions
     if options.data:
         _require(
-            bool(options.predictions) != bool(options.model),
-            "--data needs --model, the model to ask, or --predictions, its answers",
+            bool(given) != bool(options.model), "--data needs --model to ask, or --predictions, its answers"
         )
-        _require(
-            options.model or not asked,
-            "--question-types and --in-words go with --model: --predictions are measured as they are",
-        )
+        _require(not (given and asked), "--question-types and --in-words go with --model, not --predictions")
         _evaluate_faces(options)
         return
     _require(
-        not (options.predictions or options.image_root or asked),
+        not (given or options.image_root or asked),
         "--predictions, --image-root, --question-types and --in-words go with --data",
     )
     models = [options.model] if options.model else []
@@ -191,25 +198,30 @@ def evaluate(options: Namespace) -> None:
 
 def _evaluate_faces(options: Namespace) -> None:
     """Ask a model, or read what it answered, and measure that; of several processes the main one."""
-    if options.predictions:
-        folder = Path(options.predictions).resolve().parent
-    else:
-        folder = Path("predictions") / Path(options.model).resolve().name
+    given = Path(options.predictions).resolve() if options.predictions else None
+    folder = given.parent if given else Path("predictions") / Path(options.model).resolve().name
     output, name = Path(options.output or folder), folder.name
     with processes().main_process_first():  # one of several processes reads data sets and writes their tables
         faces = read_faces(options.data, options.image_root, output / "tables")
-    if options.predictions:
+    if given:
         predictions = read_predictions(options.predictions)
     else:
-        model, kinds = _load(options), [kind.upper() for kind in options.question_types or ["q3"]]
-        given = {"in_words": options.in_words, "name": name}
-        predictions = predict_in_parts(model.model, model.processor, faces, output, kinds, **given)
+        model = _load(options)
+        predictions = predict_in_parts(
+            model.model,
+            model.processor,
+            faces,
+            output,
+            [kind.upper() for kind in options.question_types or ["q3"]],
+            in_words=options.in_words,
+            name=name,
+        )
     if processes().is_main_process:
         table = measure(predictions, faces, name=predictions.attrs.get("model") or name)
         with atomic(output / "metrics.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")
         print(table.to_string(index=False))
-        print(f"{output}: {'metrics.csv' if options.predictions else 'predictions.parquet and metrics.csv'}")
+        print(f"{output}: {'metrics.csv' if given else 'predictions.parquet and metrics.csv'}")
 
 
 def convert(options: Namespace) -> None:
