@@ -36,8 +36,8 @@ from expvqa_lib.training import (
     Collator,
     ImagePairs,
     Recipe,
-    VisionStates,
     batch_loss,
+    cached_states,
     freeze,
 )
 
@@ -87,7 +87,7 @@ def steps(
     states = None
     if variant == "exp_vqa_fz":
         images = list({item["image"] for batch in items for item in batch})
-        states = VisionStates(model, processor, images, folder / "features")
+        states = cached_states(model, processor, images, folder / "features")
     collate = Collator(processor, recipe, states)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 

@@ -92,10 +92,8 @@ class ExpVQA:
         )
         if not is_list:
             return answers[0] if samples > 1 else answers[0][0]
-        rows = [
-            (name, question, answer) for name, some in zip(names, answers, strict=True) for answer in some
-        ]
-        return pd.DataFrame(rows, columns=["image", "question", "answer"])
+        columns = {"image": names, "question": question, "answer": answers}
+        return pd.DataFrame(columns).explode("answer", ignore_index=True)
 
     def aus(self, images, aus: Sequence[int] | None = None, *, crop: bool = True) -> pd.Series | pd.DataFrame:
         """Probability of each AU, the mean over Q3's wordings: a row for one image, a table for a list.
@@ -124,18 +122,13 @@ class ExpVQA:
             raise SettingsError("explain needs an AU number or a question")
         (face,), _, _ = _faces([image], crop)
         text, targets = (question, None) if au is None else (questions.ask_q3(au), [questions.YES])
-        maps, p_yes, words = relevance(
+        (heat,), (p_yes,), (answer,) = relevance(
             self.model, self.processor, [face], [text], targets=targets, method=method
         )
-        if au is None:
-            return Explanation(face, text, words[0], float(p_yes[0]), maps[0])
-        score = float(self.aus(face, [au], crop=False).iat[0])
-        return Explanation(face, text, questions.YES if score >= 0.5 else questions.NO, score, maps[0])
-
-    def save(self, folder: str | Path) -> None:
-        """Write the model and its processor to a folder that `load` and transformers read."""
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        if au is not None:
+            p_yes = self.aus(face, [au], crop=False).iat[0]
+            answer = questions.YES if p_yes >= 0.5 else questions.NO
+        return Explanation(face, text, answer, float(p_yes), heat)
 
 
 def load(
@@ -196,10 +189,8 @@ def _faces(images, crop: bool) -> tuple[Sequence[Image.Image], list[str], bool]:
     is_list = isinstance(images, list | tuple | pd.Series)
     images = list(images) if is_list else [images]
     names = [str(image) if isinstance(image, str | Path) else type(image).__name__ for image in images]
-    if not crop:
-        return [load_image(image) for image in images], names, is_list
-    faces, notices = zip(*map(crop_face, images), strict=True) if images else ([], [])
-    for name, notice in zip(names, notices, strict=True):
+    faces = [crop_face(image) if crop else (load_image(image), None) for image in images]
+    for name, (_, notice) in zip(names, faces, strict=True):
         if notice:
             warnings.warn(f"{name}: {notice}", stacklevel=3)
-    return faces, names, is_list
+    return [face for face, _ in faces], names, is_list

@@ -1,4 +1,4 @@
-"""Weights of saved models, compared bit by bit."""
+"""What tests of models share: saving, transformers' own forward pass, and weights compared bit by bit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,31 @@ from pathlib import Path
 import torch
 from transformers import InstructBlipForConditionalGeneration
 
+from expvqa_lib.data import load_image
+
+
+def save(model, processor, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def pixels_of(processor, images) -> torch.Tensor:
+    return processor.image_processor([load_image(i) for i in images], return_tensors="pt")["pixel_values"]
+
+
+def full_logits(model, pixels: torch.Tensor, text: dict, **options) -> torch.Tensor:
+    """Logits [N, Q + T, V] by transformers' own forward pass, a placeholder token a query."""
+    image = torch.full((len(pixels), model.config.num_query_tokens), model.config.image_token_index)
+    return model(
+        pixel_values=pixels,
+        qformer_input_ids=text["qformer_input_ids"],
+        qformer_attention_mask=text["qformer_attention_mask"],
+        input_ids=torch.cat([image, text["input_ids"]], 1),
+        attention_mask=torch.cat([torch.ones_like(image), text["attention_mask"]], 1),
+        **options,
+    ).logits
+
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a model folder by name."""
@@ -14,6 +39,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
-    """The names of the weights that differ in any bit."""
+    """The names of the weights that differ in any bit or in their precision."""
     assert before.keys() == after.keys()
-    return {name for name in before if not torch.equal(before[name], after[name])}
+    return {k for k, old in before.items() if not torch.equal(old, after[k]) or old.dtype != after[k].dtype}

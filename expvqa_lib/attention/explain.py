@@ -12,9 +12,7 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 
 from ..data.images import ImageSource, load_image
 from ..errors import SettingsError
-from ..model.forward import encode_images
-from ..model.tokenize import encode
-from ..model.yes_no import beginnings, first_p_yes
+from ..model import beginnings, encode, encode_images, first_p_yes
 from ..questions import NO, YES
 from .methods import BLUR, DEFAULT_METHOD, METHODS, answer_logits, blur
 

@@ -14,8 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 from ..data import labelled_aus
 from ..evaluation.metrics import COLUMNS, bootstrap_table, group_codes, mean_of_defined
 from ..evaluation.tables import MAIN, NAMES, with_intervals
-from ..model.forward import encode_images
-from ..model.yes_no import beginnings, first_p_yes
+from ..model import beginnings, encode_images, first_p_yes
 from ..questions import YES, ask_q3
 from ..synthfacs import Face, au_mask, close_gaps
 from .explain import Relevance, inputs, relevance, upsample

@@ -1,6 +1,6 @@
 """The model: loading, its passes, questions and answers in tokens, P(yes), and the authors' checkpoints."""
 
-from .answer import embed_images, generate, score_questions, score_yes_no
+from .answer import beginnings, embed_images, first_p_yes, generate, p_yes, score_questions, score_yes_no
 from .convert import convert_checkpoint, export_checkpoint
 from .forward import (
     answer_loss,
@@ -13,7 +13,6 @@ from .forward import (
 )
 from .load import load_model
 from .tokenize import encode, make_processor, reference_text
-from .yes_no import beginnings, first_p_yes, p_yes
 
 __all__ = [
     "answer_loss",

@@ -1,21 +1,31 @@
-"""Questions to the model: answers in words, and the probability of yes for many action units at once."""
+"""Questions to the model: answers in words, and P(yes): the probability of yes by the next tokens' logits."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor, set_seed
+from transformers import (
+    BatchEncoding,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
-from ..data.images import load_image
-from ..questions import ask_q3
-from .forward import encode_images, language_inputs, query_image
+from ..data import load_image
+from ..errors import ModelError
+from ..questions import NO, YES, ask_q3
+from .forward import encode_images, language_inputs, next_logits, query_image
 from .tokenize import encode
-from .yes_no import beginnings, p_yes
+
+Beginnings = tuple[list[tuple[int, ...]], list[tuple[int, ...]]]
+"""How answers of yes and of no begin, up to the first token that the other class does not share."""
 
 
+@torch.inference_mode()
 def embed_images(
     model: InstructBlipForConditionalGeneration,
     processor: InstructBlipProcessor,
@@ -24,14 +34,13 @@ def embed_images(
     progress: bool = False,
 ) -> Tensor:
     """Vision encoder's output [I, 1 + patches, D_vision] for images, in any form that `load_image` takes."""
-    vision = model.vision_model.embeddings
-    parts = [torch.empty(0, 1 + vision.num_patches, vision.embed_dim, dtype=model.dtype, device=model.device)]
+    vision, options = model.vision_model.embeddings, {"dtype": model.dtype, "device": model.device}
+    embeds = torch.empty(len(images), 1 + vision.num_patches, vision.embed_dim, **options)
     for k in tqdm(range(0, len(images), batch), desc="encoding images", disable=not progress):
         pictures = [load_image(image) for image in images[k : k + batch]]
         pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-        with torch.inference_mode():
-            parts.append(encode_images(model, pixels.to(model.device, model.dtype)))
-    return torch.cat(parts)
+        embeds[k : k + batch] = encode_images(model, pixels.to(**options))
+    return embeds
 
 
 def prompt(
@@ -42,7 +51,7 @@ def prompt(
 ) -> dict[str, Tensor]:
     """Language model's inputs for N questions, as many about each image, image by image."""
     text = encode(processor, questions, left=model.config.use_decoder_only_language_model)
-    text = {name: value.to(model.device) for name, value in text.items()}
+    text = BatchEncoding(text).to(model.device)
     index = torch.arange(len(embeds), device=model.device).repeat_interleave(len(questions) // len(embeds))
     output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"], index)
     return language_inputs(model, output, text["input_ids"], text["attention_mask"])
@@ -60,7 +69,7 @@ def score_yes_no(
     embeds: Tensor | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Probability of yes rather than no to Q3, "does this AU occur?", without generation (`yes_no.p_yes`).
+    """Probability of yes rather than no to Q3, "does this AU occur?", without generation (`p_yes`).
 
     Args:
         aus: AU numbers to ask about.
@@ -158,9 +167,11 @@ def generate(
 def _generation_options(model, tokenizer, samples: int, options: dict) -> dict:
     """The given options of transformers' `generate`, or else the model's own, with what sampling needs."""
     own = model.generation_config
-    options = {
+    beams = options.pop("num_beams", own.num_beams) or 1
+    return {
         "do_sample": samples > 1,
-        "num_beams": own.num_beams or 1,
+        "num_beams": max(beams, samples) if beams > 1 else 1,
+        "num_return_sequences": samples,
         # the reference counts the start token that it prepends
         "max_new_tokens": own.max_length - 1 if own.max_length and own.num_beams else 80,
         "repetition_penalty": own.repetition_penalty or 1.0,
@@ -168,8 +179,79 @@ def _generation_options(model, tokenizer, samples: int, options: dict) -> dict:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "suppress_tokens": sorted({tokenizer.pad_token_id, model.config.image_token_index} - {None}),
+        **({"top_p": 0.9} if samples > 1 else {}),
     } | options
-    if samples > 1:
-        beams = max(options["num_beams"], samples) if options["num_beams"] > 1 else 1
-        options = {"top_p": 0.9} | options | {"num_return_sequences": samples, "num_beams": beams}
-    return options
+
+
+def beginnings(tokenizer: PreTrainedTokenizerBase) -> Beginnings:
+    """How a yes and a no may begin: small, capitalised or in capitals, with or without a space.
+
+    As for `questions.read_yes_no`, "not" is a no. A beginning is usually one token; it has more where the
+    other class shares the first one, such as a space of its own.
+
+    Raises:
+        ModelError: the tokenizer has no token that tells one class from the other.
+    """
+    yes, no = _spellings(tokenizer, (YES,)), _spellings(tokenizer, (NO, "not"))
+    return _apart(yes, no), _apart(no, yes)
+
+
+def _apart(spellings: set[tuple[int, ...]], others: set[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The spellings up to the first token that they do not share with the others."""
+    shared = {tokens[:k] for tokens in others for k in range(len(tokens) + 1)}
+    heads = {tokens[: k + 1] for tokens in spellings for k in range(len(tokens)) if tokens[:k] in shared}
+    if not heads - shared:
+        raise ModelError(f"the tokenizer cannot tell {YES!r} from {NO!r}: no token is of one of them alone")
+    return sorted(heads - shared)
+
+
+def _spellings(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> set[tuple[int, ...]]:
+    """Token ids of the words in all ways of writing, without special tokens such as unknown."""
+    result = set()
+    for text in (form for word in words for form in (word, word.capitalize(), word.upper())):
+        ids = tokenizer([text, f" {text}", f"?{text}", "?"], add_special_tokens=False)["input_ids"]
+        plain, spaced, after, mark = map(tuple, ids)
+        result.add(plain)
+        if after[: len(mark)] == mark:
+            result.add(after[len(mark) :])  # without the space that some tokenizers write before every text
+        begins_with_space = plain and tokenizer.convert_ids_to_tokens(plain[0])[0] in "▁Ġ"
+        if not (begins_with_space and spaced[-len(plain) :] == plain):  # else it is that with a second space
+            result.add(spaced)
+    special = set(tokenizer.all_special_ids)
+    return {tokens for tokens in result if tokens and not special & set(tokens)}
+
+
+def first_p_yes(logits: Tensor, begin: Beginnings) -> Tensor:
+    """Probability of yes [N] by the first token's logits [N, V]: of each class its likeliest."""
+    best = [logits[:, [tokens[0] for tokens in spellings]].amax(1) for spellings in begin]
+    return torch.stack(best, 1).softmax(1)[:, 0]
+
+
+def p_yes(
+    model: InstructBlipForConditionalGeneration, inputs: dict[str, Tensor], begin: Beginnings
+) -> Tensor:
+    """Probability of yes rather than no [N] after prompts of `forward.language_inputs`.
+
+    A class has the probability of its likeliest beginning, so yes is at least as probable as no wherever
+    greedy generation would begin with a yes of `begin`, and the reverse. Where it would begin with tokens
+    that both classes share, what counts is the token after those: each different shared beginning takes one
+    more pass.
+    """
+    shared = {tokens[:k] for spellings in begin for tokens in spellings for k in range(len(tokens))}
+    logits = {node: next_logits(model, inputs, node) for node in sorted(shared, key=len, reverse=True)}
+    if len(logits) == 1:
+        return first_p_yes(logits[()], begin)
+    # tokens of several positions are compared
+    log_p = {node: values.log_softmax(1) for node, values in logits.items()}
+    total = {s: sum(log_p[s[:k]][:, s[k]] for k in range(len(s))) for spellings in begin for s in spellings}
+    p_after = {}  # the longest node first
+    for node in log_p:
+        below = [[s for s in spellings if s[: len(node)] == node] for spellings in begin]
+        best = [torch.stack([total[s] for s in spellings]).amax(0) for spellings in below]
+        p_after[node] = torch.stack(best, 1).softmax(1)[:, 0]
+        following = sorted({s[len(node)] for spellings in below for s in spellings})
+        likeliest = log_p[node][:, following].argmax(1)
+        for k, token in enumerate(following):
+            if (*node, token) in p_after:
+                p_after[node] = torch.where(likeliest == k, p_after[*node, token], p_after[node])
+    return p_after[()]

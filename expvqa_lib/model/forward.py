@@ -119,8 +119,7 @@ def next_logits(
         "attention_mask": mask,
         "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
     }
-    last = torch.zeros_like(mask, dtype=torch.bool)
-    last[:, -1] = True
+    last = torch.arange(mask.shape[1], device=mask.device).expand_as(mask) == mask.shape[1] - 1
     return language.lm_head(_last_states(language, inputs, last)).float()
 
 

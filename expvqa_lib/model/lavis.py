@@ -26,27 +26,21 @@ State = dict[str, Tensor]
 
 VISION_HEADS, QFORMER_HEADS = 16, 12  # of the full-size model; no tensor tells
 
-_PREFIXES = (  # LAVIS, transformers
+_NAMES = (  # parts of names in LAVIS, and in transformers
     ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
     ("visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"),
     ("visual_encoder.patch_embed.proj.", "vision_model.embeddings.patch_embedding."),
     ("visual_encoder.blocks.", "vision_model.encoder.layers."),
+    (".attn.qkv.", ".self_attn.qkv."),
+    (".attn.proj.", ".self_attn.projection."),
+    (".norm", ".layer_norm"),
     ("ln_vision.", "vision_model.post_layernorm."),
     ("Qformer.bert.embeddings.LayerNorm.", "qformer.embeddings.layernorm."),
     ("Qformer.bert.", "qformer."),
+    (".attention.self.", ".attention.attention."),
+    (".crossattention.self.", ".crossattention.attention."),
     ("llm_proj.", "language_projection."),
 )
-_PARTS = {  # within a name that starts so
-    ("visual_encoder.blocks.", "vision_model.encoder.layers."): (
-        (".attn.qkv.", ".self_attn.qkv."),
-        (".attn.proj.", ".self_attn.projection."),
-        (".norm", ".layer_norm"),
-    ),
-    ("Qformer.bert.", "qformer."): (
-        (".attention.self.", ".attention.attention."),
-        (".crossattention.self.", ".crossattention.attention."),
-    ),
-}
 DROPPED = re.compile(r"\.(position_ids|rotary_emb\.inv_freq)$|^Qformer\.cls\.")
 """Counters, and a head that the reference removes."""
 
@@ -73,9 +67,7 @@ def read_checkpoint(path: str | Path) -> State:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # pickle, zip and torch each have their own
         found = re.search(r"(GLOBAL|Unsupported \w+) ?[^\n]{0,80}", str(error))
-        reason = (
-            f"beside tensors it holds {found[0]}" if found else (str(error) or repr(error)).splitlines()[0]
-        )
+        reason = f"beside tensors it holds {found[0]}" if found else str(error).partition("\n")[0]
         raise ModelError(
             f"{path}: not a whole checkpoint of tensors alone, nothing was executed ({reason}); "
             "copy it again, or ask for a clean file"
@@ -131,14 +123,9 @@ def to_lavis(state: Mapping[str, Tensor]) -> State:
 
 
 def _rename(name: str, old: int, new: int) -> str:
-    """One name from the `old` column of the tables above to the `new` one."""
-    for prefixes, parts in _PARTS.items():
-        if name.startswith(prefixes[old]):
-            for part in parts:
-                name = name.replace(part[old], part[new], 1)
-    for prefixes in _PREFIXES:
-        if name.startswith(prefixes[old]):
-            return prefixes[new] + name.removeprefix(prefixes[old])
+    """One name from the `old` column of the table above to the `new` one."""
+    for names in _NAMES:
+        name = name.replace(names[old], names[new], 1)
     return name
 
 
@@ -204,8 +191,10 @@ def check(state: State, config: InstructBlipConfig, where: str | Path) -> None:
     """
     with torch.device("meta"):
         expected = to_lavis(InstructBlipForConditionalGeneration(config).state_dict())
-    shapes = {name: list(value.shape) for name, value in state.items() if not DROPPED.search(name)}
-    expected = {name: list(value.shape) for name, value in expected.items() if not DROPPED.search(name)}
+    shapes, expected = (
+        {name: list(value.shape) for name, value in tensors.items() if not DROPPED.search(name)}
+        for tensors in (state, expected)
+    )
     faults = {
         "missing": sorted(expected.keys() - shapes),
         "not known": sorted(shapes.keys() - expected),

@@ -23,14 +23,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 LARGE = 10**9  # parameters from which on a model goes to an accelerator by itself
 
 
-class _HalfLanguageModel(InstructBlipForConditionalGeneration):
-    """Reads the language model in half precision and everything that trains in float32."""
-
-    _keep_in_fp32_modules_strict = ["query_tokens", "vision_model", "qformer", "language_projection"]
-
-
-# `save_pretrained` writes the name of the class into config.json
-_HalfLanguageModel.__name__ = InstructBlipForConditionalGeneration.__name__
+_HalfLanguageModel = type(
+    InstructBlipForConditionalGeneration.__name__,  # which `save_pretrained` writes into config.json
+    (InstructBlipForConditionalGeneration,),
+    {"_keep_in_fp32_modules_strict": ["query_tokens", "vision_model", "qformer", "language_projection"]},
+)
+"""Reads the language model in half precision and everything that trains in float32."""
 
 
 def load_model(
@@ -63,22 +61,26 @@ def load_model(
     model_class, read_dtype = InstructBlipForConditionalGeneration, main_dtype
     if language_dtype:
         model_class, main_dtype, read_dtype = _HalfLanguageModel, torch.float32, DTYPES[language_dtype]
-    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    if bits is not None:
-        options["quantization_config"] = _quantization(bits, main_dtype)
-    if bits is not None or place.type != "cpu":
-        options["device_map"] = {"": place}
+    options = {
+        "config": config,
+        "dtype": read_dtype,
+        "quantization_config": None if bits is None else _quantization(bits, main_dtype),
+        "device_map": None if bits is None and place.type == "cpu" else {"": place},
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
     _check_memory(source, skeleton, place, main_dtype, bits or 8 * read_dtype.itemsize, quiet)
     try:
         with contextlib.nullcontext() if is_large else no_progress_bars():
-            model, report = model_class.from_pretrained(source, config=config, dtype=read_dtype, **options)
+            model, report = model_class.from_pretrained(source, **options)
             processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
     except Exception as error:
         raise ModelError(f"{source}: cannot be read ({error}); copy or download it again") from error
     _check_complete(source, processor, report)
     # the final norm of the reference's vision encoder has an epsilon of its own; transformers has one
-    vision = config.vision_config
-    model.vision_model.post_layernorm.eps = getattr(vision, "post_layernorm_eps", vision.layer_norm_eps)
+    model.vision_model.post_layernorm.eps = getattr(
+        config.vision_config, "post_layernorm_eps", config.vision_config.layer_norm_eps
+    )
     if not bits:
         model.query_tokens.data = model.query_tokens.data.to(main_dtype)  # transformers holds them in float32
     return model.eval(), processor

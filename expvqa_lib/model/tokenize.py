@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import InstructBlipProcessor, PreTrainedTokenizerBase
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
@@ -79,6 +80,5 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:
-    width = max(map(len, rows))
-    fill = [[value] * (width - len(row)) for row in rows]
-    return torch.tensor([f + row if left else row + f for f, row in zip(fill, rows, strict=True)])
+    rows = [torch.tensor(row) for row in rows]
+    return pad_sequence(rows, True, value, padding_side="left" if left else "right")

@@ -1,11 +1,19 @@
-"""Fine-tuning: recipe, curriculum, data set, augmentation, feature cache and pseudo labels."""
+"""Fine-tuning: recipe, curriculum with pseudo labels, data set with augmentation, feature cache, trainer."""
 
-from .curriculum import ABLATIONS, Curriculum, captioner_pairs, curriculum, select, variant_of
+from .curriculum import (
+    ABLATIONS,
+    Curriculum,
+    add_pseudo_pairs,
+    caption,
+    captioner_pairs,
+    complete_labels,
+    curriculum,
+    select,
+    variant_of,
+)
 from .dataset import Collator, ImagePairs
-from .feature_cache import VisionStates, encoder_key
 from .finetune import finetune, freeze
-from .loss import LossModel, batch_loss, vision_states
-from .pseudo_labels import add_pseudo_pairs, caption, complete_labels
+from .loss import LossModel, batch_loss, cached_states, encoder_key, vision_states
 from .recipe import PAPER, VARIANTS, Recipe, learning_rate
 
 __all__ = [
@@ -17,9 +25,9 @@ __all__ = [
     "ImagePairs",
     "LossModel",
     "Recipe",
-    "VisionStates",
     "add_pseudo_pairs",
     "batch_loss",
+    "cached_states",
     "caption",
     "captioner_pairs",
     "complete_labels",

@@ -1,11 +1,15 @@
-"""Batches of question-answer pairs: several about each image, drawn anew in every epoch."""
+"""Batches of question-answer pairs, several about each image, and the reference's training augmentation.
 
+Pairs are drawn and images are augmented anew in every epoch.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 
 import datasets
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import InstructBlipProcessor
 
@@ -13,12 +17,24 @@ from ..data.images import load_image
 from ..errors import TableError
 from ..files import fingerprint
 from ..model.tokenize import encode, reference_text
-from .augment import augment
 from .recipe import Recipe
 
 KEYS = ("image", "text_input", "text_output", "question_type")
 WEIGHTS = {"Q1": 1, "Q2": 1, "Q3": 4}
 """How often a type of question is drawn, beside the others."""
+
+OPERATIONS = (
+    "Identity",
+    "Brightness",
+    "Sharpness",
+    "Equalize",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+)
+GREY = (128, 128, 128)  # where shear and shift uncover nothing
+SHEAR, SHIFT = 0.15, 5  # pixels a pixel, and pixels, at magnitude 5
 
 
 class ImagePairs(torch.utils.data.Dataset):
@@ -36,8 +52,9 @@ class ImagePairs(torch.utils.data.Dataset):
             TableError: the split is empty, lacks a column of `KEYS`, or has a missing value there.
         """
         if missing := [key for key in KEYS if key not in pairs.column_names]:
-            found = ", ".join(pairs.column_names)
-            raise TableError(f"the pairs have no column {', '.join(missing)}; found {found}")
+            raise TableError(
+                f"the pairs have no column {', '.join(missing)}; found {', '.join(pairs.column_names)}"
+            )
         if not len(pairs):
             raise TableError("no pairs to train on: the split is empty, or the curriculum leaves none of it")
         self.recipe, self.train, self.epoch = recipe, train, 0
@@ -62,8 +79,8 @@ class ImagePairs(torch.utils.data.Dataset):
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any pair or their order."""
-        codes = (self.rows.tobytes(), self.starts.tobytes(), self.question.tobytes(), self.answer.tobytes())
-        return fingerprint(self.images, self.questions, self.answers, *codes)
+        codes = (self.rows, self.starts, self.question, self.answer)
+        return fingerprint(self.images, self.questions, self.answers, *(code.tobytes() for code in codes))
 
     def set_epoch(self, epoch: int) -> None:
         """Set what the draws depend on, so that a resumed training draws what it would have drawn."""
@@ -111,7 +128,7 @@ class Collator:
     """Make a batch of items: images [I, 3, S, S], tokens of the pairs [N, T], and `image_index` [N], each
     pair's image.
 
-    With `states` (`feature_cache.VisionStates`) a batch holds `vision_states` [I, 1 + patches,
+    With `states` (`loss.cached_states`) a batch holds `vision_states` [I, 1 + patches,
     D_vision] in place of images. `images` are the paths, for error messages. `groups` is the number of
     groups by length in `loss.batch_loss`: the same in all processes, whose sharded layers wait for each
     other, so it must not depend on how many pairs the images of a batch have.
@@ -138,8 +155,65 @@ class Collator:
         }
 
     def _picture(self, item: dict) -> Image.Image:
-        if item["augment"] is None:
-            return load_image(item["image"])
-        settings = {"crop": self.recipe.crop, "draws": self.recipe.randaugment}
+        picture, rng = load_image(item["image"]), item["augment"]
+        if rng is None:
+            return picture
         size = self.processor.image_processor.size["height"]
-        return augment(load_image(item["image"]), item["augment"], size=size, **settings)
+        return augment(picture, rng, size=size, crop=self.recipe.crop, draws=self.recipe.randaugment)
+
+
+def augment(
+    image: Image.Image, rng: np.random.Generator, *, size: int, crop: tuple[float, float], draws: int
+) -> Image.Image:
+    """A random variant [size, size] of an RGB image: a crop, flipped half of the time, then RandAugment.
+
+    RandAugment draws `draws` operations and applies each half of the time. Source: the released
+    `blip_processors.py` and `randaugment.py`. AutoContrast and Rotate are not among the operations there. The
+    magnitude is 5 of 10, at which Brightness and Sharpness change nothing.
+    """
+    image = random_crop(image, rng, size, crop)
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for name in rng.choice(OPERATIONS, draws):
+        sign = -1 if rng.random() < 0.5 else 1
+        if rng.random() < 0.5:
+            image = apply(str(name), image, sign)
+    return image
+
+
+def random_crop(
+    image: Image.Image, rng: np.random.Generator, size: int, share: tuple[float, float]
+) -> Image.Image:
+    """Cut out a random rectangle, `share` of the area, of aspect 3/4 to 4/3, and squash it to [size, size].
+
+    torchvision's rule: ten attempts at a rectangle that fits, then the largest central one.
+    """
+    width, height = image.size
+    for _ in range(10):
+        area = rng.uniform(*share) * width * height
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            break
+    else:
+        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        left, top = (width - w) // 2, (height - h) // 2
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
+
+
+def apply(name: str, image: Image.Image, sign: int = 1) -> Image.Image:
+    """Apply one of `OPERATIONS` at magnitude 5; `sign` is the direction of a shear or shift."""
+    shear, shift = sign * SHEAR, sign * SHIFT
+    # output to input, about the centre of the corner pixel: x = x' - shear * y' for ShearX
+    matrix = {
+        "ShearX": (1, -shear, shear / 2, 0, 1, 0),
+        "ShearY": (1, 0, 0, -shear, 1, shear / 2),
+        "TranslateX": (1, 0, shift, 0, 1, 0),
+        "TranslateY": (1, 0, 0, 0, 1, shift),
+    }.get(name)
+    if matrix is None:
+        return ImageOps.equalize(image) if name == "Equalize" else image
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=GREY
+    )

@@ -7,22 +7,30 @@ encoder frozen, all but its final norm. The language model is frozen in both.
 import math
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import datasets
 import pandas as pd
 import torch
-from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
+from accelerate import PartialState
+from transformers import (
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
-from ..errors import ModelError, SettingsError
+from ..errors import ModelError, SettingsError, TrainingError
 from ..files import atomic, fingerprint
 from ..model.load import DTYPES
 from .dataset import Collator, ImagePairs
-from .feature_cache import VisionStates, encoder_key
-from .loss import LossModel
-from .recipe import VARIANTS, Recipe
-from .trainer import PairTrainer
+from .loss import LossModel, cached_states, encoder_key
+from .recipe import VARIANTS, Recipe, learning_rate
+
+WHOLE = "whole"
+"""Name of the empty file that is put into a checkpoint when all of it is written."""
 
 
 def finetune(
@@ -60,19 +68,22 @@ def finetune(
     train, *validation = (ImagePairs(pairs[name], recipe, train=name == "train") for name in splits)
     if len(train) < (batch := recipe.images * processes):
         raise SettingsError(
-            f"{len(train)} training images are fewer than a batch of {batch}: lower Recipe.images"
+            f"{len(train)} training images do not fill a batch of {batch}: lower Recipe.images"
         )
     steps = recipe.steps or recipe.epochs * math.ceil(len(train) // batch / recipe.accumulate)
     data = [split.fingerprint() for split in (train, *validation)]
     identity = fingerprint(variant, asdict(recipe), processes, encoder_key([model]), *data)
-    _set_precision(model, variant, recipe)
     work = folder.parent / f".{folder.name}-checkpoints-{identity}"
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():  # as in the reference: frozen parts in the recipe's precision
+            tensor.data = tensor.to(torch.float32 if tensor.requires_grad else DTYPES[recipe.precision])
     collator = Collator(processor, recipe)
     trainer = PairTrainer(LossModel(model), recipe, steps, work, train, *validation, collator=collator)
     if variant == "exp_vqa_fz" and not recipe.augment:  # a frozen encoder, and images that never change
         images = [image for split in (train, *validation) for image in split.images]
-        collator.states = VisionStates(model, processor, images, features or folder.parent / "features")
-    trainer.train_on()
+        collator.states = cached_states(model, processor, images, features or folder.parent / "features")
+    checkpoints = _checkpoints(work)
+    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     return _save(trainer, model, processor, folder)
 
 
@@ -98,29 +109,17 @@ def _check(model: InstructBlipForConditionalGeneration, folder: Path, recipe: Re
         )
     if recipe.precision == "float16" and not torch.cuda.is_available():
         raise SettingsError("Recipe.precision='float16' needs a CUDA GPU; use 'bfloat16' or 'float32' here")
-    is_empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not is_empty and not (folder / "config.json").exists():
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if folder.exists() and names and "config.json" not in names:
         raise SettingsError(
             f"{folder}: not a model folder, and training would replace it; choose a new or empty one"
         )
 
 
-def _set_precision(model: InstructBlipForConditionalGeneration, variant: str, recipe: Recipe) -> None:
-    """Hold frozen parts in the recipe's precision, as the reference does, and trained parts in float32."""
-    precision = DTYPES[recipe.precision]
-    for part in (model.vision_model, model.qformer, model.language_projection):
-        part.float()
-    model.query_tokens.data = model.query_tokens.data.float()
-    model.language_model.to(precision)
-    if variant == "exp_vqa_fz":
-        model.vision_model.embeddings.to(precision)
-        model.vision_model.encoder.to(precision)
-
-
-def _save(trainer: PairTrainer, model, processor: InstructBlipProcessor, folder: Path) -> pd.DataFrame:
+def _save(trainer: Trainer, model, processor: InstructBlipProcessor, folder: Path) -> pd.DataFrame:
     """Write the model, its processor and the log, remove the checkpoints, and return the log."""
-    log = pd.DataFrame(trainer.state.log_history, columns=["step", "loss", "eval_loss", "learning_rate"])
-    log = log.dropna(subset=["loss", "eval_loss"], how="all")
+    columns = ["step", "loss", "eval_loss", "learning_rate"]
+    log = pd.DataFrame(trainer.state.log_history, columns=columns).dropna(subset=columns[1:3], how="all")
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered where processes share them
     model.requires_grad_(True).eval()
     if trainer.args.should_save:
@@ -133,3 +132,154 @@ def _save(trainer: PairTrainer, model, processor: InstructBlipProcessor, folder:
         shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return log
+
+
+class PairTrainer(Trainer):
+    """Trains for `steps` by a recipe, with checkpoints in the folder `work`; the loss must be a number."""
+
+    def __init__(
+        self,
+        model: LossModel,
+        recipe: Recipe,
+        steps: int,
+        work: Path,
+        train: ImagePairs,
+        validation: ImagePairs | None = None,
+        *,
+        collator: Collator,
+    ) -> None:
+        self.recipe = recipe
+        super().__init__(
+            model=model,
+            args=_Arguments(
+                output_dir=str(work),
+                max_steps=steps,
+                use_cpu=not torch.accelerator.is_available(),
+                per_device_train_batch_size=recipe.images,
+                per_device_eval_batch_size=recipe.images,
+                gradient_accumulation_steps=recipe.accumulate,
+                learning_rate=recipe.learning_rate,
+                max_grad_norm=recipe.clip,
+                bf16=recipe.precision == "bfloat16",
+                fp16=recipe.precision == "float16",
+                activation_checkpointing=recipe.gradient_checkpointing,
+                activation_checkpointing_kwargs={"use_reentrant": False},
+                seed=recipe.seed,
+                data_seed=recipe.seed,
+                logging_steps=max(1, steps // 100),
+                logging_nan_inf_filter=False,
+                eval_strategy="steps" if validation is not None else "no",
+                eval_steps=recipe.validate_every,
+                save_strategy="steps",
+                save_steps=recipe.validate_every,
+                remove_unused_columns=False,
+                dataloader_drop_last=True,
+                dataloader_num_workers=recipe.workers,
+                ddp_find_unused_parameters=True,  # the last Q-Former layer's weights for text
+                dataloader_pin_memory=torch.cuda.is_available(),
+                report_to=[],
+            ),
+            train_dataset=train,
+            eval_dataset=validation,
+            data_collator=collator,
+            callbacks=[_Steps(recipe)],
+        )
+        torch.manual_seed(recipe.seed + self.args.process_index)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        images = inputs.pop("images")
+        # as a tensor, FSDP would cast the count to half precision
+        count = None if num_items_in_batch is None else int(num_items_in_batch)
+        loss = super().compute_loss(model, inputs, num_items_in_batch=count)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: loss {loss.item()} with the images {', '.join(images)}; "
+                "the last checkpoint stays. Look at these images and answers, lower the learning rate, or "
+                "train in bfloat16 or float32"
+            )
+        return loss
+
+    def create_optimizer(self, model=None):
+        """AdamW; the vision encoder may have a learning rate of its own."""
+        recipe = self.recipe
+        rate = recipe.learning_rate if recipe.vision_learning_rate is None else recipe.vision_learning_rate
+        trained = [(name, p) for name, p in (model or self.model).named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for name, p in trained if "vision_model." not in name], "lr": recipe.learning_rate},
+            {"params": [p for name, p in trained if "vision_model." in name], "lr": rate},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+        )
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer, lambda step: learning_rate(self.recipe, step, num_training_steps)
+        )
+        return self.lr_scheduler
+
+    @torch.no_grad()
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """The mean loss over the answer tokens of all validation images; every process computes all of it."""
+        total, count = 0.0, 0
+        self.model_wrapped.eval()
+        for batch in torch.utils.data.DataLoader(
+            self.eval_dataset, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator
+        ):
+            tokens = int((batch["labels"] != -100).sum())
+            batch.pop("images")
+            total += tokens * float(self.model_wrapped(**self._prepare_inputs(batch))["loss"])
+            count += tokens
+        metrics = {f"{metric_key_prefix}_loss": total / count}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+@dataclass
+class _Steps(TrainerCallback):
+    """What happens at an epoch, a step or a checkpoint, where `Trainer` alone would do something else."""
+
+    recipe: Recipe
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        """Set the images' epoch, which the data loader does not in the epoch in which a training goes on."""
+        train_dataloader.dataset.set_epoch(int(state.epoch))
+
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+        """Set the learning rate by step: the scheduler lags behind where the gradient scaler skips one."""
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * learning_rate(self.recipe, state.global_step, state.max_steps)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        """No checkpoint of weights that are not finite, nor of the last step: the model is saved next."""
+        control.should_save &= state.global_step < state.max_steps
+        for name, value in model.named_parameters() if control.should_save else ():
+            if value.requires_grad and not torch.isfinite(value).all():
+                raise TrainingError(
+                    f"step {state.global_step}: {name} is not finite; the last checkpoint stays"
+                )
+
+    def on_save(self, args, state, control, **kwargs):
+        """Mark the checkpoint as whole when all processes have written it; then remove older ones."""
+        PartialState().wait_for_everyone()
+        if args.should_save:
+            work = Path(args.output_dir)
+            older = _checkpoints(work)
+            (work / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            for checkpoint in older:
+                shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    """The whole checkpoints, oldest first."""
+    checkpoints = (mark.parent for mark in work.glob(f"checkpoint-*/{WHOLE}"))
+    return sorted(checkpoints, key=lambda path: int(path.name.split("-")[1]))
+
+
+class _Arguments(TrainingArguments):
+    @property
+    def n_gpu(self) -> int:
+        """At most one a process: with more, `Trainer` would cut batches apart for torch's DataParallel."""
+        return min(super().n_gpu, 1)

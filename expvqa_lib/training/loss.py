@@ -1,20 +1,83 @@
-"""The loss of a batch; each image passes the vision encoder once for all questions about it."""
+"""The states of the vision encoder and the loss of a batch.
+
+Each image passes the vision encoder once for all questions about it, and a frozen encoder once for all times.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import InstructBlipForConditionalGeneration
+from tqdm.auto import trange
+from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from ..model.forward import answer_loss, language_inputs, query_image
+from ..data import load_image
+from ..files import atomic, file_state, fingerprint
+from ..model import answer_loss, language_inputs, query_image
+
+CHUNK = 256  # images a file
 
 
 def vision_states(model: InstructBlipForConditionalGeneration, pixel_values: Tensor) -> Tensor:
-    """The vision encoder's states before its final norm [I, 1 + patches, D_vision]; no gradients if
-    frozen."""
+    """The vision encoder's states before its final norm [I, 1 + patches, D_vision]; no gradients
+    if frozen."""
     vision = model.vision_model
     weight = vision.embeddings.patch_embedding.weight
     with torch.set_grad_enabled(weight.requires_grad and torch.is_grad_enabled()):
         patches = vision.embeddings(pixel_values.to(weight.dtype))
         return vision.encoder(inputs_embeds=patches).last_hidden_state
+
+
+@torch.no_grad()
+def cached_states(
+    model: InstructBlipForConditionalGeneration,
+    processor: InstructBlipProcessor,
+    images: Iterable[str],
+    folder: str | Path,
+) -> dict[str, Tensor]:
+    """A frozen vision encoder's states before its final norm, [1 + patches, D_vision] by image path.
+
+    A folder for each encoder holds safetensors files of some images each, known by path, size and time of
+    change. They are written whole or not at all, by the main process, so a killed run computes only what is
+    missing; and they are mapped into memory, so a state is read from disk when it is used.
+
+    Raises:
+        ImageError: an image cannot be read.
+        ExpVQAError: the folder cannot be written to, or the disk is full.
+    """
+    state, names = PartialState(), {image: fingerprint(file_state(image)) for image in images}
+    vision = model.vision_model.to(state.device)
+    key = encoder_key([vision.embeddings, vision.encoder], processor.image_processor.to_dict())
+    cached: dict[str, Tensor] = {}
+    with state.main_process_first():
+        for path in sorted((Path(folder) / key).glob("[!.]*.safetensors")):
+            cached |= load_file(path)
+        missing = [image for image, name in names.items() if name not in cached]
+        for k in trange(0, len(missing), CHUNK, desc="encoding images", disable=not missing):
+            chunk = missing[k : k + CHUNK]
+            pixels = processor.image_processor(list(map(load_image, chunk)), return_tensors="pt")[
+                "pixel_values"
+            ]
+            parts = [vision_states(model, part.to(state.device)).cpu() for part in pixels.split(64)]
+            new = {names[image]: states for image, states in zip(chunk, torch.cat(parts), strict=True)}
+            path = Path(folder) / key / f"{fingerprint(*new)}.safetensors"
+            with atomic(path) as temporary:
+                save_file(new, temporary)
+            cached |= load_file(path)
+    return {image: cached[name] for image, name in names.items()}
+
+
+def encoder_key(modules: Iterable[nn.Module], *settings: object) -> str:
+    """16 hex digits that change with any weight of the modules, its precision, or a setting."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in module.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return fingerprint(digest.digest(), *settings)
 
 
 def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict, tokens: int | None = None) -> Tensor:

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from weights import save
 
 from expvqa_lib.data import labelled_aus, write_table
 from expvqa_lib.errors import ModelError
 from expvqa_lib.evaluation import predict_in_parts, predictions, read_faces, read_predictions
 from expvqa_lib.evaluation.metrics import au_table
 from expvqa_lib.evaluation.predictions import COLUMNS, mean_scores, predict, questions_about
-from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.model import generate, load_model, score_yes_no
 from expvqa_lib.pipeline.cli import main
 from expvqa_lib.questions import ask_q2, ask_q3, read_yes_no
@@ -39,7 +39,7 @@ def data(faces, tmp_path) -> list[str]:
 
 @pytest.fixture
 def mine(model, processor, tmp_path) -> Path:
-    ExpVQA(model, processor).save(tmp_path / "mine")
+    save(model, processor, tmp_path / "mine")
     return tmp_path / "mine"
 
 

@@ -18,12 +18,9 @@ from expvqa_lib.errors import ExpVQAError, ModelError
 from expvqa_lib.model import convert_checkpoint, export_checkpoint, load_model
 from expvqa_lib.model.lavis import read_checkpoint
 from expvqa_lib.pipeline.cli import main
-from expvqa_lib.training import finetune
-from expvqa_lib.training.recipe import Recipe
+from expvqa_lib.training import Recipe, finetune
 
-WHOLE, FZ, EVA = (
-    GOLDEN / f"{name}.pth" for name in ("exp_vqa_trimmed", "exp_vqa_fz_trimmed", "eva_vit_base")
-)
+WHOLE, FZ, EVA = (GOLDEN / f"{n}.pth" for n in ("exp_vqa_trimmed", "exp_vqa_fz_trimmed", "eva_vit_base"))
 
 
 @pytest.fixture
@@ -149,36 +146,21 @@ def test_files_of_another_kind_are_refused(tmp_path, refused):
 
 
 def test_missing_surplus_and_wrongly_shaped_tensors_are_all_named(state, refused):
-    gone = [
-        "Qformer.bert.encoder.layer.2.output.dense.bias",
-        "ln_vision.weight",
-        "visual_encoder.blocks.1.attn.v_bias",
-    ]
+    gone = ["Qformer.bert.encoder.layer.2.output.dense.bias", "ln_vision.weight"]
+    gone += ["visual_encoder.blocks.1.attn.v_bias"]
     odd = {name: value for name, value in state.items() if name not in gone}
     odd |= {"surplus.one": torch.zeros(1), "surplus.two": torch.zeros(1), "llm_proj.bias": torch.zeros(7)}
     shape = r"1 of another shape: llm_proj.bias \[7\], expected \[48\]"
     refused(f"3 missing: {', '.join(gone)}; 2 not known: surplus.one, surplus.two; {shape}", odd)
-    position = {
-        "visual_encoder.pos_embed": torch.zeros(1, 16, 48)
-    }  # a class token and 15 patches are no square
+    position = {"visual_encoder.pos_embed": torch.zeros(1, 16, 48)}  # 15 patches are no square
     refused(r"visual_encoder.pos_embed \[1, 16, 48\], expected \[1, 17, 48\]", state | position)
 
-
-def test_tensors_that_give_the_sizes_must_be_there_with_their_dimensions(state, refused):
-    state = {name: value for name, value in state.items() if name != "visual_encoder.pos_embed"}
-    refused("2 tensors .* visual_encoder.pos_embed, query_tokens", state | {"query_tokens": torch.zeros(6)})
-
-
-def test_layers_with_a_gap_are_refused(state, refused):
-    refused(
-        r"visual_encoder\.blocks\.5000\.",
-        state | {"visual_encoder.blocks.5000.norm1.weight": torch.zeros(48)},
-    )
+    surplus = {"visual_encoder.blocks.5000.norm1.weight": torch.zeros(48)}
+    refused(r"visual_encoder\.blocks\.5000\.", state | surplus)
     gap = {name: value for name, value in state.items() if ".layer.1." not in name}
     refused(r"missing: Qformer\.bert\.encoder\.layer\.1\.", gap)
-
-
-def test_fz_needs_a_base_with_a_vision_encoder(refused):
+    state = {name: value for name, value in state.items() if name != "visual_encoder.pos_embed"}
+    refused("2 tensors .* visual_encoder.pos_embed, query_tokens", state | {"query_tokens": torch.zeros(6)})
     refused("no vision encoder.*--base", FZ)
     refused("missing .*visual_encoder.pos_embed", FZ, base=FZ)
 
@@ -200,9 +182,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, refused):
     refused("wide: cannot be read", WHOLE, language_model=wide)
 
 
-def test_a_path_that_is_taken_is_left_alone_and_a_full_disk_leaves_nothing(
-    folder, tmp_path, monkeypatch, refused
-):
+def test_a_taken_path_is_left_alone_and_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch, refused):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken.pth").write_text("mine")
     with pytest.raises(ModelError, match="taken: exists already"):
@@ -226,9 +206,7 @@ def test_a_folder_without_a_whole_model_is_not_exported(folder, tmp_path):
     shutil.copytree(folder, broken)
     (broken / "model.safetensors").rename(tmp_path / "secret.safetensors")
     (broken / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(
-        ModelError, match="missing: .*query_tokens"
-    ):  # a file outside of the folder is not read
+    with pytest.raises(ModelError, match="missing: .*query_tokens"):  # a file outside the folder is not read
         export_checkpoint(broken, tmp_path / "out.pth")
     (broken / "model.safetensors").write_bytes(b"half")
     with pytest.raises(ModelError, match=r"broken/model\.safetensors: cannot be read"):

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch.nn import functional as F
+from weights import full_logits
 
 from expvqa_lib.model import (
     answer_loss,
@@ -35,18 +36,6 @@ def our_inputs(model, pixels, text) -> dict:
     """Inputs of the language model by our passes."""
     output = query_image(model, encode_images(model, pixels), *qformer_text(text))
     return language_inputs(model, output, text["input_ids"], text["attention_mask"])
-
-
-def full_logits(model, pixels, text) -> torch.Tensor:
-    """Logits [N, Q + T, V] by transformers' own forward pass, a placeholder token a query."""
-    image = torch.full((len(pixels), model.config.num_query_tokens), model.config.image_token_index)
-    return model(
-        pixel_values=pixels,
-        qformer_input_ids=text["qformer_input_ids"],
-        qformer_attention_mask=text["qformer_attention_mask"],
-        input_ids=torch.cat([image, text["input_ids"]], 1),
-        attention_mask=torch.cat([torch.ones_like(image), text["attention_mask"]], 1),
-    ).logits
 
 
 def full_qformer(model, embeds, text, **options):

@@ -56,16 +56,6 @@ def test_long_questions_and_answers_are_cut(processor):
     assert ids[:-1] == tokenizer(answer, add_special_tokens=False)["input_ids"][: MAX_ANSWER - 1]
 
 
-@pytest.mark.parametrize("answers", [None, ANSWERS])
-def test_a_batch_encodes_as_its_rows_alone(processor, answers):
-    batch = encode(processor, QUESTIONS, answers)
-    for k in range(len(QUESTIONS)):
-        alone = encode(processor, QUESTIONS[k : k + 1], answers and answers[k : k + 1])
-        for part in ("", "qformer_"):
-            ids, mask = f"{part}input_ids", f"{part}attention_mask"
-            assert words(batch[ids][k], batch[mask][k]) == words(alone[ids][0], alone[mask][0])
-
-
 @pytest.mark.parametrize(
     "text", ["", " ", "顔の表情 😀🤷🏽‍♀️", "\u202eright to left\u200f", "</s> <image> [PAD]", "\x00\x01"]
 )

@@ -89,11 +89,6 @@ def teach_to_spell(model, processor) -> None:
         head.weight[after] += 20 * words[before] / words[before].norm()
 
 
-@pytest.fixture(scope="module")
-def images(faces) -> list[str]:
-    return faces["image"].iloc[[0, 20, 70, 100]].tolist()
-
-
 @pytest.fixture
 def qformer(processor):
     return processor.qformer_tokenizer
@@ -101,17 +96,12 @@ def qformer(processor):
 
 def test_beginnings_end_where_yes_and_no_part():
     def texts(name: str) -> list[set[str]]:
-        tokenizer = TOKENIZERS[name]
-        yes_no = beginnings(tokenizer)
-        return [
-            {"|".join(tokenizer.convert_ids_to_tokens(list(s))) for s in spellings} for spellings in yes_no
-        ]
+        tokens = TOKENIZERS[name].convert_ids_to_tokens
+        return [{"|".join(tokens(list(s))) for s in spellings} for spellings in beginnings(TOKENIZERS[name])]
 
     assert texts("one token") == [{"▁yes", "▁Yes", "▁Y", "y", "Y"}, {"▁no", "▁No", "▁N", "n", "N"}]
-    assert texts("a space of its own") == [
-        {"▁|yes", "▁|Yes", "▁|Y", "yes", "Yes", "Y"},
-        {"▁|no", "▁|No", "▁|N", "no", "No", "N"},
-    ]
+    apart = [{"▁|yes", "▁|Yes", "▁|Y", "yes", "Yes", "Y"}, {"▁|no", "▁|No", "▁|N", "no", "No", "N"}]
+    assert texts("a space of its own") == apart
     assert texts("letters alone") == [{"▁|y", "▁|Y", "y", "Y"}, {"▁|n", "▁|N", "n", "N"}]
     assert texts("with a space and without")[0] == {"▁yes", "yes", "Y", "▁|Y"}
 
@@ -139,10 +129,8 @@ def next_word(model, processor, images, question: str, begin: tuple[int, ...] = 
         else:
             inputs["decoder_input_ids"] = torch.cat([torch.zeros_like(words[:, :1]), words], 1)
     options = {"max_new_tokens": 1, "do_sample": False, "eos_token_id": 2, "pad_token_id": 0}
-    output = model.language_model.generate(
-        **inputs, **options, output_scores=True, return_dict_in_generate=True
-    )
-    return output.scores[0].float().softmax(1)
+    options |= {"output_scores": True, "return_dict_in_generate": True}
+    return model.language_model.generate(**inputs, **options).scores[0].float().softmax(1)
 
 
 @pytest.mark.parametrize("t5", [False, True], ids=["decoder", "T5"])

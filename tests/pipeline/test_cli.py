@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
+from weights import save
 
 from expvqa_lib.data import AU_COLUMNS
-from expvqa_lib.expvqa import ExpVQA, load
+from expvqa_lib.expvqa import load
 from expvqa_lib.pipeline.cli import COMMANDS, main
 from expvqa_lib.pipeline.run import Run
 
@@ -80,7 +81,7 @@ def test_a_setting_that_cannot_be_is_one_line_on_standard_error(arguments, named
 @pytest.fixture
 def start(model, processor, tmp_path):
     """Folder of an untrained model."""
-    ExpVQA(model, processor).save(tmp_path / "start")
+    save(model, processor, tmp_path / "start")
     return tmp_path / "start"
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from expvqa_lib.training.augment import GREY, OPERATIONS, apply, augment, random_crop
 from PIL import Image
 
 from expvqa_lib.training import augment as augmentation
-from expvqa_lib.training.augment import GREY, OPERATIONS, apply, augment, random_crop
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from expvqa_lib.data import pairs
 from expvqa_lib.data.table import AU_COLUMNS, SPLITS
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.questions import ask_q1
-from expvqa_lib.training.curriculum import Curriculum, captioner_pairs, curriculum, select
-from expvqa_lib.training.pseudo_labels import complete_labels
+from expvqa_lib.training.curriculum import Curriculum, captioner_pairs, complete_labels, curriculum, select
 
 
 def _faces(images, splits, emotions, **aus) -> pd.DataFrame:

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from weights import weights
+from weights import save, weights
 from work import TOY
 
-from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.training import VARIANTS, finetune
 
 
@@ -24,7 +23,7 @@ from expvqa_lib.training import VARIANTS, finetune
 def two(_tiny, pairs, tmp_path_factory) -> Path:
     """The folder of what two processes made; in it stands that layers sharded over them compute the same."""
     folder = tmp_path_factory.mktemp("two")
-    ExpVQA(*_tiny).save(folder / "start")
+    save(*_tiny, folder / "start")
     pairs.save_to_disk(folder / "pairs")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = [Path(__file__).with_name("work.py"), "share", folder / "start", folder / "pairs", folder]

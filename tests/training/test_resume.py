@@ -15,10 +15,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from transformers import TrainerState
-from weights import changed, weights
+from weights import changed, save, weights
 from work import KILLED
 
-from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.training import ImagePairs, Recipe, dataset, finetune
 
 TOY = Recipe(steps=6, images=4, pairs_per_image=3, validate_every=2, seed=3)
@@ -76,7 +75,7 @@ def test_a_training_with_other_settings_starts_anew(model, processor, pairs, tmp
 
 def test_a_killed_process_goes_on_and_ends_with_the_same_bits(model, processor, pairs, tmp_path):
     """SIGKILL twice, each time a moment after a new checkpoint; against a training that nothing disturbed."""
-    ExpVQA(model, processor).save(tmp_path / "start")
+    save(model, processor, tmp_path / "start")
     pairs.save_to_disk(tmp_path / "pairs")
     folder = tmp_path / "killed" / "model"
     script = Path(__file__).with_name("work.py")
