@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from expvqa_lib.expvqa import load
+from expvqa_lib.model import encode
 from expvqa_lib.model.forward import query_image
-from expvqa_lib.model.tokenize import encode
 from expvqa_lib.questions import ask_q3
 
 

@@ -27,8 +27,8 @@ import transformers
 
 from expvqa_lib.data import pairs
 from expvqa_lib.data.images import load_image
+from expvqa_lib.model import encode
 from expvqa_lib.model.load import load_model
-from expvqa_lib.model.tokenize import encode
 from expvqa_lib.pipeline.profiles import BASE
 from expvqa_lib.synthfacs import CorpusSizes, make
 from expvqa_lib.training import (

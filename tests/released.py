@@ -15,79 +15,44 @@ OPTIONS = {"language_model": GOLDEN / "llm", "qformer_tokenizer": GOLDEN / "bert
 
 def other_sizes(**changes) -> dict:
     """Sizes of a toy checkpoint that differ from golden's in everything."""
-    sizes = {
-        "image": 32,
-        "patch": 8,
-        "width": 24,
-        "layers": 2,
-        "mlp": 40,
-        "q": 48,
-        "q_layers": 3,
-        "every": 1,
-        "q_mlp": 56,
-        "queries": 3,
-    }
-    return sizes | {"language": 32, "words": 420, "positions": 50} | changes
+    sizes = {"image": 32, "patch": 8, "width": 24, "layers": 2, "mlp": 40, "q": 48, "q_layers": 3, "every": 1}
+    return sizes | {"q_mlp": 56, "queries": 3, "language": 32, "words": 420, "positions": 50} | changes
 
 
-def lavis_state(sizes: dict, seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+def lavis_state(sizes: dict, seed: int = 0) -> dict[str, torch.Tensor]:
     """A LAVIS-format state written down by hand from the reference's layout, with random values."""
-    d, q, shapes = sizes["width"], sizes["q"], {}
-    shapes |= {"query_tokens": (1, sizes["queries"], q), "visual_encoder.cls_token": (1, 1, d)}
-    shapes["visual_encoder.pos_embed"] = (1, 1 + (sizes["image"] // sizes["patch"]) ** 2, d)
-    shapes |= {
-        "visual_encoder.patch_embed.proj.weight": (d, 3, sizes["patch"], sizes["patch"]),
-        "visual_encoder.patch_embed.proj.bias": (d,),
-    }
+    d, q, mlp, inner, patch = (sizes[name] for name in ("width", "q", "mlp", "q_mlp", "patch"))
+    shapes = {"query_tokens": (1, sizes["queries"], q)}  # of other tensors than weights with a bias
+    linear = {"ln_vision": (d,), "visual_encoder.patch_embed.proj": (d, 3, patch, patch)}
+    linear |= {"llm_proj": (sizes["language"], q), "Qformer.bert.embeddings.LayerNorm": (q,)}
+    shapes["visual_encoder.cls_token"] = (1, 1, d)
+    shapes["visual_encoder.pos_embed"] = (1, 1 + (sizes["image"] // patch) ** 2, d)
+    shapes["Qformer.bert.embeddings.word_embeddings.weight"] = (321, q)
+    shapes["Qformer.bert.embeddings.position_embeddings.weight"] = (sizes["positions"], q)
     for k in range(sizes["layers"]):
         at = f"visual_encoder.blocks.{k}."
-        linear = {"attn.proj": (d, d), "mlp.fc1": (sizes["mlp"], d), "mlp.fc2": (d, sizes["mlp"])}
         shapes |= {f"{at}attn.qkv.weight": (3 * d, d), f"{at}attn.q_bias": (d,), f"{at}attn.v_bias": (d,)}
-        shapes |= {
-            f"{at}{n}.{p}": s if p == "weight" else s[:1]
-            for n, s in linear.items()
-            for p in ("weight", "bias")
-        }
-        shapes |= {f"{at}norm{n}.{p}": (d,) for n in (1, 2) for p in ("weight", "bias")}
-    shapes |= {"ln_vision.weight": (d,), "ln_vision.bias": (d,)}
-    at = "Qformer.bert.embeddings."
-    shapes |= {
-        f"{at}word_embeddings.weight": (321, q),
-        f"{at}position_embeddings.weight": (sizes["positions"], q),
-    }
-    shapes |= {f"{at}LayerNorm.weight": (q,), f"{at}LayerNorm.bias": (q,)}
+        linear |= {f"{at}attn.proj": (d, d), f"{at}mlp.fc1": (mlp, d), f"{at}mlp.fc2": (d, mlp)}
+        linear |= {f"{at}norm1": (d,), f"{at}norm2": (d,)}
     for k in range(sizes["q_layers"]):
-        at, crossed = f"Qformer.bert.encoder.layer.{k}.", k % sizes["every"] == 0
-        linear = {}
-        for name, seen in (("attention", q), *((("crossattention", d),) if crossed else ())):
-            linear |= {
-                f"{name}.self.query": (q, q),
-                f"{name}.self.key": (q, seen),
-                f"{name}.self.value": (q, seen),
-            }
-            linear |= {f"{name}.output.dense": (q, q), f"{name}.output.LayerNorm": (q,)}
+        at = f"Qformer.bert.encoder.layer.{k}."
+        for name, seen in (("attention", q), ("crossattention", d))[: 1 + (k % sizes["every"] == 0)]:
+            linear |= {f"{at}{name}.self.query": (q, q), f"{at}{name}.output.dense": (q, q)}
+            linear |= {f"{at}{name}.self.key": (q, seen), f"{at}{name}.self.value": (q, seen)}
+            linear |= {f"{at}{name}.output.LayerNorm": (q,)}
         for end in ("", "_query"):
-            linear |= {
-                f"intermediate{end}.dense": (sizes["q_mlp"], q),
-                f"output{end}.dense": (q, sizes["q_mlp"]),
-            }
-            linear |= {f"output{end}.LayerNorm": (q,)}
-        shapes |= {
-            f"{at}{n}.{p}": s if p == "weight" else s[:1]
-            for n, s in linear.items()
-            for p in ("weight", "bias")
-        }
-    shapes |= {"llm_proj.weight": (sizes["language"], q), "llm_proj.bias": (sizes["language"],)}
+            linear |= {f"{at}intermediate{end}.dense": (inner, q), f"{at}output{end}.dense": (q, inner)}
+            linear |= {f"{at}output{end}.LayerNorm": (q,)}
+    for name, shape in linear.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     random = torch.Generator().manual_seed(seed)
-    state = {name: torch.randn(shape, generator=random).mul(0.2).to(dtype) for name, shape in shapes.items()}
+    state = {name: torch.randn(shape, generator=random).mul(0.2) for name, shape in shapes.items()}
     return state | {"Qformer.bert.embeddings.position_ids": torch.arange(sizes["positions"])[None]}
 
 
-def language_folder(folder: Path, width: int, words: int = 420) -> Path:
+def language_folder(folder: Path, width: int) -> Path:
     shutil.copytree(GOLDEN / "llm", folder)
-    config = LlamaConfig(
-        vocab_size=words, hidden_size=width, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
-    )
+    sizes = {"hidden_size": width, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=420, **sizes)).save_pretrained(folder)
     return folder

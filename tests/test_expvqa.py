@@ -17,7 +17,7 @@ from skimage import data
 
 import expvqa_lib as expvqa
 from expvqa_lib.attention import relevance
-from expvqa_lib.data.face_crop import crop_face
+from expvqa_lib.data import crop_face
 from expvqa_lib.errors import ImageError, ModelError, SettingsError
 from expvqa_lib.expvqa import INSTRUCTBLIP, hardware_note, options_for_gpu
 from expvqa_lib.facs import ACTION_UNITS
@@ -39,20 +39,20 @@ def base() -> expvqa.ExpVQA:
 def files(tmp_path_factory) -> list[str]:
     """Three drawn faces as files."""
     folder, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(0)
-    paths = [folder / f"{k}.png" for k in range(3)]
+    paths = [str(folder / f"{k}.png") for k in range(3)]
     for path, au in zip(paths, (12, 1, 27), strict=True):
         Image.fromarray(render(Face(random_identity(rng), Scene(), {au: 1.0})).image).save(path)
-    return [str(path) for path in paths]
+    return paths
 
 
-# ---- ask ----
-
-
-def test_one_image_in_any_form_gives_one_answer(base, files):
+def test_one_image_in_any_form_gives_one_answer_and_several_samples_are_seeded(base, files):
     answer, picture = base.ask(files[0], QUESTION), Image.open(files[0])
     assert isinstance(answer, str) and answer
     for image in (Path(files[0]), picture, np.asarray(picture), Path(files[0]).read_bytes()):
         assert base.ask(image, QUESTION) == answer
+    answers = base.ask(files[0], QUESTION, samples=3, seed=1)
+    assert isinstance(answers, list) and len(answers) == 3
+    assert base.ask(files[0], QUESTION, samples=3, seed=1) == answers
 
 
 def test_a_list_gives_a_table_with_the_answer_that_each_image_gets_alone(base, files):
@@ -63,42 +63,32 @@ def test_a_list_gives_a_table_with_the_answer_that_each_image_gets_alone(base, f
     for images in (tuple(files), pd.Series(files, index=[9, 8, 7])):
         pd.testing.assert_frame_equal(base.ask(images, QUESTION), table)
     assert base.ask(files[:1], QUESTION).shape == (1, 3) and base.ask([], QUESTION).shape == (0, 3)
-
-
-def test_samples_are_several_answers_and_seeded(base, files):
-    answers = base.ask(files[0], QUESTION, samples=3, seed=1)
-    assert isinstance(answers, list) and len(answers) == 3
-    assert base.ask(files[0], QUESTION, samples=3, seed=1) == answers
-    table = base.ask(files, QUESTION, samples=2)
-    assert table["image"].tolist() == [file for file in files for _ in range(2)]
+    samples = base.ask(files, QUESTION, samples=2)
+    assert samples["image"].tolist() == [file for file in files for _ in range(2)]
+    assert samples["answer"].map(type).eq(str).all()
 
 
 def test_empty_questions_and_unknown_aus_are_refused(base, files):
-    for question in ("", "  \n"):
-        with pytest.raises(SettingsError, match="the question is empty"):
-            base.ask(files[0], question)
-    for options in ({}, {"question": " "}):
-        with pytest.raises(SettingsError, match="AU number or a question"):
-            base.explain(files[0], **options)
-    for ask in (base.aus, base.explain):
-        with pytest.raises(SettingsError, match="99"):
-            ask(files[0], **({"aus": [99]} if ask == base.aus else {"au": 99}))
+    for ask, options, message in (
+        (base.ask, {"question": "  \n"}, "the question is empty"),
+        (base.explain, {}, "AU number or a question"),
+        (base.explain, {"question": " "}, "AU number or a question"),
+        (base.explain, {"au": 99}, "99"),
+        (base.aus, {"aus": [99]}, "99"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            ask(files[0], **options)
 
 
 def test_unreadable_images_are_refused_by_every_method(base, files, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     for image in (tmp_path / "nobody.png", tmp_path / "notes.png", Image.new("RGB", (0, 9)), None):
-        for ask in (base.ask, lambda i, _: base.aus(i), lambda i, q: base.explain(i, question=q)):
+        for ask in (base.ask, lambda i, _: base.aus([files[0], i]), lambda i, q: base.explain(i, question=q)):
             with pytest.raises(ImageError):
                 ask(image, QUESTION)
-        with pytest.raises(ImageError):
-            base.aus([files[0], image])
 
 
-# ---- aus and explain ----
-
-
-def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(base, files):
+def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(model, processor, base, files):
     row, table = base.aus(files[0]), base.aus(files)
     assert isinstance(row, pd.Series) and row.between(0, 1).all()
     assert list(table.columns) == list(row.index) and list(table.index) == files
@@ -107,14 +97,11 @@ def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(base, files):
     scores = score_yes_no(base.model, base.processor, files, AUS, wordings=range(3))
     np.testing.assert_allclose(base.aus(files, crop=False), scores, atol=1e-5)
     assert base.aus([]).shape == (0, len(AUS))
-
-
-def test_a_model_is_asked_about_all_aus_that_it_can_answer(model, processor, base, files):
-    """The tiny models' are those of the renderer, any other's all of facs, AU8 and AU21 too."""
+    # the tiny models are asked about the renderer's AUs, any other about all of facs, AU8 and AU21 too
     assert base.model.config.aus == expvqa.load().model.config.aus == list(AUS)
-    assert list(base.aus(files[0]).index) == [f"AU{au}" for au in AUS]
-    row = expvqa.ExpVQA(model, processor).aus(files[0], crop=False)
-    assert list(row.index) == [f"AU{au}" for au in ACTION_UNITS] and {"AU8", "AU21"} <= set(row.index)
+    assert list(row.index) == [f"AU{au}" for au in AUS]
+    other = expvqa.ExpVQA(model, processor).aus(files[0], crop=False)
+    assert list(other.index) == [f"AU{au}" for au in ACTION_UNITS]
 
 
 def test_explain_maps_a_yes_to_an_au_or_the_first_word_of_an_answer(base, files):
@@ -143,30 +130,16 @@ def test_the_face_is_cut_out_of_a_photograph_first(base):
         base.aus(np.zeros((200, 400, 3), np.uint8), crop=False)
 
 
-# ---- loading, saving ----
-
-
-def test_a_saved_model_answers_the_same(base, files, tmp_path):
-    base.save(tmp_path / "mine")
-    again = expvqa.load(tmp_path / "mine")
-    pd.testing.assert_frame_equal(again.aus(files), base.aus(files))
-    assert again.ask(files[1], QUESTION) == base.ask(files[1], QUESTION)
-    assert again.notice == base.notice and "drawn faces" in base.notice
-
-
-def test_the_package_imports_without_torch_and_completes_its_public_names():
-    code = (
-        "import sys, expvqa_lib; print('torch' in sys.modules, {*expvqa_lib.__all__} <= {*dir(expvqa_lib)})"
-    )
+def test_the_package_imports_without_torch_and_offers_its_public_names():
+    code = "import sys, expvqa_lib; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False True"
-    assert sorted(expvqa.__all__) == ["ExpVQA", "Run", "explore", "load"]
+    assert done.stdout.strip() == "False"
     assert all(callable(getattr(expvqa, name)) for name in expvqa.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         expvqa.nothing  # noqa: B018
 
 
-def test_the_default_model_sees_a_smile_and_raised_brows():
+def test_the_default_model_sees_a_smile_and_raised_brows_and_is_called_an_experiment():
     model, rng = expvqa.load(), np.random.default_rng(1)
     people = [random_identity(rng) for _ in range(20)]
 
@@ -176,9 +149,7 @@ def test_the_default_model_sees_a_smile_and_raised_brows():
     rest = scores({})
     assert (scores({12: 1.0, 6: 0.8})["AU12"] > rest["AU12"]).sum() >= 16  # by chance: 0.6%
     assert (scores({1: 1.0, 2: 0.8})["AU1"] > rest["AU1"]).sum() >= 16
-
-
-# ---- the large model ----
+    assert "drawn faces" in model.notice
 
 
 @pytest.fixture
@@ -195,19 +166,16 @@ def gpu(monkeypatch):
     return plug_in
 
 
-@pytest.mark.parametrize(
-    ("name", "capability", "free", "dtype", "bits"),
-    [("Tesla T4", (7, 5), 15.6, "float16", 4), ("NVIDIA A100", (8, 0), 39, "bfloat16", None)],
-)
-def test_a_gpu_with_room_is_offered_the_large_model(gpu, name, capability, free, dtype, bits):
-    gpu(name, capability, free)
-    assert options_for_gpu() == {"source": INSTRUCTBLIP, "device": "cuda", "dtype": dtype, "bits": bits}
-    assert name in hardware_note() and ("4 bits" in hardware_note()) == (bits == 4)
-
-
-def test_where_the_large_model_does_not_fit_the_note_tells_why(gpu, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "tiny model" in hardware_note() and "CUDA GPU" in hardware_note()
+def test_a_gpu_with_room_is_offered_the_large_model_and_else_the_note_tells_why(gpu, monkeypatch):
+    for name, capability, free, dtype, bits in (
+        ("Tesla T4", (7, 5), 15.6, "float16", 4),
+        ("NVIDIA A100", (8, 0), 39, "bfloat16", None),
+    ):
+        gpu(name, capability, free)
+        assert options_for_gpu() == {"source": INSTRUCTBLIP, "device": "cuda", "dtype": dtype, "bits": bits}
+        assert name in hardware_note() and ("4 bits" in hardware_note()) == (bits == 4)
     gpu("GeForce GTX 1650", (7, 5), 3.9)
     with pytest.raises(ModelError, match="8 GB free; 4 GB are free"):
         options_for_gpu()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "tiny model" in hardware_note() and "CUDA GPU" in hardware_note()

@@ -6,13 +6,15 @@ from .forward import (
     answer_loss,
     attention_weights,
     cross_attention_weights,
+    encode,
     encode_images,
     language_inputs,
+    make_processor,
     next_logits,
     query_image,
+    reference_text,
 )
 from .load import load_model
-from .tokenize import encode, make_processor, reference_text
 
 __all__ = [
     "answer_loss",

@@ -18,8 +18,7 @@ from transformers import (
 from ..data import load_image
 from ..errors import ModelError
 from ..questions import NO, YES, ask_q3
-from .forward import encode_images, language_inputs, next_logits, query_image
-from .tokenize import encode
+from .forward import encode, encode_images, language_inputs, next_logits, query_image
 
 Beginnings = tuple[list[tuple[int, ...]], list[tuple[int, ...]]]
 """How answers of yes and of no begin, up to the first token that the other class does not share."""

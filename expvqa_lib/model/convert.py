@@ -16,6 +16,7 @@ from transformers import (
 
 from ..errors import ModelError
 from ..files import atomic
+from .forward import make_processor
 from .lavis import (
     QFORMER_HEADS,
     VISION_HEADS,
@@ -27,7 +28,6 @@ from .lavis import (
     to_transformers,
 )
 from .load import no_progress_bars, read_config
-from .tokenize import make_processor
 
 GENERATION = {  # of the reference
     "num_beams": 5,

@@ -16,7 +16,7 @@ from transformers import InstructBlipProcessor
 from ..data.images import load_image
 from ..errors import TableError
 from ..files import fingerprint
-from ..model.tokenize import encode, reference_text
+from ..model import encode, reference_text
 from .recipe import Recipe
 
 KEYS = ("image", "text_input", "text_output", "question_type")

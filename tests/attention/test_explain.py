@@ -12,10 +12,10 @@ from expvqa_lib.attention import METHODS, explain_words, relevance
 from expvqa_lib.attention.explain import first_tokens
 from expvqa_lib.attention.methods import BLUR, blur
 from expvqa_lib.errors import SettingsError
+from expvqa_lib.model import encode
 from expvqa_lib.model.answer import score_yes_no
 from expvqa_lib.model.forward import cross_attention_weights, encode_images, language_inputs, query_image
 from expvqa_lib.model.load import load_model
-from expvqa_lib.model.tokenize import encode
 from expvqa_lib.questions import ask_q1, ask_q3
 
 ANSWER = "The person raises inner eyebrow and pulls lip corner, which suggests happiness."

@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from expvqa_lib.model import encode
-from expvqa_lib.model.tokenize import MAX_ANSWER, MAX_QUESTION
-from expvqa_lib.questions import ask_q1, ask_q3
+from expvqa_lib.model.forward import MAX_ANSWER, MAX_QUESTION
+from expvqa_lib.questions import ask_q3
 
-QUESTIONS = ["Does this person pull lip corner?", ask_q1(), "Describe all facial actions of this face."]
-ANSWERS = ["yes", "The person raises cheek, which suggests happiness.", "The face shows fear."]
 END = 2
-
-
-def words(row: torch.Tensor, mask: torch.Tensor) -> list[int]:
-    """The ids that are not padding."""
-    return row[mask.bool()].tolist()
-
-
-def test_generation_pads_on_the_left(processor):
-    text, tokenizer = encode(processor, QUESTIONS), processor.tokenizer
-    assert set(text) == {"input_ids", "attention_mask", "qformer_input_ids", "qformer_attention_mask"}
-    assert all(mask.tolist() == sorted(mask.tolist()) for mask in text["attention_mask"])  # 0 ... 0 1 ... 1
-    assert (text["attention_mask"] == 0).any()
-    for question, row, mask in zip(QUESTIONS, text["input_ids"], text["attention_mask"], strict=True):
-        assert words(row, mask) == [END, *tokenizer(question, add_special_tokens=False)["input_ids"]]
-        assert (row[mask == 0] == tokenizer.pad_token_id).all()
-
-
-def test_training_pads_on_the_right_and_labels_the_answer_and_its_end_alone(processor):
-    text, tokenizer = encode(processor, QUESTIONS, ANSWERS), processor.tokenizer
-    assert all(mask.tolist() == sorted(mask.tolist(), reverse=True) for mask in text["attention_mask"])
-    for k in range(len(QUESTIONS)):
-        question = [END, *tokenizer(QUESTIONS[k], add_special_tokens=False)["input_ids"]]
-        answer = [*tokenizer(ANSWERS[k], add_special_tokens=False)["input_ids"], END]
-        labels = text["labels"][k].tolist()
-        assert words(text["input_ids"][k], text["attention_mask"][k]) == question + answer
-        padding = len(labels) - len(question) - len(answer)
-        assert labels == [-100] * len(question) + answer + [-100] * padding
 
 
 def test_long_questions_and_answers_are_cut(processor):

@@ -41,17 +41,11 @@ def test_a_models_name_gives_its_curriculum(name, expected):
     assert curriculum(name, (5,)) == expected
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: curriculum("q4_only"), "'q4_only'.* exp_vqa, exp_vqa_fz, q1_only.*without_au12"),
-        (lambda: curriculum("without_au3"), "AU 3 "),
-        (lambda: curriculum("exp_vqa", (3,)), "AU 3 "),
-    ],
-)
-def test_unknown_names_are_refused(make, message):
-    with pytest.raises(SettingsError, match=message):
-        make()
+def test_unknown_names_are_refused():
+    message = "'q4_only'.* exp_vqa, exp_vqa_fz, q1_only.*without_au12"
+    for options, match in ((["q4_only"], message), (["without_au3"], "AU 3 "), (["exp_vqa", (3,)], "AU 3 ")):
+        with pytest.raises(SettingsError, match=match):
+            curriculum(*options)
 
 
 def test_an_unseen_action_unit_has_no_q3_pairs_but_is_still_described(drawn):
@@ -64,19 +58,15 @@ def test_an_unseen_action_unit_has_no_q3_pairs_but_is_still_described(drawn):
     assert selected["test"].to_dict() == drawn["test"].to_dict()
 
 
-@pytest.mark.parametrize("kinds", [("Q1",), ("Q1", "Q2"), ("Q3",), ("Q1", "Q2", "Q3")])
+@pytest.mark.parametrize("kinds", [("Q1", "Q2"), ("Q1", "Q2", "Q3")])
 def test_a_curriculum_holds_its_types_of_question(drawn, kinds):
     counts = pd.Series(drawn["train"]["question_type"]).value_counts()
     selected = pd.Series(select(drawn, Curriculum(questions=kinds))["train"]["question_type"]).value_counts()
     assert selected.to_dict() == counts[list(kinds)].to_dict()
 
 
-FACES = _faces(
-    ["both", "actions", "emotion", "still"],
-    "train",
-    ["happiness", None, "anger", "neutral"],
-    AU12=[1, 1, pd.NA, 0],
-)
+EMOTIONS = {"both": "happiness", "actions": None, "emotion": "anger", "still": "neutral"}
+FACES = _faces([*EMOTIONS], "train", EMOTIONS.values(), AU12=[1, 1, pd.NA, 0])
 SMILE, HAPPY = "The person pulls lip corner.", "The face shows happiness."
 ANGRY, NEUTRAL = "The face shows anger.", "The face shows a neutral expression."
 

@@ -8,7 +8,7 @@ import datasets
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from weights import pixels_of
 
 from expvqa_lib.errors import TableError
 from expvqa_lib.training import PAPER, Collator, ImagePairs, Recipe
@@ -26,9 +26,7 @@ def test_a_batch_pairs_each_question_with_its_own_image(pairs, processor):
     for question, ids, mask in zip(questions, batch["input_ids"], batch["attention_mask"], strict=True):
         text = processor.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)
         assert text.strip().startswith(question.lower())
-    pictures = [Image.open(item["image"]) for item in items]
-    pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-    assert torch.equal(batch["pixel_values"], pixels)  # validation images are not augmented
+    assert torch.equal(batch["pixel_values"], pixels_of(processor, batch["images"]))  # not augmented
 
 
 def test_an_item_holds_pairs_of_its_own_image_most_of_them_q3(pairs):
@@ -47,26 +45,10 @@ def test_an_item_holds_pairs_of_its_own_image_most_of_them_q3(pairs):
     assert len(kinds) > 60 and share["Q3"] > share[["Q1", "Q2"]].max() and share.min() > 0.05
 
 
-def test_pairs_are_drawn_anew_each_epoch_and_stay_for_validation(pairs):
-    def draws(split: str, epoch: int) -> list:
-        dataset = ImagePairs(pairs[split], replace(THREE, pairs_per_image=2), train=split == "train")
-        dataset.set_epoch(epoch)
-        return [item["pairs"] for item in dataset]
-
-    assert draws("train", 0) == draws("train", 0) != draws("train", 1)
-    assert draws("validation", 0) == draws("validation", 1)
-
-
 def test_drawn_pairs_stay_as_they_were_when_figures_were_made():
-    texts = [f"{kind} {k}" for k in range(2) for kind in ("Q1", "Q2", "Q3")]
-    columns = {
-        "image": "a",
-        "text_input": texts,
-        "text_output": "yes",
-        "question_type": [t[:2] for t in texts],
-    }
-    table = datasets.Dataset.from_pandas(pd.DataFrame(columns), preserve_index=False)
-    dataset, drawn = ImagePairs(table, THREE), []
+    table = pd.DataFrame({"text_input": [f"{kind} {k}" for k in range(2) for kind in ("Q1", "Q2", "Q3")]})
+    table = table.assign(image="a", text_output="yes", question_type=table["text_input"].str[:2])
+    dataset, drawn = ImagePairs(datasets.Dataset.from_pandas(table), THREE), []
     for epoch in range(3):
         dataset.set_epoch(epoch)
         drawn.append([question for question, _ in dataset[0]["pairs"]])
@@ -91,23 +73,24 @@ def test_a_recipe_of_epochs_shows_each_pair_once_an_epoch(pairs, questions):
 def test_the_papers_recipe_prepares_texts_as_the_reference_does(pairs):
     texts = {"text_input": 'Is "AU12" (smile) there?', "text_output": "Yes: " + "very " * 60}
     long = pairs["train"].select([0]).map(lambda row: texts)
-    assert ImagePairs(long, PAPER)[0]["pairs"] == [
-        ("is au12 smile there?", " ".join(["yes"] + ["very"] * 49))
-    ]
+    short = ("is au12 smile there?", " ".join(["yes"] + ["very"] * 49))
+    assert ImagePairs(long, PAPER)[0]["pairs"] == [short]
     assert len(ImagePairs(long, replace(PAPER, max_words=200))[0]["pairs"][0][1].split()) == 61
     assert ImagePairs(long, THREE)[0]["pairs"][0][0] == 'Is "AU12" (smile) there?'
 
 
-def test_augmented_images_change_with_the_epoch_and_validation_images_do_not(pairs, processor):
-    recipe = replace(THREE, randaugment=2)
+def test_pairs_and_augmented_images_change_with_the_epoch_and_stay_for_validation(pairs, processor):
+    recipe = replace(THREE, randaugment=2, pairs_per_image=2)
 
-    def pixels(train: bool, epoch: int) -> torch.Tensor:
+    def draw(train: bool, epoch: int) -> tuple[list, list]:
         dataset = ImagePairs(pairs["train"], recipe, train=train)
         dataset.set_epoch(epoch)
-        return Collator(processor, recipe)([dataset[0], dataset[5]])["pixel_values"]
+        pixels = Collator(processor, recipe)([dataset[0], dataset[5]])["pixel_values"]
+        return [item["pairs"] for item in dataset], pixels.tolist()
 
-    assert torch.equal(pixels(True, 0), pixels(True, 0)) and not torch.equal(pixels(True, 0), pixels(True, 1))
-    assert torch.equal(pixels(False, 0), pixels(False, 1))
+    (pairs_0, pixels_0), (pairs_1, pixels_1) = draw(True, 0), draw(True, 1)
+    assert draw(True, 0) == (pairs_0, pixels_0) and pairs_0 != pairs_1 and pixels_0 != pixels_1
+    assert draw(False, 0) == draw(False, 1)
 
 
 def test_pairs_without_a_column_a_row_or_a_value_are_refused(pairs):

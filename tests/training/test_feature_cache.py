@@ -8,53 +8,49 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from weights import pixels_of
 
 from expvqa_lib.data import load_image
 from expvqa_lib.errors import ImageError
-from expvqa_lib.training import VisionStates, encoder_key, feature_cache, vision_states
+from expvqa_lib.training import cached_states, encoder_key, loss, vision_states
 
 
 @pytest.fixture
-def images(faces) -> list[str]:
-    return faces["image"].tolist()[:7]
+def images(faces, tmp_path) -> list[str]:
+    """Seven faces, which a test may change."""
+    copies = [tmp_path / Path(image).name for image in faces["image"][:7]]
+    for image, copy in zip(faces["image"], copies, strict=False):
+        copy.write_bytes(Path(image).read_bytes())
+    return list(map(str, copies))
 
 
 @pytest.fixture
 def encoded(model, processor, tmp_path, monkeypatch):
     """Open the cache for some images, two a file; return it and how many of them are encoded."""
-    monkeypatch.setattr(feature_cache, "CHUNK", 2)
+    monkeypatch.setattr(loss, "CHUNK", 2)
     counts = []
-    model.vision_model.encoder.register_forward_hook(
-        lambda *call: counts.append(len(call[2].last_hidden_state))
-    )
+    model.vision_model.encoder.register_forward_hook(lambda *call: counts.append(len(call[2][0])))
 
-    def open_cache(images: list[str]) -> tuple[VisionStates, int]:
+    def open_cache(images: list[str]) -> tuple[dict[str, torch.Tensor], int]:
         counts.clear()
-        cache = VisionStates(model, processor, images, tmp_path / "cache")
-        return cache, sum(counts)
+        return cached_states(model, processor, images, tmp_path / "cache"), sum(counts)
 
     return open_cache
 
 
-def test_each_image_is_encoded_once_and_read_back_exactly(model, processor, images, encoded, tmp_path):
+def test_each_image_is_encoded_once_until_it_changes_and_read_back_exactly(
+    model, processor, images, encoded, tmp_path
+):
     with pytest.raises(ImageError, match=r"nobody\.png"):
         encoded([*images, str(tmp_path / "nobody.png")])
     assert not (tmp_path / "cache").exists()
     assert encoded(images)[1] == 7
-    cache, count = encoded(images)
+    states, count = encoded(images)
     assert count == 0
     for image in images:
-        pixels = processor.image_processor(load_image(image), return_tensors="pt")["pixel_values"]
-        torch.testing.assert_close(cache[image], vision_states(model, pixels)[0])
-
-
-def test_a_changed_image_is_encoded_again(images, encoded, tmp_path):
-    copies = [str(tmp_path / Path(image).name) for image in images]
-    for image, copy in zip(images, copies, strict=True):
-        Path(copy).write_bytes(Path(image).read_bytes())
-    encoded(copies)
-    os.utime(copies[1], (0, 0))
-    assert encoded(copies)[1] == 1
+        torch.testing.assert_close(states[image], vision_states(model, pixels_of(processor, [image]))[0])
+    os.utime(images[1], (0, 0))
+    assert encoded(images)[1] == 1
 
 
 def test_a_killed_run_computes_only_what_is_missing(images, encoded, tmp_path, monkeypatch):
@@ -66,10 +62,9 @@ def test_a_killed_run_computes_only_what_is_missing(images, encoded, tmp_path, m
         read.append(image)
         return load_image(image)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(feature_cache, "load_image", cut)
-        with pytest.raises(KeyboardInterrupt):
-            encoded(images)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loss, "load_image", cut)
+        encoded(images)
     files = list((tmp_path / "cache").rglob("*.safetensors"))
     assert len(files) == 2  # whole ones; nothing half-written beside them
     files[0].with_name(".half-1234.safetensors").write_bytes(b"killed while writing")

@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from expvqa_lib.expvqa import DRAWN_FACES
 from expvqa_lib.files import atomic, fingerprint
+from expvqa_lib.model import encode, make_processor
 from expvqa_lib.model.forward import (
     answer_loss,
     cross_attention_weights,
@@ -36,7 +37,6 @@ from expvqa_lib.model.forward import (
     language_inputs,
     query_image,
 )
-from expvqa_lib.model.tokenize import encode, make_processor
 from expvqa_lib.synthfacs import AUS, BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face, Rendering, render
 from tools.base_model.build import TINY, Size, build
 from tools.base_model.questions import PARTS, image_questions, measure, passage, random_face, to_spans
