@@ -110,7 +110,7 @@ METHODS = {
         rollout,
     )
 }
-"""Functions of a model, pixels [N, 3, S, S], questions from `model.tokenize.encode` and a contrast [N, V] to
+"""Functions of a model, pixels [N, 3, S, S], questions from `model.encode` and a contrast [N, V] to
 maps [N, h, h], not negative and not normalised. They explain the score: the logits [N, V] of the answer's
 next token times the contrast. The best first, by how often the peak was in the region on drawn faces that no
 model was trained or tested on (`truth`)."""
@@ -122,7 +122,7 @@ def answer_logits(
     model: InstructBlipForConditionalGeneration, embeds: Tensor, text: dict[str, Tensor]
 ) -> Tensor:
     """Logits [N, V] of the answer's next token, of image embeddings [N, 1 + P, D] and questions from
-    `model.tokenize.encode`.
+    `model.encode`.
     """
     output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
     return next_logits(model, language_inputs(model, output, text["input_ids"], text["attention_mask"]))
