@@ -47,7 +47,7 @@ def load_model(
         device: `cpu`, `cuda`, ...; by default an accelerator for a billion parameters or more, else the CPU.
         dtype: by default float32 on the CPU and for small models, else bfloat16 (float16 on MPS).
         bits: 8 or 4 hold the language model's linear layers in that many bits (needs bitsandbytes).
-        language_dtype: of the language model alone, for training: everything else is float32 then.
+        language_dtype: of the language model alone, for training: everything else is float32 then (CPU).
 
     Raises:
         ModelError: the model is missing, unreadable, incomplete or too large, or needs bitsandbytes.
@@ -58,12 +58,9 @@ def load_model(
         skeleton = InstructBlipForConditionalGeneration(config)
     is_large = skeleton.num_parameters() >= LARGE
     place, main_dtype = _placement(device, dtype, is_large)
-    model_class, read_dtype = InstructBlipForConditionalGeneration, main_dtype
-    if language_dtype:
-        model_class, main_dtype, read_dtype = _HalfLanguageModel, torch.float32, DTYPES[language_dtype]
+    model_class = _HalfLanguageModel if language_dtype else InstructBlipForConditionalGeneration
+    read_dtype = DTYPES.get(language_dtype, main_dtype)
     options = {
-        "config": config,
-        "dtype": read_dtype,
         "quantization_config": None if bits is None else _quantization(bits, main_dtype),
         "device_map": None if bits is None and place.type == "cpu" else {"": place},
         "output_loading_info": True,
@@ -72,7 +69,7 @@ def load_model(
     _check_memory(source, skeleton, place, main_dtype, bits or 8 * read_dtype.itemsize, quiet)
     try:
         with contextlib.nullcontext() if is_large else no_progress_bars():
-            model, report = model_class.from_pretrained(source, **options)
+            model, report = model_class.from_pretrained(source, config=config, dtype=read_dtype, **options)
             processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
     except Exception as error:
         raise ModelError(f"{source}: cannot be read ({error}); copy or download it again") from error

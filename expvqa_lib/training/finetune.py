@@ -45,8 +45,7 @@ def finetune(
 ) -> pd.DataFrame:
     """Fine-tune a model in place and save it; a training that was killed goes on from its last checkpoint.
 
-    Under `accelerate launch` or `torchrun` all processes call it. The loss is a mean over the answer tokens
-    of all processes, so it does not depend on their number.
+    All processes of `accelerate launch` call it. The loss is a mean over the answer tokens of all of them.
 
     Args:
         pairs: a split `train` and, to be measured on, `validation` (`data.pairs`).
@@ -57,7 +56,7 @@ def finetune(
         The log: `step`, `loss` (training), `eval_loss` (validation), `learning_rate`; NaN if not measured.
 
     Raises:
-        SettingsError: variant, folder, number of images or precision are impossible; the message says which.
+        SettingsError: variant, folder, number of images or precision are impossible.
         ModelError: the language model is an encoder-decoder or quantised.
         TrainingError: the loss is not a number; step and images are named.
     """
@@ -82,8 +81,7 @@ def finetune(
     if variant == "exp_vqa_fz" and not recipe.augment:  # a frozen encoder, and images that never change
         images = [image for split in (train, *validation) for image in split.images]
         collator.states = cached_states(model, processor, images, features or folder.parent / "features")
-    checkpoints = _checkpoints(work)
-    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    trainer.train(resume_from_checkpoint=next(map(str, reversed(_checkpoints(work))), None))
     return _save(trainer, model, processor, folder)
 
 
