@@ -1,8 +1,7 @@
 """Where the model looks for an answer, and whether that is true."""
 
-from .explain import Relevance, Word, explain_words, relevance, upsample
 from .gallery import answer_words, examples, face_au_grid, video
-from .methods import DEFAULT_METHOD, METHODS
+from .methods import DEFAULT_METHOD, METHODS, Relevance, Word, explain_words, relevance, upsample
 from .truth import faithfulness, faithfulness_layout, pointing, pointing_layout
 
 __all__ = [

@@ -5,28 +5,24 @@ from collections import namedtuple
 import numpy as np
 import pandas as pd
 
-from ..data import au_labels, labelled_aus
-from ..data.inspection import example_video
+from ..data import au_labels, inspection, labelled_aus
 from ..evaluation.tables import MAIN, ordered_targets
 from ..facs import ACTION_UNITS
-from ..model.answer import generate, score_yes_no
-from ..questions import Q3, YES, ask_q1, ask_q2, ask_q3
+from ..model import generate
+from ..questions import YES, ask_q1, ask_q2, ask_q3
 from ..synthfacs import PRESENT, Face, close_gaps, render, sequence
-from .explain import Word, explain_words, relevance, upsample
+from .methods import Word, explain_words, relevance, upsample
 from .truth import changed_pixels
 
 Video = namedtuple("Video", "film truth p_yes present truth_name")
 """Pictures by frame; the truth in [0, 1] and P(yes), a row a frame and a column an AU; the truth from which
 an AU is present, or None; and what the truth is."""
 
-_AREAS = {
-    au: {a for a, other in ACTION_UNITS.items() if other.area == ACTION_UNITS[au].area} for au in (4, 12)
-}
 _ABOUT = (  # type, question and explained word; which faces: column and value; which AUs are in question
     *(("Q1", ask_q1(), emotion, "emotion", emotion, ACTION_UNITS) for emotion in ("happiness", "anger")),
     *(
-        ("Q2", ask_q2(ACTION_UNITS[au].area), ACTION_UNITS[au].third_person, f"AU{au}", 1, area)
-        for au, area in _AREAS.items()
+        ("Q2", ask_q2(unit.area), unit.third_person, unit.name, 1, aus)
+        for unit, aus in ((ACTION_UNITS[4], (1, 2, 4)), (ACTION_UNITS[12], (12, 14, 15, 20)))
     ),
     *(("Q3", ask_q3(au), YES, f"AU{au}", 1, {au}) for au in (6, 17)),
 )
@@ -61,19 +57,21 @@ def examples(run) -> pd.DataFrame:
             if run.is_drawn:
                 present = [au for au, label in au_labels(face).items() if label and au in aus]
                 region = close_gaps(np.any([changed_pixels(face["face"], au)[0] for au in present], axis=0))
-            row = {"type": kind, "question": question, "word": word, "title": f"{kind}: {question}"}
-            rows.append(row | {"image": face["image"], "region": region})
-    pairs = expvqa.model, expvqa.processor, [row["image"] for row in rows], [row["question"] for row in rows]
-    maps, p_yes, words = relevance(*pairs, targets=[row["word"] for row in rows])
-    for row, heat, score, word, (answer,) in zip(rows, maps, p_yes, words, generate(*pairs), strict=True):
-        says = f"{answer} (P(yes) = {score:.2f})" if row["type"] == "Q3" else f"“{answer.rstrip('.')}”"
-        row |= {"answer": f"Says {says}. Explained: {word}", "heat": heat}
-        row |= {"relevance_inside": np.nan, "area": np.nan}
-        if run.is_drawn:
-            large = upsample(heat[None], len(row["region"]))[0]
-            row["relevance_inside"] = 100 * float((large * row["region"]).sum() / large.sum())
-            row["area"] = 100 * row["region"].mean()
-    table = pd.DataFrame(rows)
+            rows.append((kind, question, word, f"{kind}: {question}", face["image"], region))
+    table = pd.DataFrame(rows, columns=["type", "question", "word", "title", "image", "region"])
+    pairs = expvqa.model, expvqa.processor, table["image"].tolist(), table["question"].tolist()
+    maps, p_yes, words = relevance(*pairs, targets=table["word"].tolist())
+    says = [
+        f"{answer} (P(yes) = {score:.2f})" if kind == "Q3" else f"“{answer.rstrip('.')}”"
+        for kind, score, (answer,) in zip(table["type"], p_yes, generate(*pairs), strict=True)
+    ]
+    texts = [f"Says {text}. Explained: {word}" for text, word in zip(says, words, strict=True)]
+    table = table.assign(answer=texts, heat=list(maps), relevance_inside=np.nan, area=np.nan)
+    if run.is_drawn:
+        regions = np.stack(table["region"])
+        large = upsample(maps, regions.shape[1])
+        inside = (large * regions).sum((1, 2)) / large.sum((1, 2))
+        table = table.assign(relevance_inside=100.0 * inside, area=100 * regions.mean((1, 2)))
     return table.assign(ratio=table["relevance_inside"] / table["area"])
 
 
@@ -92,20 +90,26 @@ def face_au_grid(run) -> tuple:
     regions = [
         [
             changed_pixels(faces.at[row, "face"], au)[1]
-            if run.is_drawn and labels.at[row, name] == 1
+            if run.is_drawn and labels.at[row, f"AU{au}"] == 1
             else None
-            for au, name in zip(aus, names, strict=True)
+            for au in aus
         ]
         for row in rows
     ]
-    heat = maps.reshape(*there.shape, *maps.shape[1:])
-    return images, aus, heat, p_yes.reshape(there.shape), there, regions
+    return (
+        images,
+        aus,
+        maps.reshape(*there.shape, *maps.shape[1:]),
+        p_yes.reshape(there.shape),
+        there,
+        regions,
+    )
 
 
 def answer_words(run) -> tuple[str, str, str, list[Word]]:
     """Explain every word of an answer to Q1: the first test face, the question, the answer and its words."""
     expvqa, image, question = run.model(MAIN), run.faces_of(run.caption_corpus)["image"].iat[0], ask_q1()
-    answer = generate(expvqa.model, expvqa.processor, [image], [question])[0][0]
+    answer = expvqa.ask(image, question, crop=False)
     has_words = any(character.isalnum() for character in answer)
     words = explain_words(expvqa.model, expvqa.processor, image, question, answer) if has_words else []
     return image, question, answer, words
@@ -126,13 +130,11 @@ def video(run) -> Video:
         intensities = [{f"AU{au}": face.aus.get(au, 0.0) for au in sorted(_PROGRAMME)} for face in acted[::3]]
         truth = pd.DataFrame(intensities, range(0, _FRAMES, 3))
     else:
-        film, truth = example_video(faces)
+        film, truth = inspection.example_video(faces)
         frames = list(film.values())
-    p_yes, expvqa, aus = truth, run.model(MAIN), [int(column[2:]) for column in truth]
-    if aus:
-        p_yes = score_yes_no(expvqa.model, expvqa.processor, frames, aus, wordings=range(len(Q3)))
-    shown = (PRESENT, "intensity") if run.is_drawn else (None, "label")
-    return Video(film, truth, p_yes.set_axis(truth.index), *shown)
+    aus = [int(column[2:]) for column in truth]
+    p_yes = run.model(MAIN).aus(frames, aus, crop=False).set_axis(truth.index) if aus else truth
+    return Video(film, truth, p_yes, *((PRESENT, "intensity") if run.is_drawn else (None, "label")))
 
 
 def _expressive(run) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:

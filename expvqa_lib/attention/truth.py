@@ -8,38 +8,18 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, max_pool2d
 
 from ..data import labelled_aus
-from ..evaluation.metrics import COLUMNS, bootstrap_table, group_codes, mean_of_defined
+from ..evaluation.metrics.bootstrap import COLUMNS, bootstrap_table, group_codes, mean_of_defined, ratio
 from ..evaluation.tables import MAIN, NAMES, with_intervals
-from ..model import beginnings, encode_images, first_p_yes
+from ..model import beginnings, first_p_yes
 from ..questions import YES, ask_q3
 from ..synthfacs import Face, au_mask, close_gaps
-from .explain import Relevance, inputs, relevance, upsample
-from .methods import DEFAULT_METHOD, METHODS, answer_logits, blur
+from .methods import DEFAULT_METHOD, METHODS, Relevance, answer_logits, blur, inputs, relevance, upsample
 
 DETECTED = 0.5  # P(yes) from which the model detects an AU
-SHARES = (
-    0.0,
-    1 / 32,
-    1 / 16,
-    1 / 8,
-    1 / 4,
-    1.0,
-)  # of the patches; closer together where the first ones decide
-_BLUR = 1 / 12  # standard deviation, as a share of the picture's side
-_BATCH = 64
-_METRICS = (
-    "pointing_accuracy",
-    "pointing_region",
-    "pointing_patch",
-    "energy",
-    "area",
-    "deletion",
-    "insertion",
-)
+SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # of the patches; closer where the first ones decide
 
 
 def pointing(run) -> pd.DataFrame:
@@ -58,7 +38,7 @@ def pointing(run) -> pd.DataFrame:
     for name, part in ((MAIN, 2), ("base", 5)) if run.is_drawn else ():
         cases = pointing_cases(run, part)
         maps, p_yes, _ = _explain_yes(run.model(name).model, run.model(name).processor, cases)
-        changed, regions = _changed(cases)
+        changed, regions = _moved(cases)
         maps = upsample(maps, changed.shape[1])
         values = {
             "pointing_accuracy": _peak_inside(maps, changed),
@@ -94,8 +74,8 @@ def faithfulness(run) -> pd.DataFrame:
         cases = cases[cheapest.p_yes >= DETECTED].reset_index(drop=True)
     if cases.empty:
         return tables[0]
-    changed, regions = _changed(cases)
-    reach = round(changed.shape[1] / _grid(expvqa.model) / 2)  # half a patch
+    changed, regions = _moved(cases)
+    reach = round(changed.shape[1] / cheapest.maps.shape[1] / 2)  # half a patch
     near = max_pool2d(torch.from_numpy(changed).float(), 2 * reach + 1, stride=1, padding=reach).numpy() > 0
     with_curve = cases.groupby("au").cumcount() < max(1, run.profile.explained // 12)
     for name, method, maps in _all_maps(run, expvqa, cases):
@@ -124,10 +104,13 @@ def pointing_layout(table: pd.DataFrame) -> pd.DataFrame:
 
 def faithfulness_layout(table: pd.DataFrame) -> pd.DataFrame:
     """Lay `faithfulness` out to be read: rows are models and methods, columns metrics; means over AUs."""
-    wide = table[table["target"] == "macro"].pivot(
-        index=["model", "method"], columns="metric", values="value"
+    macro, peaks = (
+        table[table["target"] == "macro"],
+        ("pointing_accuracy", "pointing_region", "pointing_patch"),
     )
-    return wide.reindex(columns=list(_METRICS)).astype(float).rename(index=NAMES).rename_axis(columns=None)
+    wide = macro.pivot(index=["model", "method"], columns="metric", values="value")
+    wide = wide.reindex(columns=[*peaks, "energy", "area", "deletion", "insertion"]).astype(float)
+    return wide.rename(index=NAMES).rename_axis(columns=None)
 
 
 def pointing_cases(run, part: int) -> pd.DataFrame:
@@ -182,33 +165,32 @@ def deletion_insertion(expvqa, cases: pd.DataFrame, maps: np.ndarray, seed: int)
             they are shown in a blurred picture (high is good; both Petsiuk et al. 2018), and `deletion_25`
             and the like, P(yes) at that share of the patches; from 0 to 1.
     """
-    grid = _grid(expvqa.model)
+    model, grid = expvqa.model, _grid(expvqa.model)
+    begin = beginnings(expvqa.processor.tokenizer)
     mean = adaptive_avg_pool2d(torch.from_numpy(maps), grid).flatten(1).numpy()  # [N, P]
     order = np.lexsort((np.random.default_rng(seed).random(mean.shape), -mean), axis=1)
-    rank = torch.from_numpy(order.argsort(1)).view(-1, grid, grid)
-    parts = [slice(k, k + _BATCH) for k in range(0, len(cases), _BATCH)]
-    curves = np.concatenate([_curves(expvqa, cases[part], rank[part]) for part in parts], 2)
-    columns = {}
-    for metric, curve in zip(("deletion", "insertion"), curves, strict=True):
-        columns[metric] = np.trapezoid(curve, SHARES, axis=0)
-        columns |= {f"{metric}_{100 * share:g}": p_yes for share, p_yes in zip(SHARES, curve, strict=True)}
-    return pd.DataFrame(columns, cases.index)
-
-
-def _curves(expvqa, cases: pd.DataFrame, rank: Tensor) -> np.ndarray:
-    """P(yes) [2, shares, N] with a share of the patches of lowest `rank` [N, g, g] blurred or alone sharp."""
-    model, tokenizer = expvqa.model, expvqa.processor.tokenizer
-    pixels, text = inputs(model, expvqa.processor, list(cases["image"]), list(cases["question"]))
-    blurred, patch = blur(pixels, _BLUR * pixels.shape[-1]), model.config.vision_config.patch_size
-    values = []
-    for share in SHARES[:-1]:
-        taken = (rank < round(share * rank[0].numel())).repeat_interleave(patch, 1)
-        taken = taken.repeat_interleave(patch, 2)[:, None].to(model.device)
-        for pictures in (torch.where(taken, blurred, pixels), torch.where(taken, pixels, blurred)):
-            logits = answer_logits(model, encode_images(model, pictures.to(model.dtype)), text)
-            values.append(first_p_yes(logits, beginnings(tokenizer)).cpu())
-    curves = [*values[::2], values[1], *values[1::2], values[0]]  # a curve ends where the other begins
-    return torch.stack(curves).view(2, len(SHARES), -1).numpy()
+    rank = torch.from_numpy(order.argsort(1)).view(-1, 1, grid, grid).float()
+    parts = []
+    for k in range(0, len(cases), 64):
+        images, questions = (list(cases[name][k : k + 64]) for name in ("image", "question"))
+        pixels, text = inputs(model, expvqa.processor, images, questions)
+        blurred = blur(pixels, pixels.shape[-1] / 12)
+        ranks = interpolate(rank[k : k + 64], pixels.shape[-2:]).to(model.device)  # of each pixel's patch
+        values = [
+            first_p_yes(
+                answer_logits(model, torch.where(ranks < round(share * grid**2), *pictures), text), begin
+            )
+            for share in SHARES[:-1]
+            for pictures in ((blurred, pixels), (pixels, blurred))
+        ]
+        parts.append(
+            torch.stack([*values[::2], values[1], *values[1::2], values[0]])
+        )  # one ends in the other
+    curves = torch.cat(parts, 1).view(2, len(SHARES), -1).cpu().numpy()
+    shares = [f"_{100 * share:g}" for share in SHARES]
+    names = [f"{metric}{at}" for metric in ("deletion", "insertion") for at in ("", *shares)]
+    areas = np.trapezoid(curves, SHARES, axis=1)[:, None]  # [2, 1, N]
+    return pd.DataFrame(np.concatenate([areas, curves], 1).reshape(len(names), -1).T, cases.index, names)
 
 
 def _grid(model) -> int:
@@ -216,10 +198,9 @@ def _grid(model) -> int:
     return model.config.vision_config.image_size // model.config.vision_config.patch_size
 
 
-def _changed(cases: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _moved(cases: pd.DataFrame):
     """The pixels that each case's AU changed, and its whole region: masks [N, H, W]."""
-    masks = [changed_pixels(face, au) for face, au in zip(cases["face"], cases["au"], strict=True)]
-    return tuple(np.stack(kind) for kind in zip(*masks, strict=True))
+    return map(np.stack, zip(*map(changed_pixels, cases["face"], cases["au"]), strict=True))
 
 
 @lru_cache(4096)
@@ -237,18 +218,16 @@ def _peak_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 def _table(run, model: str, values: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Mean of each metric (a column; NaN: not measured) an AU and over AUs, in percent, with intervals."""
-    member = np.stack([cases["au"] == au for au in cases["au"].unique()], 1).astype(float)  # [cases, AUs]
-    measured = values.to_numpy(float) * 100  # [cases, metrics]
-    defined = ~np.isnan(measured)
+    aus = cases["au"].unique()
+    counted = (cases["au"].to_numpy()[:, None] == aus)[..., None] & values.notna().to_numpy()[:, None]
+    scores = np.where(counted, values.to_numpy(float)[:, None], 0.0)  # [cases, AUs, metrics], as `counted`
 
     def measure(weights: np.ndarray) -> np.ndarray:
         """Weights [R, cases] to means [R, AUs + 1, metrics]; the last of the AUs is their macro average."""
-        with np.errstate(invalid="ignore"):
-            total = np.einsum("rc,ca,cm->ram", weights, member, np.nan_to_num(measured), optimize=True)
-            total /= np.einsum("rc,ca,cm->ram", weights, member, defined.astype(float), optimize=True)
-        return np.concatenate([total, mean_of_defined(total.swapaxes(1, 2))[:, None]], 1)
+        means = ratio(np.tensordot(weights, scores, 1), np.tensordot(weights, counted, 1), np.nan)
+        return np.concatenate([means, mean_of_defined(means.swapaxes(1, 2))[:, None]], 1)
 
-    support = values.notna().groupby(cases["au"].map("AU{}".format).to_numpy(), sort=False).sum()
+    support = pd.DataFrame(counted.sum(0), [f"AU{au}" for au in aus], values.columns)
     support.loc["macro"] = support.sum()
     return bootstrap_table(
         measure,

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from expvqa_lib.expvqa import ExpVQA
+
 
 @pytest.fixture
 def run(model, processor, faces):
@@ -20,7 +22,7 @@ def run(model, processor, faces):
         au_corpus="synth_lab",
         caption_corpus="synth_wild",
         faces_of=faces_of,
-        model=lambda name: SimpleNamespace(model=model, processor=processor),
+        model=lambda name: ExpVQA(model, processor),
         profile=SimpleNamespace(explained=4, seed=0, resamples=5, corpora=SimpleNamespace(image=48)),
     )
 

@@ -9,8 +9,7 @@ from conftest import look_only_at
 from PIL import Image
 
 from expvqa_lib.attention import METHODS, explain_words, relevance
-from expvqa_lib.attention.explain import first_tokens
-from expvqa_lib.attention.methods import BLUR, blur
+from expvqa_lib.attention.methods import BLUR, blur, first_tokens
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.model import encode
 from expvqa_lib.model.answer import score_yes_no

@@ -19,7 +19,7 @@ from expvqa_lib.attention import (
     pointing_layout,
     relevance,
 )
-from expvqa_lib.attention.explain import first_tokens
+from expvqa_lib.attention.methods import first_tokens
 from expvqa_lib.attention.truth import deletion_insertion, pointing_cases, randomised
 from expvqa_lib.data import labelled_aus
 from expvqa_lib.evaluation.metrics import COLUMNS
