@@ -70,8 +70,8 @@ def examples(run) -> pd.DataFrame:
     if run.is_drawn:
         regions = np.stack(table["region"])
         large = upsample(maps, regions.shape[1])
-        inside = (large * regions).sum((1, 2)) / large.sum((1, 2))
-        table = table.assign(relevance_inside=100.0 * inside, area=100 * regions.mean((1, 2)))
+        table["relevance_inside"] = 100.0 * (large * regions).sum((1, 2)) / large.sum((1, 2))
+        table["area"] = 100 * regions.mean((1, 2))
     return table.assign(ratio=table["relevance_inside"] / table["area"])
 
 
@@ -123,12 +123,12 @@ def video(run) -> Video:
     """
     faces, _, rows = _expressive(run)
     if run.is_drawn:
-        person = Face.from_json(faces.at[rows.iat[0], "face"]).identity
-        acted = sequence(person, _PROGRAMME, _FRAMES, run.profile.seed)
+        person = Face.from_json(faces.at[rows.iat[0], "face"])
+        acted = sequence(person.identity, _PROGRAMME, _FRAMES, run.profile.seed)
         film = {number: render(acted[number], 192).image for number in range(0, _FRAMES, 12)}
         frames = [render(face, run.profile.corpora.image).image for face in acted[::3]]
-        intensities = [{f"AU{au}": face.aus.get(au, 0.0) for au in sorted(_PROGRAMME)} for face in acted[::3]]
-        truth = pd.DataFrame(intensities, range(0, _FRAMES, 3))
+        truth = pd.DataFrame([face.aus for face in acted[::3]], range(0, _FRAMES, 3), sorted(_PROGRAMME))
+        truth = truth.fillna(0.0).add_prefix("AU")
     else:
         film, truth = inspection.example_video(faces)
         frames = list(film.values())

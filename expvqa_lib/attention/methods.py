@@ -228,8 +228,8 @@ def inputs(
 
 def first_tokens(processor, answers: Sequence[str]) -> Tensor:
     """The language model's token [N] that each answer begins with."""
-    ids = processor.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-    return torch.tensor([tokens[0] for tokens in ids])
+    tokens = processor.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    return torch.tensor([ids[0] for ids in tokens])
 
 
 def answer_logits(model, pixels: Tensor, text: dict[str, Tensor]) -> Tensor:

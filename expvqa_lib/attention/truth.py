@@ -104,13 +104,19 @@ def pointing_layout(table: pd.DataFrame) -> pd.DataFrame:
 
 def faithfulness_layout(table: pd.DataFrame) -> pd.DataFrame:
     """Lay `faithfulness` out to be read: rows are models and methods, columns metrics; means over AUs."""
-    macro, peaks = (
-        table[table["target"] == "macro"],
-        ("pointing_accuracy", "pointing_region", "pointing_patch"),
+    wide = table[table["target"] == "macro"].pivot(
+        index=["model", "method"], columns="metric", values="value"
     )
-    wide = macro.pivot(index=["model", "method"], columns="metric", values="value")
-    wide = wide.reindex(columns=[*peaks, "energy", "area", "deletion", "insertion"]).astype(float)
-    return wide.rename(index=NAMES).rename_axis(columns=None)
+    metrics = [
+        "pointing_accuracy",
+        "pointing_region",
+        "pointing_patch",
+        "energy",
+        "area",
+        "deletion",
+        "insertion",
+    ]
+    return wide.reindex(columns=metrics).astype(float).rename(index=NAMES).rename_axis(columns=None)
 
 
 def pointing_cases(run, part: int) -> pd.DataFrame:
@@ -148,8 +154,8 @@ def randomised(model, seed: int):
     random, other = torch.Generator().manual_seed(seed), copy.deepcopy(model)
     for weight in other.parameters():
         if weight.ndim > 1:
-            order = torch.randperm(weight.numel(), generator=random).to(weight.device)
-            weight.copy_(weight.flatten()[order].view_as(weight))
+            order = torch.randperm(weight.numel(), generator=random)
+            weight.copy_(weight.flatten()[order.to(weight.device)].view_as(weight))
     return other
 
 
@@ -187,10 +193,10 @@ def deletion_insertion(expvqa, cases: pd.DataFrame, maps: np.ndarray, seed: int)
             torch.stack([*values[::2], values[1], *values[1::2], values[0]])
         )  # one ends in the other
     curves = torch.cat(parts, 1).view(2, len(SHARES), -1).cpu().numpy()
-    shares = [f"_{100 * share:g}" for share in SHARES]
-    names = [f"{metric}{at}" for metric in ("deletion", "insertion") for at in ("", *shares)]
     areas = np.trapezoid(curves, SHARES, axis=1)[:, None]  # [2, 1, N]
-    return pd.DataFrame(np.concatenate([areas, curves], 1).reshape(len(names), -1).T, cases.index, names)
+    shares = ["", *(f"_{100 * share:g}" for share in SHARES)]
+    columns = [metric + share for metric in ("deletion", "insertion") for share in shares]
+    return pd.DataFrame(np.concatenate([areas, curves], 1).reshape(len(columns), -1).T, cases.index, columns)
 
 
 def _grid(model) -> int:
