@@ -61,21 +61,18 @@ def test_the_first_table_makes_everything_it_needs(detection, output):
 
 
 @pytest.mark.parametrize("profile", ["toy", "toy-full"])
-def test_a_second_run_and_a_fuller_profile_read_back_and_make_nothing_again(detection, output, profile):
+def test_a_second_run_and_a_fuller_profile_read_back_and_make_nothing_again(
+    detection, output, profile, monkeypatch
+):
     again = Run(profile, output)
     assert set(again.pairs()) == set(SPLITS)
     before = stamps(output)
-    pd.testing.assert_frame_equal(au_detection(again), detection)
     again.ensure("exp_vqa_fz", "exp_vqa")
+    monkeypatch.setattr(Run, "model", lambda *_: pytest.fail("the model was loaded again"))
+    pd.testing.assert_frame_equal(au_detection(again), detection)
+    assert again.scores("exp_vqa").index.tolist() == list(range(24))
     assert len(again.training_log("exp_vqa")) == 4 and set(again.pairs()) == set(SPLITS)
     assert stamps(output) == before
-
-
-def test_predictions_are_read_back_without_the_model(detection, output, monkeypatch):
-    run = Run("toy", output)
-    monkeypatch.setattr(Run, "model", lambda *_: pytest.fail("the model was loaded again"))
-    scores = run.scores("exp_vqa")
-    assert scores.shape == (24, 12) and list(scores.index) == list(range(24))
 
 
 def test_another_recipe_makes_its_own_model_and_predictions_and_no_others(detection, output, monkeypatch):
@@ -89,13 +86,9 @@ def test_another_recipe_makes_its_own_model_and_predictions_and_no_others(detect
     assert not other.scores("exp_vqa_fz").equals(first.scores("exp_vqa_fz"))
     monkeypatch.setitem(profiles.PROFILES, "toy", replace(TOY, corpora=replace(SIZES, seed=1)))
     assert Run("toy", output).model_dir("exp_vqa") != first.model_dir("exp_vqa")
-
-
-def test_a_model_trained_in_another_precision_is_another_model(output, monkeypatch):
-    half = replace(TOY, exp_vqa=replace(RECIPE, precision="float16"))
+    half, folders = replace(TOY, exp_vqa=replace(RECIPE, precision="float16")), set()
     monkeypatch.setitem(profiles.PROFILES, "toy", half)
-    folders = set()
-    for has_gpu in (False, True):
+    for has_gpu in (False, True):  # float16 needs one
         monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
         folders.add(Run("toy", output).model_dir("exp_vqa"))
     assert len(folders) == 2
@@ -126,9 +119,6 @@ def test_faces_without_an_emotion_count_for_the_action_units(detection, output, 
     run = Run("paper", tmp_path / "runs", data_root=str(tmp_path / "data"))
     assert run.au_corpus == run.emotion_corpus == "own"
     assert len(run.faces_of("own")) == 30 and len(run.emotion_faces()) == 3
-
-
-# ---------------------------------------------------------------------------------- figures and records
 
 
 def test_a_saved_table_has_a_row_in_the_record_of_what_made_it(detection, output, tmp_path):

@@ -172,11 +172,6 @@ def test_a_figure_saves_a_full_picture_with_nothing_clipped_twice_the_same(name,
     assert min(line.min() for line in border) == 255, "something is clipped"
 
 
-def test_the_overview_has_no_panel_for_labels_that_no_corpus_has():
-    titles = [ax.get_title(loc="left") for ax in overview(1, {}).axes]
-    assert "Emotions" not in titles and "How often each action unit is present" in titles
-
-
 def test_figures_keep_their_look_and_leave_the_readers_settings_alone(tmp_path):
     assert plots.pointing_bars(pointing())._repr_png_().startswith(b"\x89PNG")  # in a notebook
     plots.save(plots.au_bars(results()), tmp_path / "plain.png")
@@ -184,6 +179,13 @@ def test_figures_keep_their_look_and_leave_the_readers_settings_alone(tmp_path):
         plots.save(plots.au_bars(results()), tmp_path / "loud.png")
         assert mpl.rcParams["font.size"] == 30
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "loud.png").read_bytes()
+
+
+def test_what_is_not_there_has_no_panel_and_is_named():
+    titles = [ax.get_title(loc="left") for ax in overview(1, {}).axes]
+    assert "Emotions" not in titles and "How often each action unit is present" in titles
+    with pytest.raises(TableError, match="'f2'"):
+        plots.au_bars(results(), metric="f2")
 
 
 def test_every_named_model_has_a_colour_of_its_own():
@@ -198,11 +200,6 @@ def test_smooth_maps_are_shares_of_their_maximum():
     peak = np.array(np.unravel_index(smoothed.argmax(), smoothed.shape)) / side
     assert peak == pytest.approx((5.5 / 7, 3.5 / 7), abs=0.03)
     assert not smooth(np.zeros((4, 4))).any()
-
-
-def test_a_metric_that_is_not_there_is_named():
-    with pytest.raises(TableError, match="'f2'"):
-        plots.au_bars(results(), metric="f2")
 
 
 def test_the_grid_has_a_number_a_cell_a_frame_where_the_unit_is_and_colour_where_it_errs():
