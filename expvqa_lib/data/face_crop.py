@@ -103,9 +103,9 @@ def crop_dataset(
     if output == root:
         raise SettingsError(f"{output}: holds the images themselves; expected another folder for the faces")
     faces = read_table(table, root)
-    names = faces["image"].map(lambda image: Path(image).relative_to(root).as_posix())
+    names = faces["image"].str.removeprefix(f"{root}/")
     names = names.where(names.str.endswith(".jpg"), names + ".jpg")
-    jobs = dict(zip(faces["image"], (str(output / name) for name in names), strict=True))
+    jobs = dict(zip(faces["image"], f"{output}/" + names, strict=True))
     with get_context("spawn").Pool() as pool:
         results = pool.imap(_write_crop, jobs.items(), chunksize=16)
         reasons = dict(zip(jobs, tqdm(results, "cutting faces out", len(jobs)), strict=True))

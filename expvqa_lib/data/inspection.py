@@ -139,8 +139,8 @@ def example_pairs(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def q3_balance(pairs: pd.DataFrame) -> pd.DataFrame:
     """Count the Q3 questions about each AU by data set and split; the answer is yes to one of three."""
-    groups = pairs[pairs["question_type"] == "Q3"].groupby(["dataset", "split", "au"])
-    counts = groups.size().unstack(["dataset", "split"])
+    q3 = pairs[pairs["question_type"] == "Q3"]
+    counts = q3.groupby(["dataset", "split", "au"]).size().unstack(["dataset", "split"])
     return counts.reindex(columns=SPLITS, level="split").fillna(0).astype(int).rename("AU{:.0f}".format)
 
 

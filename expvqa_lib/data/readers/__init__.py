@@ -59,14 +59,13 @@ def read_dataset(
     if (name in LABEL_READERS) != bool(labels):
         expected = "needs label files: give --labels" if name in LABEL_READERS else "takes no label files"
         raise SettingsError(f"{name} {expected}")
-    split = split_path(output) if output else None
-    follow = split if split and split.exists() else None
+    follow = split_path(output) if output and split_path(output).exists() else None
     reading = readers[name](root, *([labels] if labels else []), split_file=follow)
     if output:
         write_table(reading.table, output)
-        if not follow:
-            with atomic(split) as temporary:
-                reading.splits.to_csv(temporary, index=False)
+    if output and not follow:
+        with atomic(split_path(output)) as temporary:
+            reading.splits.to_csv(temporary, index=False)
     return reading
 
 

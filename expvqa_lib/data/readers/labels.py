@@ -101,14 +101,16 @@ def read_labels(name: str, root: str | Path, labels: Files, split_file: str | Pa
     if source.frames:
         rows = reading.drop(rows, ~rows["image"].str.fullmatch("[0-9]{1,9}"), "malformed row", "image")
         rows = rows.assign(frame=rows["image"], subject=rows["file"].map(lambda file: Path(file).stem))
-        frames = zip(rows["subject"], rows["frame"], strict=True)
-        rows["image"] = [source.frames.format(name=video, frame=int(frame)) for video, frame in frames]
+        rows["image"] = [
+            source.frames.format(name=video, frame=int(frame))
+            for video, frame in zip(rows["subject"], rows["frame"], strict=True)
+        ]
     _label_aus(reading, rows, source)
     if "emotion" in rows:
         _name_emotions(reading, rows)
     elif "happiness" in rows:
-        emotions = [emotion for emotion in _PYFEAT_EMOTIONS if emotion in rows]
-        chances = pd.DataFrame({word: _numbers(reading, rows, word, 1) for word in emotions}).fillna(-1.0)
+        chances = {word: _numbers(reading, rows, word, 1) for word in _PYFEAT_EMOTIONS if word in rows}
+        chances = pd.DataFrame(chances).fillna(-1.0)
         rows["emotion"] = chances.idxmax(axis=1).where(chances.max(axis=1) >= source.probability)
     return _finish(reading, rows.assign(labelled_by=None if name == "own" else name))
 
@@ -156,8 +158,8 @@ def _name_emotions(reading: Reading, rows: pd.DataFrame) -> None:
     words = rows["emotion"].str.lower().str.split("+")
     names = words.map(lambda parts: [_WORDS.get(word.strip()) for word in parts])
     good = names.map(all)
-    unknown = ~good & ~rows["emotion"].str.lower().isin(_NOTHING)
-    reading.problem(UNLABELLED, rows[unknown], "emotion", f"one of {', '.join(EMOTIONS)}")
+    unknown = rows[~good & ~rows["emotion"].str.lower().isin(_NOTHING)]
+    reading.problem(UNLABELLED, unknown, "emotion", f"one of {', '.join(EMOTIONS)}")
     rows["emotion"] = names.where(good).str.join("+").astype(object)
 
 

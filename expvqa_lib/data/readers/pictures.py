@@ -94,8 +94,8 @@ def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Re
     aus = [column for column in map(au_column, EMOTIONET_AUS) if column in rows]
     for column in aus:
         rows[column] = reading.codes(rows, column, {"0": 0, "1": 1, "999": np.nan})
-    address = rows["address"].str.strip("\"' ").str.split("?").str[0]
-    rows["name"] = address.str.split("/").str[-2:].str.join("/")
+    folders = rows["address"].str.strip("\"' ").str.split("?").str[0].str.split("/")
+    rows["name"] = folders.str[-2:].str.join("/")
     rows = reading.drop_repeated(rows, ["name"], aus)
     return _pictures(reading, reading.drop(rows, rows[aus].isna().all(axis=1), "no AU labelled"))
 

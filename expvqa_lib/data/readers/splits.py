@@ -87,6 +87,8 @@ def read_split(path: str | Path) -> pd.Series:
         raise TableError(f"{path}: cannot be read ({error}); expected columns subject and split") from error
     if bad.any():
         row = int(bad.to_numpy().argmax())
-        found = f"{path}: row {row + 2}: found {list(table.iloc[row])}"
-        raise TableError(f"{found}, expected each subject once, and one of {list(SPLITS)}")
+        raise TableError(
+            f"{path}: row {row + 2}: found {list(table.iloc[row])}, "
+            f"expected each subject once, and one of {list(SPLITS)}"
+        )
     return table.set_index("subject")["split"].astype(object)

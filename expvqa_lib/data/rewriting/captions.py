@@ -21,7 +21,6 @@ from .chat import Chat
 
 TRIES = 3
 """Requests for one caption, before it is left to the rules."""
-
 AT_REST = "The face looks relaxed, and no facial action stands out."
 """The answer for a face of which no labelled action unit is present."""
 
