@@ -99,26 +99,11 @@ def test_pictures_of_odd_sizes_are_squared_in_bounded_memory():
         assert crop_face(Image.new("RGB", size, ORANGE))[0].size == (max(size),) * 2
 
 
-def test_a_crop_that_leaves_the_picture_repeats_the_border(astronaut):
-    whole = np.asarray(face_crop._cut(astronaut, (-30, 400, 200)))
-    np.testing.assert_array_equal(whole[:112, 30:], np.asarray(astronaut)[400:, :170])
-    assert (whole[:112, :30] == whole[:112, 30:31]).all() and (whole[112:] == whole[111]).all()
-
-
 def test_a_picture_that_is_a_face_crop_already_is_not_cropped_again(astronaut, faces):
     close, notice = crop_face(astronaut.crop((165, 50, 285, 185)))  # 120 x 135: the largest square
     assert close == astronaut.crop((165, 58, 285, 178)) and notice is None
     for picture in (astronaut.crop((150, 45, 300, 195)), *map(load_image, faces["image"][:5])):
         assert crop_face(picture) == (picture, None)
-
-
-def test_a_large_photo_taken_sideways_is_cropped(astronaut, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 8  # turn counter-clockwise by a quarter to view
-    large = astronaut.resize((2560, 2560), Image.Resampling.NEAREST).transpose(Image.Transpose.ROTATE_270)
-    large.save(tmp_path / "phone.jpg", exif=exif, quality=60)
-    face, notice = crop_face(tmp_path / "phone.jpg")
-    assert notice is None and abs(face.width - 5 * crop_face(astronaut)[0].width) < 50
 
 
 def test_a_face_whose_tilt_is_not_known_stays_as_it_is_with_a_notice(astronaut):

@@ -69,13 +69,13 @@ def test_a_folder_without_the_data_set_is_named(tmp_path, name):
             read_dataset(name, folder)
 
 
-def test_unknown_data_sets_and_label_files_out_of_place_are_refused(tmp_path):
-    with pytest.raises(SettingsError, match="'CK'.* BP4D, DISFA"):
-        read_dataset("CK", tmp_path)
-    with pytest.raises(SettingsError, match="own needs label files"):
-        read_dataset("own", tmp_path)
-    with pytest.raises(SettingsError, match="BP4D takes no label files"):
-        read_dataset("BP4D", tmp_path, labels="labels.csv")
+@pytest.mark.parametrize(
+    ("name", "labels", "message"),
+    [("CK", None, "'CK'.* BP4D, DISFA"), ("own", None, "own needs"), ("BP4D", "a.csv", "BP4D takes no")],
+)
+def test_unknown_data_sets_and_label_files_out_of_place_are_refused(tmp_path, name, labels, message):
+    with pytest.raises(SettingsError, match=message):
+        read_dataset(name, tmp_path, labels=labels)
 
 
 @pytest.mark.parametrize(
@@ -151,14 +151,10 @@ def test_check_prints_counts_that_add_up_and_what_is_missing(root, capsys):
 
 def test_many_problems_are_counted_and_few_are_listed(root):
     folder = root("RAF-AU")
-    shutil.rmtree(folder / "aligned")
-    for k in range(4):
-        put(folder / "aligned" / f"{k:04d}_aligned.jpg", b"")
-    reading = read_raf_au(folder)
-    assert len(reading.problems["image missing"]) == 20
-    report = describe_reading(reading)
+    for k in range(4, 24):
+        (folder / "aligned" / f"{k:04d}_aligned.jpg").unlink()
+    report = describe_reading(read_raf_au(folder))
     assert report.count(": found '00") == 10 and "20 x image missing" in report
-    assert all(f"aligned/{k:04d}_aligned.jpg" in report for k in range(4))
 
 
 def test_the_command_reads_a_table_and_its_split_and_exits_with_1_where_nothing_is_usable(

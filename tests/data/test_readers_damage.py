@@ -159,23 +159,6 @@ def test_what_is_wrong_is_listed_with_file_row_and_column(whole, copy, name, fil
     assert any(example in place for place in examples), examples
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"0,1,2\n1,0,\xff\n", "row 2, column 3: not UTF-8"),
-        ("0,1,2\n1,0,0\n".encode("utf-16"), "row 1, column 1: not UTF-8"),
-        (b"0,1,AU1\n1,0,0\n", "row 1: column 'AU1' is AU1, as is another"),
-        (b"x1,1\n1,0\n", "row 1: found columns x1, 1"),
-        (b"", "row 1: found columns"),
-    ],
-)
-def test_a_file_that_cannot_be_read_is_named(copy, content, message):
-    folder = copy("BP4D")
-    put(folder / "AUCoding" / "AU_OCC" / "F003_T1.csv", content)
-    with pytest.raises(TableError, match=f"F003_T1.csv: {message}"):
-        read("BP4D", folder)
-
-
 @pytest.mark.parametrize("end", ["\r\n", "\r"])
 @pytest.mark.parametrize("name", ["BP4D", "DISFA", "RAF-AU", "AffectNet"])
 def test_marks_and_line_ends_of_other_systems_change_nothing(whole, copy, name, end):

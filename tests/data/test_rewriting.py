@@ -120,13 +120,7 @@ def test_a_face_at_rest_gets_the_fixed_description_without_a_request(connect):
         new, report = rewrite(pairs, connect(server))
     assert report["requests"] == report["captions"] == 1
     feelings = ["The face shows a neutral expression.", "The face shows fear."]
-    texts = [
-        f"{AT_REST} {feelings[0]}",
-        feelings[1],
-        feelings[0],
-        "In this face, the person lowers brow.",
-        AT_REST,
-    ]
+    texts = [f"{AT_REST} {feelings[0]}", *feelings[::-1], "In this face, the person lowers brow.", AT_REST]
     assert answers_to_q1(new) == texts  # what is new comes last
     row = new["train"][len(pairs["train"])]
     assert row["text_input"] in Q1_ACTIONS and row["area"] is None and row["au"] is None

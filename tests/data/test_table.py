@@ -47,16 +47,6 @@ def test_csv_is_known_by_its_ending_in_any_case_and_keeps_numbers_of_subjects_as
     assert read_table(tmp_path / name)["subject"].tolist() == ["007", "008", "007"]
 
 
-def test_paths_come_back_under_the_tables_own_folder(tmp_path):
-    folder = tmp_path / "data"
-    write_table(some_faces(), folder / "faces.parquet")
-    folder.rename(tmp_path / "moved")
-    root = (tmp_path / "moved").resolve()
-    assert read_table(tmp_path / "moved" / "faces.parquet")["image"].tolist() == [
-        str(root / name) for name in ("a.png", "b/c.png", "d.png")
-    ]
-
-
 @pytest.mark.parametrize("image", ["../secret.png", "b/../../secret.png", "/etc/passwd", "link/secret.png"])
 def test_an_image_that_leads_out_of_the_folder_is_refused(tmp_path, image):
     folder = tmp_path / "data"
