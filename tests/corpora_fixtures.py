@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from expvqa_lib.data.readers.log import Reading
+from expvqa_lib.data.readers import Reading
 from expvqa_lib.data.readers.videos import DISFA_AUS
 from expvqa_lib.facs import EMOTIONS
 from expvqa_lib.synthfacs import Face, random_expression, random_identity, random_scene, render

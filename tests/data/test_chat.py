@@ -1,6 +1,5 @@
 """Requests to a language model: a real server of the API on the loopback that fails in every way."""
 
-
 import pytest
 from chat_server import ChatServer
 

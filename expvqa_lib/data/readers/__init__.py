@@ -10,8 +10,8 @@ from ...errors import SettingsError
 from ...files import atomic
 from ..table import concat_tables, read_table, write_table
 from .labels import SOURCES, Files, read_labels
-from .log import Reading
 from .pictures import read_affectnet, read_emotionet, read_raf_au, read_raf_db
+from .reading import Reading
 from .videos import read_bp4d, read_disfa
 
 READERS: dict[str, Callable[..., Reading]] = {

@@ -17,8 +17,7 @@ from ...errors import TableError
 from ...facs import EMOTIONS
 from ...files import inside
 from ..table import AU_COLUMNS
-from .log import UNLABELLED, Reading, match_columns
-from .splits import assign_splits
+from .reading import UNLABELLED, Reading, assign_splits, match_columns
 
 Files = str | Path | Sequence[str | Path]
 
@@ -32,7 +31,7 @@ _PYFEAT_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surpris
 class Source:
     """The columns of a kind of label files, and which of their values count."""
 
-    columns: Mapping[str, str]  # patterns of `log.match_columns`
+    columns: Mapping[str, str]  # patterns of `reading.match_columns`
     frames: str = ""  # where a video's frames are, if the column of images holds their numbers
     confidence: float = 0  # faces below it are dropped
     probability: float | None = None  # AUs and emotions are present from this probability on
@@ -79,7 +78,7 @@ def read_labels(name: str, root: str | Path, labels: Files, split_file: str | Pa
       that has an intensity alone is present from 2 on) and `facial_expression`.
 
     An image with several faces is dropped. Without subjects, each image is a subject of its own; without
-    splits, a hash of the subject's name decides (`splits.assign_splits`).
+    splits, a hash of the subject's name decides (`reading.assign_splits`).
 
     Args:
         name: a key of `SOURCES`.
