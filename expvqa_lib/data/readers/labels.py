@@ -100,10 +100,8 @@ def read_labels(name: str, root: str | Path, labels: Files, split_file: str | Pa
     if source.frames:
         rows = reading.drop(rows, ~rows["image"].str.fullmatch("[0-9]{1,9}"), "malformed row", "image")
         rows = rows.assign(frame=rows["image"], subject=rows["file"].map(lambda file: Path(file).stem))
-        rows["image"] = [
-            source.frames.format(name=video, frame=int(frame))
-            for video, frame in zip(rows["subject"], rows["frame"], strict=True)
-        ]
+        frames = zip(rows["subject"], rows["frame"].astype(int), strict=True)
+        rows["image"] = [source.frames.format(name=video, frame=number) for video, number in frames]
     _label_aus(reading, rows, source)
     if "emotion" in rows:
         _name_emotions(reading, rows)
