@@ -47,9 +47,6 @@ def test_emotion_difference_is_that_of_the_accuracies():
     assert 0 < result["low"] < result["value"] < result["high"]
 
 
-# ---------------------------------------------------------------------------------------- with `evaluate`
-
-
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     def refuse(*_, **__):
@@ -59,15 +56,18 @@ def offline(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def test_au_f1_adds_batches():
+def test_au_f1_adds_batches_and_captions_are_the_table():
     labels, scores = faces(unlabelled=0.1)
     metric, p = metrics.load("au_f1", aus=(1, 4, 12)), scores.to_numpy()
     y = labels.to_numpy(dtype=float, na_value=np.nan)
     for part in np.array_split(np.arange(len(y)), 4):
         metric.add_batch(predictions=p[part], references=y[part])
     f1 = values(metrics.au_table(labels, scores, **NAMES, resamples=0)).xs("f1", level="metric")
-    wanted = pytest.approx({f"f1_{target}": value for target, value in f1.items()})
-    assert metric.compute() == wanted and metric.compute(predictions=p, references=y) == wanted
+    assert metric.compute() == pytest.approx({f"f1_{target}": value for target, value in f1.items()})
+    texts = ["the brow", "lip"], [["the brow lowers"], ["lip", "chin"]]
+    wanted = metrics.caption_table(*texts, **NAMES, resamples=0).set_index("metric")["value"]
+    got = metrics.load("captions").compute(predictions=texts[0], references=texts[1])
+    assert got == pytest.approx(wanted.to_dict())
 
 
 def test_emotion_accuracy_counts_an_empty_prediction_as_wrong():

@@ -14,17 +14,9 @@ from sklearn.linear_model import LogisticRegression
 
 from expvqa_lib.data.table import SPLITS
 from expvqa_lib.errors import TableError
-from expvqa_lib.evaluation import probes
+from expvqa_lib.evaluation import finetuned_probe, linear_probe, probe, probe_all, probe_layout, probes
 from expvqa_lib.evaluation.metrics import au_table
-from expvqa_lib.evaluation.probes import (
-    PARTS,
-    features,
-    finetuned_probe,
-    linear_probe,
-    probe,
-    probe_all,
-    probe_layout,
-)
+from expvqa_lib.evaluation.probes import PARTS, features
 from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.files import cached
 from expvqa_lib.questions import ask_q1
@@ -101,9 +93,6 @@ def test_an_au_of_one_class_is_named_and_predicted_and_one_without_labels_left_o
     assert list(scores) == ["AU1", "AU4", "AU12"] and (scores["AU12"] == 0).all()
 
 
-# ------------------------------------------------------------------------------------------- features
-
-
 def test_features_are_means_of_transformers_own_outputs(run, model, processor, faces):
     images = faces.loc[faces["dataset"] == "synth_lab", "image"].tolist()[:12]
     pictures = [Image.open(image) for image in images]
@@ -118,15 +107,11 @@ def test_features_are_means_of_transformers_own_outputs(run, model, processor, f
     assert np.allclose(table.filter(like="qformer"), queries.mean(1), atol=1e-5)
 
 
-# -------------------------------------------------------------------------------------- fine-tuned probes
-
-
 @pytest.fixture
 def pictures(tmp_path, monkeypatch) -> tuple[dict, dict]:
     """Images by split, and labels that one look decides: AU1 where it is light, AU4 where it is red."""
-    monkeypatch.setattr(probes, "BATCH", 8)
-    monkeypatch.setattr(probes, "RATE", 1e-3)
-    monkeypatch.setattr(probes, "HEAD_RATE", 1e-2)
+    for name, value in {"BATCH": 8, "RATE": 1e-3, "HEAD_RATE": 1e-2}.items():
+        monkeypatch.setattr(probes, name, value)
     rng = np.random.default_rng(0)
     images, labels = {}, {}
     for split, n in (("train", 48), ("validation", 24), ("test", 24)):
@@ -163,17 +148,12 @@ def test_fine_tuning_stops_when_validation_gets_worse_and_keeps_the_best_weights
 
 def test_fine_tuning_of_the_q_former_classifies_emotions(model, processor, pictures):
     images, labels = pictures
-    emotions = {
-        split: pd.DataFrame({"emotion": aus["AU1"].map({1: "fear", 0: "anger"}).astype("string")})
-        for split, aus in labels.items()
-    }
+    names = {split: aus["AU1"].map({1: "fear", 0: "anger"}).astype("string") for split, aus in labels.items()}
+    emotions = {split: series.to_frame("emotion") for split, series in names.items()}
     emotions["train"].loc[0, "emotion"] = pd.NA
     scores = finetuned_probe(ExpVQA(model, processor), images, emotions, "qformer", 6)
     assert list(scores) == ["anger", "fear"]
     assert (scores.idxmax(axis=1) == emotions["test"]["emotion"]).mean() > 0.9
-
-
-# -------------------------------------------------------------------------------------------- of a run
 
 
 @pytest.fixture

@@ -9,10 +9,8 @@ import pytest
 from expvqa_lib import facs
 from expvqa_lib.evaluation import published
 
-TABLES = {
-    "main T3": "table 3",
-    "main T4": "table 4",
-    **{f"suppl T{n}": f"suppl. table {n}" for n in range(2, 9)},
+TABLES = {"main T3": "table 3", "main T4": "table 4"} | {
+    f"suppl T{n}": f"suppl. table {n}" for n in range(2, 9)
 }
 QUICK = SimpleNamespace(is_drawn=True, au_corpus="synth_lab", profile=SimpleNamespace(name="quick"))
 
