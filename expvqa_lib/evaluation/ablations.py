@@ -97,8 +97,9 @@ def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
     """
     names = ("base", ALL, *(available(run) if ablated is None else ablated))
     faces, settings = run.faces_of(run.au_corpus), bootstrap_settings(run) | {"main": ALL}
-    kinds = {name: "Q1" if name.endswith("captioner") else "Q1_actions" for name in names}
-    answers = {name: run.answers(name, kind, faces) for name, kind in kinds.items()}
+    answers = {
+        name: run.answers(name, "Q1" if name.endswith("captioner") else "Q1_actions", faces) for name in names
+    }
     tables = {
         "Q3": au_detection(run, *names, main=ALL),
         "Q1 actions": au_answer_table(faces, answers, **settings),
@@ -106,16 +107,16 @@ def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
     }
     if run.emotion_corpus:
         answers = {name: run.answers(name, "Q1") for name in names}
-        faces, train = run.emotion_faces(), run.emotion_faces("train")
-        tables["Q1 emotion"] = emotion_answer_table(faces, train, answers, **settings)
+        faces = run.emotion_faces(), run.emotion_faces("train")
+        tables["Q1 emotion"] = emotion_answer_table(*faces, answers, **settings)
         probed = probe(run, "emotion", names, ("qformer",))[0]
         tables["Probe emotion"] = probed.replace({"target": {"emotion": "macro"}})
     rows = below_each_other(tables)
     rows = rows[rows["target"] == "macro"].set_index(["model", "question", "metric"])
     wanted = [(model, *measure) for model in TITLES for measure in MEASURES]
     rows = rows.loc[[key for key in wanted if key in rows.index]].reset_index()[[*COLUMNS, "question"]]
-    taught = [_is_taught(run, *pair) for pair in zip(rows["model"], rows["question"], strict=True)]
-    return rows.assign(taught=taught)
+    pairs = zip(rows["model"], rows["question"], strict=True)
+    return rows.assign(taught=[_is_taught(run, *pair) for pair in pairs])
 
 
 def _is_taught(run, model: str, question: str) -> bool:
@@ -156,7 +157,7 @@ def leave_one_out(run) -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns:
         F1 and AUC of each AU in the columns of `au_table`, by that model (`left_out`), by it on shuffled
         images, by the model that was asked (`ALL`) and by the prior; and the differences of the first to the
-        third on the same people: metric, value, low, high (percentage points), p, support, target.
+        third on the same people, as of `paired_differences`, with the column target.
     """
     faces = run.faces_of(run.au_corpus)
     tables, differences = [], []
@@ -165,8 +166,9 @@ def leave_one_out(run) -> tuple[pd.DataFrame, pd.DataFrame]:
         table = detection_table(faces, scores, main="left_out", **bootstrap_settings(run))
         tables.append(table[(table["target"] == column) & table["metric"].isin(["f1", "auc"])])
         pairs = [("left_out", metric, ALL) for metric in ("f1", "auc")]
-        gaps = paired_differences(run, faces, faces[[column]], scores, pairs).drop(columns=["model", "minus"])
-        differences.append(gaps.assign(target=column))
+        differences.append(
+            paired_differences(run, faces, faces[[column]], scores, pairs).assign(target=column)
+        )
     return pd.concat(tables, ignore_index=True), pd.concat(differences, ignore_index=True)
 
 
@@ -174,8 +176,6 @@ def left_out_layout(table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFr
     """`leave_one_out` to read: a row an AU and metric, a column a model, the difference and its p."""
     wide = text_table(table, ["target", "metric"], "model")[list(_LEFT_OUT)].rename(columns=_LEFT_OUT)
     differences = differences.set_index(["target", "metric"])
-    wide = wide.loc[differences.index]
-    wide["Left out - taught"] = interval_texts(differences)
-    wide["p"] = differences["p"].map("{:.3f}".format)
-    wide = wide.reset_index().replace({"metric": {"f1": "F1", "auc": "AUC"}})
-    return wide.rename(columns={"target": "AU", "metric": "Metric"})
+    texts = {"Left out - taught": interval_texts(differences), "p": differences["p"].map("{:.3f}".format)}
+    wide = wide.loc[differences.index].assign(**texts).rename({"f1": "F1", "auc": "AUC"}, level="metric")
+    return wide.reset_index(names=["AU", "Metric"])

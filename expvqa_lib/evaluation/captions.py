@@ -69,10 +69,10 @@ def caption_quality(run) -> pd.DataFrame:
         {"split": "test", "metrics": (*REFERENCE_METRICS, *FLAWS), **bootstrap_settings(run)},
     )
     for kind in ("Q1", "Q2"):
-        names = {"dataset": caption_corpus(run, kind), "target": kind}
+        settings |= {"dataset": caption_corpus(run, kind), "target": kind}
         for model, rows in captions(run, kind).groupby("model", sort=False):
-            columns = rows["caption"], rows["references"]
-            tables.append(caption_table(*columns, model=model, groups=rows["subject"], **names, **settings))
+            names = {"model": model, "groups": rows["subject"]}
+            tables.append(caption_table(rows["caption"], rows["references"], **names, **settings))
     return pd.concat(tables, ignore_index=True)
 
 

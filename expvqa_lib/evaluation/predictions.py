@@ -115,8 +115,8 @@ def predict(
     p_yes = np.full(answers.shape, np.nan, np.float32)
     is_q3, texts = (questions["question_type"] == "Q3").to_numpy(), questions["question"]
     if is_q3.any():
-        asked = texts[is_q3].tolist()
-        p_yes[:, is_q3] = score_questions(model, processor, embeds, asked, progress=progress).numpy()
+        scores = score_questions(model, processor, embeds, texts[is_q3].tolist(), progress=progress)
+        p_yes[:, is_q3] = scores.numpy()
     for column in np.flatnonzero(~is_q3 | in_words):
         options = {"embeds": embeds, "batch": batch, "progress": progress}
         options |= {"max_new_tokens": _ANSWER_TOKENS} if is_q3[column] else {}
@@ -247,8 +247,8 @@ def measure(
         if len(questions) or len(answered):
             train = faces[(faces["dataset"] == dataset) & (faces["split"] == "train")]
             score = _yes_no_tables if kind == "Q3" else _sentence_tables
-            found = score(answered, rows, train, questions, name, settings)
-            tables += [table.assign(question=kind) for table in found]
+            scored = score(answered, rows, train, questions, name, settings)
+            tables += [table.assign(question=kind) for table in scored]
     if not tables:
         raise TableError(f"the predictions hold no question of {', '.join(QUESTION_TYPES)}")
     return pd.concat(tables, ignore_index=True)

@@ -120,7 +120,7 @@ def probe_layout(table: pd.DataFrame) -> pd.DataFrame:
     """Lay a table of `probe_all` out as the paper does: a row a model and part, a column an AU (F1)."""
     rows = table[table["metric"].isin(["f1", "accuracy"])]
     wide = rows.pivot(index=["part", "model"], columns="target", values="value")
-    order = pd.MultiIndex.from_product([PARTS, rows["model"].unique()])
+    order = list(product(PARTS, rows["model"].unique()))
     wide = wide.loc[order, rows["target"].unique()].rename(PARTS, level="part").rename(NAMES, level="model")
     wide = wide.rename(columns={"macro": "Average", "emotion": "Emotion accuracy"}).rename_axis(columns=None)
     return wide.reset_index(names=["Features", "Model"])[["Model", "Features", *wide]]

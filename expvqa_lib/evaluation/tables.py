@@ -87,10 +87,11 @@ def emotion_layout(labels: pd.DataFrame) -> pd.DataFrame:
 
 def results_table(au: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """The README's table, a row a model, from `au_detection` and `sentence_labels`."""
-    rows = pd.concat([au.assign(question="Q3"), labels])
-    rows = rows.assign(column=(rows["question"] + " " + rows["metric"]).map(_RESULTS))
-    rows = rows[(rows["target"] == "macro") & rows["column"].notna()]
-    wide = text_table(rows, "model", "column")
+    rows = pd.concat([au.assign(question="Q3"), labels], ignore_index=True)
+    rows = rows[rows["target"] == "macro"].assign(
+        column=(rows["question"] + " " + rows["metric"]).map(_RESULTS)
+    )
+    wide = text_table(rows.dropna(subset="column"), "model", "column")
     models = ["prior", "base", "exp_vqa_fz", "exp_vqa"]
     return wide.reindex(index=models, columns=list(_RESULTS.values())).rename(index=NAMES)
 

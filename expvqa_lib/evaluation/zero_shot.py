@@ -77,13 +77,13 @@ def differences(run) -> pd.DataFrame:
     faces, groups, scores = _groups(run)
     scores = with_controls(scores, faces, run.profile.seed, NAMED)
     pairs = [(MODEL, metric, other) for metric in METRICS for other in ("prior", "base", SHUFFLED)]
-    others = ("prior", f"{NAMED}_shuffled_images")
-    pairs += [(NAMED, metric, other) for metric in METRICS[1:] for other in others]
-    tables = [
-        paired_differences(run, faces, labels, scores, pairs).assign(group=group)
-        for group, labels in groups.items()
+    pairs += [
+        (NAMED, metric, other) for metric in METRICS[1:] for other in ("prior", f"{NAMED}_shuffled_images")
     ]
-    return pd.concat(tables, ignore_index=True)[columns]
+    tables = {
+        group: paired_differences(run, faces, labels, scores, pairs) for group, labels in groups.items()
+    }
+    return pd.concat(tables, names=["group"]).reset_index("group")[columns].reset_index(drop=True)
 
 
 def layout(table: pd.DataFrame, targets: Sequence[str] = ()) -> pd.DataFrame:

@@ -82,16 +82,6 @@ def test_an_au_of_one_class_has_a_row_and_macro_leaves_its_undefined_values_out(
     assert got["AU4", "average_precision"] == pytest.approx(100) and got["macro", "auc"] == got["AU12", "auc"]
 
 
-def test_the_label_prior_has_the_f1_of_yes_to_all():
-    labels, scores = faces()
-    got = values(metrics.au_table(labels, metrics.prior_scores(labels), **NAMES, resamples=0))
-    for au in AUS:
-        p = labels[au].mean()
-        wanted = {"f1": 200 * p / (1 + p), "precision": 100 * p, "recall": 100}
-        wanted |= {"auc": 50, "balanced_accuracy": 50}
-        assert got[au].to_dict() == pytest.approx(wanted)
-
-
 def test_aus_without_a_label_are_left_out_and_named():
     labels, scores = faces()
     labels["AU12"] = pd.NA
@@ -171,33 +161,6 @@ def test_the_p_of_equal_models_is_below_5_percent_about_once_in_20_times():
         a, b = (pd.DataFrame({"AU1": rng.random(300)}) for _ in range(2))
         p.append(metrics.paired_difference(y, a, b, metric="accuracy", resamples=150, seed=seed)["p"])
     assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.1
-
-
-FACES_AND_AUS = (["x.png", "y.png"], ["AU1", "AU4"], "score")
-
-
-def saved(**columns):
-    rows = pd.DataFrame([(i, a) for a in ("AU4", "AU1") for i in ("y.png", "x.png")], columns=["image", "au"])
-    return rows.assign(**columns)
-
-
-def test_saved_predictions_take_the_faces_order():
-    table = metrics.wide(saved(score=[0.1, 0.2, 0.3, 0.4]), *FACES_AND_AUS)
-    assert table.columns.tolist() == ["AU1", "AU4"] and table.to_numpy().tolist() == [[0.4, 0.2], [0.3, 0.1]]
-
-
-@pytest.mark.parametrize(
-    ("change", "row"),
-    [
-        (lambda t: t.iloc[1:], r"AU4 of y.png \(1 "),
-        (lambda t: pd.concat([t, t.iloc[:2]]), r"AU4 of y.png \(2 "),
-        (lambda t: t.replace("x.png", "z.png"), "AU4 of z.png"),
-        (lambda t: t.replace("AU1", "AU99"), "AU99 of y.png"),
-    ],
-)
-def test_missing_duplicate_and_unknown_predictions_are_named(change, row):
-    with pytest.raises(TableError, match=row):
-        metrics.wide(change(saved(score=0.5)), *FACES_AND_AUS)
 
 
 def test_answers_that_are_neither_are_counted_and_never_a_no():

@@ -18,6 +18,7 @@ from expvqa_lib.errors import ModelError
 from expvqa_lib.evaluation import predict_in_parts, predictions, read_faces, read_predictions
 from expvqa_lib.evaluation.metrics import au_table
 from expvqa_lib.evaluation.predictions import COLUMNS, mean_scores, predict, questions_about
+from expvqa_lib.evaluation.tables import au_columns
 from expvqa_lib.model import generate, load_model, score_yes_no
 from expvqa_lib.pipeline.cli import main
 from expvqa_lib.questions import ask_q2, ask_q3, read_yes_no
@@ -97,8 +98,9 @@ def test_predictions_have_a_row_a_question_and_metrics_follow_without_a_model(
     names = {"model": "mine", "dataset": "synth_lab", "split": "test"}
     expected = au_table(lab[scores.columns], scores, resamples=0, **names).dropna(subset="value")
     for row in expected.itertuples():
-        at = ("Q3", "mine", row.target, row.metric)
-        assert metrics.loc[at, "value"] == pytest.approx(row.value, abs=2e-4)
+        assert metrics.loc[("Q3", "mine", row.target, row.metric), "value"] == pytest.approx(
+            row.value, abs=2e-4
+        )
     assert set(metrics.loc["Q3"].index.get_level_values("model")) == {"mine", "prior", "mine_shuffled_images"}
     assert metrics.loc[("Q1", "mine", "emotion", "unread"), "value"] == 100
     assert metrics.loc[("Q1", "mine", "emotion", "accuracy"), "value"] == 0
@@ -110,10 +112,8 @@ def test_predictions_have_a_row_a_question_and_metrics_follow_without_a_model(
     pd.testing.assert_frame_equal(metrics_of(out), metrics)
     blank = table["answer"].where(table.index != q1.index[0], " ")
     assert rewrite(out, data, lambda table: table.assign(answer=blank)) == 0
-    empty = metrics_of(out).loc[("Q1", "mine", "macro", "empty"), "support"].sum()
-    assert empty == metrics.loc[("Q1", "mine", "macro", "empty"), "support"].sum() + (
-        q1["answer"].iat[0] != ""
-    )
+    empty = [m.loc[("Q1", "mine", "macro", "empty"), "support"].sum() for m in (metrics_of(out), metrics)]
+    assert empty[0] == empty[1] + (q1["answer"].iat[0] != "")
 
 
 def test_a_killed_run_goes_on_and_asks_nothing_twice(model, processor, data, tmp_path, monkeypatch):
@@ -143,12 +143,11 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(model, processor, data, tmp
 
 
 def test_several_wordings_are_asked_at_once_and_averaged(model, processor, data):
-    faces = own_faces(data)
-    lab = faces[(faces["dataset"] == "synth_lab") & (faces["split"] == "test")]
-    aus = labelled_aus(lab)
-    table = predict(model, processor, lab, questions_about(aus, ["Q3"], (0, 2)))
+    lab = own_faces(data).query("dataset == 'synth_lab' and split == 'test'")
+    table = predict(model, processor, lab, questions_about(labelled_aus(lab), ["Q3"], (0, 2)))
     assert set(table["wording"]) == {0, 2}
-    expected = score_yes_no(model, processor, lab["image"].tolist(), aus, wordings=[0, 2])
+    asked = lab["image"].tolist(), labelled_aus(lab)
+    expected = score_yes_no(model, processor, *asked, wordings=[0, 2])
     scores = mean_scores(table, lab["name"], expected.columns)
     pd.testing.assert_frame_equal(scores, expected)  # bit by bit
 
@@ -231,8 +230,7 @@ def test_a_csv_table_is_read_like_a_parquet_one(data, tmp_path):
     parquet = own_faces(data)
     pd.read_parquet(data[1]).to_csv(tmp_path / "faces.csv", index=False)
     csv = read_faces(tmp_path / "faces.csv", data[3])
-    aus = [column for column in parquet if re.fullmatch(r"AU\d+", column)]
-    columns = ["image", "name", "dataset", "subject", "split", "emotion", *aus]
+    columns = ["image", "name", "dataset", "subject", "split", "emotion", *au_columns(parquet)]
     pd.testing.assert_frame_equal(csv[columns], parquet[columns], check_dtype=False)
 
 

@@ -15,10 +15,9 @@ from expvqa_lib.pipeline.profiles import Profile
 from expvqa_lib.pipeline.run import Run
 from expvqa_lib.synthfacs import CorpusSizes
 
-FEW = {"lab_validation": 1, "videos": 1, "wild_validation": 2, "emotion_validation": 2, "image": 48}
-SIZES = CorpusSizes(
-    lab_train=2, lab_test=2, wild_train=12, wild_test=120, emotion_train=2, emotion_test=2, **FEW
-)
+TRAIN = {"lab_train": 2, "wild_train": 12, "emotion_train": 2}
+OTHERS = {"lab_validation": 1, "videos": 1, "wild_validation": 2, "emotion_validation": 2, "emotion_test": 2}
+SIZES = CorpusSizes(lab_test=2, wild_test=120, image=48, **TRAIN, **OTHERS)
 SHUFFLED = "exp_vqa_fz_shuffled_images"
 
 

@@ -116,8 +116,8 @@ def emotion_table(
     true, predicted = _names(true, predicted)
     labelled = true != ""
     emotions = sorted(set(true[labelled]), key=lambda name: ([*EMOTIONS, name].index(name), name))
-    is_true = np.stack([true == name for name in emotions], axis=1)
-    is_predicted = np.stack([labelled & (predicted == name) for name in emotions], axis=1)
+    is_true = true[:, None] == np.array(emotions, object)  # [N, C]
+    is_predicted = labelled[:, None] & (predicted[:, None] == np.array(emotions, object))
     cells = np.stack([is_true & is_predicted, is_true, is_predicted]).astype(float)  # [3, N, C]
 
     def measure(weights: np.ndarray) -> np.ndarray:

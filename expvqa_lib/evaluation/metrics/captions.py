@@ -238,4 +238,4 @@ def caption_aus(captions: Iterable[str], columns: Sequence[str]) -> pd.DataFrame
     As scores for `au_table` they give the captions' precision and recall; there is nothing to rank by.
     """
     present = [dict.fromkeys((ACTION_UNITS[au].name for au in read_aus(text)[0]), 1.0) for text in captions]
-    return pd.DataFrame(present, columns=list(columns)).fillna(0.0)
+    return pd.DataFrame(present, columns=list(columns), dtype=float).fillna(0.0)
