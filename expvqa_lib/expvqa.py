@@ -50,8 +50,8 @@ class Explanation:
     def plot(self) -> Figure:
         """Draw the map over the face."""
         p_yes = f" (P(yes) = {self.p_yes:.2f})" if self.answer in (questions.YES, questions.NO) else ""
-        shown = {"title": self.question, "answer": self.answer + p_yes}
-        return attention_gallery([{"image": self.image, "heat": self.heat, **shown}])
+        answer = {"title": self.question, "answer": self.answer + p_yes}
+        return attention_gallery([{"image": self.image, "heat": self.heat, **answer}])
 
 
 class ExpVQA:

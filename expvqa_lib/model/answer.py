@@ -88,8 +88,8 @@ def score_yes_no(
     if embeds is None:
         embeds = embed_images(model, processor, images, progress=progress)
     scores = score_questions(model, processor, embeds, questions, batch=batch, progress=progress)
-    scores = scores.view(len(embeds), len(wordings), len(aus)).mean(1).numpy()
-    return pd.DataFrame(scores, columns=[f"AU{au}" for au in aus])
+    means = scores.view(len(embeds), len(wordings), len(aus)).mean(1)
+    return pd.DataFrame(means.numpy(), columns=[f"AU{au}" for au in aus])
 
 
 @torch.inference_mode()

@@ -27,7 +27,7 @@ from .lavis import (
     to_lavis,
     to_transformers,
 )
-from .load import no_progress_bars, read_config
+from .load import read_config
 
 GENERATION = {  # of the reference
     "num_beams": 5,
@@ -94,8 +94,7 @@ def convert_checkpoint(
 def _language_weights(folder: str | Path, vocabulary: int) -> State:
     """The language model's weights, with rows for as many tokens as the vocabulary has."""
     try:
-        with no_progress_bars():
-            language = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+        language = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
     except Exception as error:
         raise ModelError(f"{folder}: cannot be read ({error}); copy or download it again") from error
     n = language.config.vocab_size

@@ -68,7 +68,7 @@ def load_model(
     }
     _check_memory(source, skeleton, place, main_dtype, bits or 8 * read_dtype.itemsize, quiet)
     try:
-        with contextlib.nullcontext() if is_large else no_progress_bars():
+        with contextlib.nullcontext() if is_large else _no_progress_bars():
             model, report = model_class.from_pretrained(source, config=config, dtype=read_dtype, **options)
             processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
     except Exception as error:
@@ -97,7 +97,7 @@ def read_config(source: str | Path, model_type: str = "instructblip") -> PreTrai
 
 
 @contextlib.contextmanager
-def no_progress_bars() -> Iterator[None]:
+def _no_progress_bars() -> Iterator[None]:
     """Switch transformers' progress bars off inside."""
     is_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -81,7 +81,8 @@ def finetune(
     if variant == "exp_vqa_fz" and not recipe.augment:  # a frozen encoder, and images that never change
         images = [image for split in (train, *validation) for image in split.images]
         collator.states = cached_states(model, processor, images, features or folder.parent / "features")
-    trainer.train(resume_from_checkpoint=next(map(str, reversed(_checkpoints(work))), None))
+    checkpoints = _checkpoints(work)
+    trainer.train(resume_from_checkpoint=checkpoints[-1] if checkpoints else None)
     return _save(trainer, model, processor, folder)
 
 
@@ -226,7 +227,6 @@ class PairTrainer(Trainer):
             self.eval_dataset, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator
         ):
             tokens = int((batch["labels"] != -100).sum())
-            batch.pop("images")
             total += tokens * float(self.model_wrapped(**self._prepare_inputs(batch))["loss"])
             count += tokens
         metrics = {f"{metric_key_prefix}_loss": total / count}
@@ -270,10 +270,10 @@ class _Steps(TrainerCallback):
                 shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _checkpoints(work: Path) -> list[Path]:
+def _checkpoints(work: Path) -> list[str]:
     """The whole checkpoints, oldest first."""
-    checkpoints = (mark.parent for mark in work.glob(f"checkpoint-*/{WHOLE}"))
-    return sorted(checkpoints, key=lambda path: int(path.name.split("-")[1]))
+    checkpoints = (str(mark.parent) for mark in work.glob(f"checkpoint-*/{WHOLE}"))
+    return sorted(checkpoints, key=lambda path: int(path.rpartition("-")[2]))
 
 
 class _Arguments(TrainingArguments):

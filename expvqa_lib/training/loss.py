@@ -22,13 +22,10 @@ CHUNK = 256  # images a file
 
 
 def vision_states(model: InstructBlipForConditionalGeneration, pixel_values: Tensor) -> Tensor:
-    """The vision encoder's states before its final norm [I, 1 + patches, D_vision]; no gradients
-    if frozen."""
+    """The vision encoder's states before its final norm [I, 1 + patches, D_vision]."""
     vision = model.vision_model
-    weight = vision.embeddings.patch_embedding.weight
-    with torch.set_grad_enabled(weight.requires_grad and torch.is_grad_enabled()):
-        patches = vision.embeddings(pixel_values.to(weight.dtype))
-        return vision.encoder(inputs_embeds=patches).last_hidden_state
+    patches = vision.embeddings(pixel_values.to(vision.embeddings.patch_embedding.weight.dtype))
+    return vision.encoder(inputs_embeds=patches).last_hidden_state
 
 
 @torch.no_grad()
@@ -58,11 +55,10 @@ def cached_states(
         missing = [image for image, name in names.items() if name not in cached]
         for k in trange(0, len(missing), CHUNK, desc="encoding images", disable=not missing):
             chunk = missing[k : k + CHUNK]
-            pixels = processor.image_processor(list(map(load_image, chunk)), return_tensors="pt")[
-                "pixel_values"
-            ]
-            parts = [vision_states(model, part.to(state.device)).cpu() for part in pixels.split(64)]
-            new = {names[image]: states for image, states in zip(chunk, torch.cat(parts), strict=True)}
+            pixels = processor.image_processor(list(map(load_image, chunk)), return_tensors="pt")
+            parts = pixels["pixel_values"].to(state.device).split(64)
+            states = torch.cat([vision_states(model, part).cpu() for part in parts])
+            new = dict(zip(map(names.get, chunk), states, strict=True))
             path = Path(folder) / key / f"{fingerprint(*new)}.safetensors"
             with atomic(path) as temporary:
                 save_file(new, temporary)
@@ -90,8 +86,9 @@ def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict, tokens:
     )
     norm = model.vision_model.post_layernorm
     embeds = norm(states.to(norm.weight.dtype))  # [I, 1 + patches, D_vision]
-    question = (batch["qformer_input_ids"], batch["qformer_attention_mask"])
-    queries = query_image(model, embeds, *question, batch["image_index"])  # [N, Q, D]
+    queries = query_image(  # [N, Q, D]
+        model, embeds, batch["qformer_input_ids"], batch["qformer_attention_mask"], batch["image_index"]
+    )
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     total = queries.new_zeros((), dtype=torch.float32)
     for rows in mask.sum(1).argsort(stable=True).tensor_split(batch["groups"]):

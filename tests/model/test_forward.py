@@ -9,15 +9,8 @@ import torch
 from torch.nn import functional as F
 from weights import full_logits
 
-from expvqa_lib.model import (
-    answer_loss,
-    cross_attention_weights,
-    encode,
-    encode_images,
-    language_inputs,
-    next_logits,
-    query_image,
-)
+from expvqa_lib.model import answer_loss, cross_attention_weights, encode, encode_images
+from expvqa_lib.model.forward import language_inputs, next_logits, query_image
 
 QUESTIONS = ["Does this person pull lip corner?", "What is this person's face doing?", "Why?"]
 ANSWERS = ["yes", "The person raises cheek, which suggests happiness.", "The face shows fear."]
@@ -82,8 +75,7 @@ def test_questions_that_share_an_image_are_answered_as_by_transformers_own_qform
 
 @torch.no_grad()
 def test_cross_attention_weights_are_transformers_own_and_leave_no_trace(model, processor, pixels):
-    text = encode(processor, QUESTIONS)
-    embeds = encode_images(model, pixels)
+    text, embeds = encode(processor, QUESTIONS), encode_images(model, pixels)
     before = query_image(model, embeds, *qformer_text(text))
     with cross_attention_weights(model.qformer) as weights:
         query_image(model, embeds, *qformer_text(text))

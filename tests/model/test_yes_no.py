@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config
 
 from expvqa_lib.errors import ModelError
-from expvqa_lib.model import beginnings, embed_images, generate, make_processor, score_yes_no
+from expvqa_lib.model import beginnings, embed_images, make_processor, score_yes_no
 from expvqa_lib.model.answer import prompt
-from expvqa_lib.questions import ask_q3, read_yes_no
+from expvqa_lib.questions import ask_q3
 from tools.base_model.build import Size, build
 
 AUS = (1, 4, 12, 25)
@@ -69,24 +69,6 @@ def tiny(tokenizer, qformer, seed: int = 0, t5: bool = False):
     head = model.language_model.lm_head
     head.weight = torch.nn.Parameter(torch.randn_like(head.weight) * (0.2 if t5 else 0.4))
     return model, make_processor(tokenizer, qformer, size.image, size.queries)
-
-
-@torch.no_grad()
-def teach_to_spell(model, processor) -> None:
-    """Make the first tokens of yes and no likely, and after each token of a spelling the next."""
-    tokenizer, head = processor.tokenizer, model.language_model.lm_head
-    words = model.language_model.get_input_embeddings().weight
-    texts = [f"{space}{word}" for word in ("yes", "no", "Yes", "No") for space in ("", " ")]
-    spellings = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    bias = torch.zeros(head.out_features)
-    bias[[ids[0] for ids in spellings]] = 6.0
-    for name, weight in model.language_model.named_parameters():
-        if name.endswith(("o_proj.weight", "down_proj.weight", ".o.weight", ".wo.weight")):
-            weight *= 0.4  # the last token tells more of the next one
-    head.bias = torch.nn.Parameter(bias)
-    steps = [zip(ids, [*ids[1:], tokenizer.eos_token_id], strict=True) for ids in spellings]
-    for before, after in {pair for step in steps for pair in step}:
-        head.weight[after] += 20 * words[before] / words[before].norm()
 
 
 @pytest.fixture
@@ -154,21 +136,3 @@ def test_p_yes_is_what_generation_would_assign(images, qformer, name, t5):
                 best.append(float(max(p)))
             assert scores.at[row, f"AU{au}"] == pytest.approx(best[0] / sum(best), abs=1e-5)
     assert scores.to_numpy().std() > 1e-3
-
-
-@pytest.mark.parametrize("t5", [False, True], ids=["decoder", "T5"])
-def test_the_decision_is_greedy_generations_wherever_that_says_yes_or_no(images, qformer, t5):
-    decisions: list[bool] = []
-    questions, pictures = [ask_q3(au) for au in AUS] * len(images), [image for image in images for _ in AUS]
-    for name, tokenizer in TOKENIZERS.items():
-        for seed in range(3):
-            model, processor = tiny(tokenizer, qformer, seed, t5)
-            teach_to_spell(model, processor)
-            scores = score_yes_no(model, processor, images, AUS).to_numpy().ravel()
-            answers = generate(model, processor, pictures, questions, num_beams=1, max_new_tokens=5)
-            for (answer,), score in zip(answers, scores, strict=True):
-                decision = read_yes_no(answer)
-                if decision is not None and answer[0].isalpha():  # no spelling begins with a comma
-                    assert (score >= 0.5) == decision, (name, seed, answer, score)
-                    decisions.append(decision)
-    assert len(decisions) > 40 and 10 < sum(decisions) < len(decisions) - 10

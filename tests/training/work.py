@@ -16,18 +16,9 @@ import torch.distributed as dist
 import yaml
 from torch.distributed.fsdp import fully_shard
 
-import expvqa_lib
+from expvqa_lib import training
 from expvqa_lib.model import load_model
-from expvqa_lib.training import (
-    VARIANTS,
-    Collator,
-    ImagePairs,
-    LossModel,
-    Recipe,
-    batch_loss,
-    finetune,
-    freeze,
-)
+from expvqa_lib.training import VARIANTS, Collator, ImagePairs, LossModel, Recipe, finetune
 
 TOY = Recipe(steps=4, images=8, pairs_per_image=3, validate_every=2, seed=3)
 KILLED = replace(TOY, steps=16, images=4)
@@ -51,17 +42,17 @@ def share(start: str, pairs: str, folder: str) -> None:
 
 def compare_sharded(model, processor, pairs: datasets.Dataset, variant: str) -> None:
     """Compare loss and gradients with layers sharded by the shipped configuration and in one process."""
-    file = Path(expvqa_lib.__file__).parent / "assets" / "accelerate" / "fsdp.yaml"
+    file = Path(training.__file__).parents[1] / "assets" / "accelerate" / "fsdp.yaml"
     layers = yaml.safe_load(file.read_text())["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"].split(",")
     recipe = replace(TOY, augment=False)
     items, collate = ImagePairs(pairs, recipe), Collator(processor, recipe)
     batches = [collate([items[k] for k in some]) for some in ((0, 1, 20, 30), (2, 3, 21, 31))]
     for batch in batches:
         del batch["images"]
-    freeze(model.train(), variant)
+    training.freeze(model.train(), variant)
     count = sum(int((batch["labels"] != -100).sum()) for batch in batches)
     whole = copy.deepcopy(model)
-    expected = sum(batch_loss(whole, batch, count) for batch in batches)
+    expected = sum(training.batch_loss(whole, batch, count) for batch in batches)
     expected.backward()
     sharded = LossModel(model)
     for module in list(sharded.modules()):
