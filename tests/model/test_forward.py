@@ -1,4 +1,4 @@
-"""Our passes of InstructBLIP against transformers' own forward pass."""
+"""Texts as tokens, and our passes of InstructBLIP against transformers' own forward pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from weights import full_logits
 
 from expvqa_lib.model import answer_loss, cross_attention_weights, encode, encode_images
-from expvqa_lib.model.forward import language_inputs, next_logits, query_image
+from expvqa_lib.model.forward import MAX_ANSWER, MAX_QUESTION, language_inputs, next_logits, query_image
+from expvqa_lib.questions import ask_q3
 
 QUESTIONS = ["Does this person pull lip corner?", "What is this person's face doing?", "Why?"]
 ANSWERS = ["yes", "The person raises cheek, which suggests happiness.", "The face shows fear."]
@@ -105,3 +106,28 @@ def test_padding_on_either_side_gives_the_next_token_of_the_full_forward_pass(mo
     for k, question in enumerate(QUESTIONS):  # nothing is padded
         alone = full_logits(model, pixels[[k]], encode(processor, [question]))[0, -1]
         torch.testing.assert_close(from_left[k], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_long_questions_and_answers_are_cut(processor):
+    tokenizer, qformer = processor.tokenizer, processor.qformer_tokenizer
+    middle = [ask_q3(au) for au in (1, 2, 4, 5, 6, 7, 9, 10, 12)] * 40
+    question, answer = " ".join(["FIRST", *middle, "LAST"]), " ".join(["BEGIN", *middle, "FINISH"])
+    text = encode(processor, [question])
+    assert text["input_ids"][0].tolist() == [2, *tokenizer(question)["input_ids"][-(MAX_QUESTION - 1) :]]
+    ids = text["qformer_input_ids"][0].tolist()
+    assert len(ids) == MAX_QUESTION == 128 and ids[-1] == 3
+    assert ids[:-1] == qformer(question, truncation=False)["input_ids"][: MAX_QUESTION - 1]
+    labels = encode(processor, ["Why?", question], [answer, "no"])["labels"][0]
+    ids = labels[labels != -100].tolist()
+    assert len(ids) == MAX_ANSWER == 256 and ids[-1] == 2
+    assert ids[:-1] == tokenizer(answer, add_special_tokens=False)["input_ids"][: MAX_ANSWER - 1]
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "顔の表情 😀🤷🏽‍♀️", "\u202eright to left\u200f", "</s> <image> [PAD]", "\x00\x01"]
+)
+def test_odd_text_encodes(processor, text):
+    ids = encode(processor, [text, "Why?"], ["yes", text])
+    assert ids["input_ids"].max() < len(processor.tokenizer)
+    assert ids["qformer_input_ids"].max() < len(processor.qformer_tokenizer)
+    assert (ids["labels"] == 2).sum() >= 2
