@@ -5,12 +5,9 @@ from collections import namedtuple
 import numpy as np
 import pandas as pd
 
-from ..data import au_labels, inspection, labelled_aus
+from .. import data, facs, questions, synthfacs
 from ..evaluation.tables import MAIN, ordered_targets
-from ..facs import ACTION_UNITS
 from ..model import generate
-from ..questions import YES, ask_q1, ask_q2, ask_q3
-from ..synthfacs import PRESENT, Face, close_gaps, render, sequence
 from .methods import Word, explain_words, relevance, upsample
 from .truth import changed_pixels
 
@@ -19,12 +16,15 @@ Video = namedtuple("Video", "film truth p_yes present truth_name")
 an AU is present, or None; and what the truth is."""
 
 _ABOUT = (  # type, question and explained word; which faces: column and value; which AUs are in question
-    *(("Q1", ask_q1(), emotion, "emotion", emotion, ACTION_UNITS) for emotion in ("happiness", "anger")),
     *(
-        ("Q2", ask_q2(unit.area), unit.third_person, unit.name, 1, aus)
-        for unit, aus in ((ACTION_UNITS[4], (1, 2, 4)), (ACTION_UNITS[12], (12, 14, 15, 20)))
+        ("Q1", questions.ask_q1(), emotion, "emotion", emotion, facs.ACTION_UNITS)
+        for emotion in ("happiness", "anger")
     ),
-    *(("Q3", ask_q3(au), YES, f"AU{au}", 1, {au}) for au in (6, 17)),
+    *(
+        ("Q2", questions.ask_q2(unit.area), unit.third_person, unit.name, 1, aus)
+        for unit, aus in ((facs.ACTION_UNITS[4], (1, 2, 4)), (facs.ACTION_UNITS[12], (12, 14, 15, 20)))
+    ),
+    *(("Q3", questions.ask_q3(au), questions.YES, f"AU{au}", 1, {au}) for au in (6, 17)),
 )
 _PROGRAMME = {  # AU: first and last frame, intensity in the middle
     1: (2, 40, 1.0),
@@ -55,8 +55,10 @@ def examples(run) -> pd.DataFrame:
         if len(fitting):
             face, region = fitting.iloc[place % len(fitting)], None
             if run.is_drawn:
-                present = [au for au, label in au_labels(face).items() if label and au in aus]
-                region = close_gaps(np.any([changed_pixels(face["face"], au)[0] for au in present], axis=0))
+                present = [au for au, label in data.au_labels(face).items() if label and au in aus]
+                region = synthfacs.close_gaps(
+                    np.any([changed_pixels(face["face"], au)[0] for au in present], axis=0)
+                )
             rows.append((kind, question, word, f"{kind}: {question}", face["image"], region))
     table = pd.DataFrame(rows, columns=["type", "question", "word", "title", "image", "region"])
     pairs = expvqa.model, expvqa.processor, table["image"].tolist(), table["question"].tolist()
@@ -85,8 +87,8 @@ def face_au_grid(run) -> tuple:
     names = ordered_targets(labels.loc[rows].sum().nlargest(8).index)
     aus, there = [int(name[2:]) for name in names], labels.loc[rows, names].to_numpy()
     expvqa, images = run.model(MAIN), faces.loc[rows, "image"].tolist()
-    pairs = zip(*[(image, ask_q3(au)) for image in images for au in aus], strict=True)
-    maps, p_yes, _ = relevance(expvqa.model, expvqa.processor, *pairs, targets=[YES] * there.size)
+    pairs = zip(*[(image, questions.ask_q3(au)) for image in images for au in aus], strict=True)
+    maps, p_yes, _ = relevance(expvqa.model, expvqa.processor, *pairs, targets=[questions.YES] * there.size)
     regions = [
         [
             changed_pixels(faces.at[row, "face"], au)[1]
@@ -96,19 +98,14 @@ def face_au_grid(run) -> tuple:
         ]
         for row in rows
     ]
-    return (
-        images,
-        aus,
-        maps.reshape(*there.shape, *maps.shape[1:]),
-        p_yes.reshape(there.shape),
-        there,
-        regions,
-    )
+    heat, p_yes = maps.reshape(*there.shape, *maps.shape[1:]), p_yes.reshape(there.shape)
+    return images, aus, heat, p_yes, there, regions
 
 
 def answer_words(run) -> tuple[str, str, str, list[Word]]:
     """Explain every word of an answer to Q1: the first test face, the question, the answer and its words."""
-    expvqa, image, question = run.model(MAIN), run.faces_of(run.caption_corpus)["image"].iat[0], ask_q1()
+    expvqa, question = run.model(MAIN), questions.ask_q1()
+    image = run.faces_of(run.caption_corpus)["image"].iat[0]
     answer = expvqa.ask(image, question, crop=False)
     has_words = any(character.isalnum() for character in answer)
     words = explain_words(expvqa.model, expvqa.processor, image, question, answer) if has_words else []
@@ -123,22 +120,22 @@ def video(run) -> Video:
     """
     faces, _, rows = _expressive(run)
     if run.is_drawn:
-        person = Face.from_json(faces.at[rows.iat[0], "face"])
-        acted = sequence(person.identity, _PROGRAMME, _FRAMES, run.profile.seed)
-        film = {number: render(acted[number], 192).image for number in range(0, _FRAMES, 12)}
-        frames = [render(face, run.profile.corpora.image).image for face in acted[::3]]
-        truth = pd.DataFrame([face.aus for face in acted[::3]], range(0, _FRAMES, 3), sorted(_PROGRAMME))
-        truth = truth.fillna(0.0).add_prefix("AU")
+        first = synthfacs.Face.from_json(faces.at[rows.iat[0], "face"])
+        acted = synthfacs.sequence(first.identity, _PROGRAMME, _FRAMES, run.profile.seed)
+        film = {number: synthfacs.render(acted[number], 192).image for number in range(0, _FRAMES, 12)}
+        frames = [synthfacs.render(face, run.profile.corpora.image).image for face in acted[::3]]
+        intensities = [{f"AU{au}": face.aus.get(au, 0.0) for au in sorted(_PROGRAMME)} for face in acted[::3]]
+        truth = pd.DataFrame(intensities, range(0, _FRAMES, 3))
     else:
-        film, truth = inspection.example_video(faces)
+        film, truth = data.inspection.example_video(faces)
         frames = list(film.values())
     aus = [int(column[2:]) for column in truth]
     p_yes = run.model(MAIN).aus(frames, aus, crop=False).set_axis(truth.index) if aus else truth
-    return Video(film, truth, p_yes, *((PRESENT, "intensity") if run.is_drawn else (None, "label")))
+    return Video(film, truth, p_yes, *((synthfacs.PRESENT, "intensity") if run.is_drawn else (None, "label")))
 
 
 def _expressive(run) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
     """The AU corpus's test faces, their labels (NaN unlabelled), and five persons' rows with most AUs."""
     faces = run.faces_of(run.au_corpus)
-    labels = faces[[f"AU{au}" for au in labelled_aus(faces)]].astype("Float64").astype(float)
+    labels = faces[[f"AU{au}" for au in data.labelled_aus(faces)]].astype("Float64").astype(float)
     return faces, labels, labels.sum(axis=1).groupby(faces["subject"], sort=False).idxmax().head(5)

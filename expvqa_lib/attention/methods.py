@@ -26,7 +26,6 @@ from ..model import (
 )
 from ..questions import NO, YES
 
-STEPS = 2  # between the blurred and the sharp picture: more changed nothing that was measured
 BLUR = 3 / 96  # standard deviation, as a share of the picture's side
 
 Relevance = namedtuple("Relevance", "maps p_yes words")
@@ -50,8 +49,8 @@ def integrated_gradients(model, pixels: Tensor, text: dict[str, Tensor], contras
     fine = 0
     for by, shifted in _shifted(model, pixels):
         blurred, slopes = blur(shifted, BLUR * pixels.shape[-1]), 0
-        for k in range(STEPS):
-            at = (blurred + (shifted - blurred) * (k + 0.5) / STEPS).requires_grad_()
+        for way in (0.25, 0.75):  # from the blurred to the sharp picture: more steps measured no better
+            at = (blurred + (shifted - blurred) * way).requires_grad_()
             score = (answer_logits(model, at, text) * contrast).sum()
             slopes = slopes + torch.autograd.grad(score, at)[0]
         fine = fine + shift(((shifted - blurred) * slopes).sum(1, keepdim=True), -by, "constant")

@@ -10,12 +10,10 @@ import pandas as pd
 import torch
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, max_pool2d
 
-from ..data import labelled_aus
+from .. import data, questions, synthfacs
 from ..evaluation.metrics.bootstrap import COLUMNS, bootstrap_table, group_codes, mean_of_defined, ratio
 from ..evaluation.tables import MAIN, NAMES, with_intervals
 from ..model import beginnings, first_p_yes
-from ..questions import YES, ask_q3
-from ..synthfacs import Face, au_mask, close_gaps
 from .methods import DEFAULT_METHOD, METHODS, Relevance, answer_logits, blur, inputs, relevance, upsample
 
 DETECTED = 0.5  # P(yes) from which the model detects an AU
@@ -78,7 +76,7 @@ def faithfulness(run) -> pd.DataFrame:
     reach = round(changed.shape[1] / cheapest.maps.shape[1] / 2)  # half a patch
     near = max_pool2d(torch.from_numpy(changed).float(), 2 * reach + 1, stride=1, padding=reach).numpy() > 0
     with_curve = cases.groupby("au").cumcount() < max(1, run.profile.explained // 12)
-    for name, method, maps in _all_maps(run, expvqa, cases):
+    for (name, method), maps in _all_maps(run, expvqa, cases).items():
         large = upsample(maps, changed.shape[1])
         values = {
             "pointing_accuracy": _peak_inside(large, changed),
@@ -124,28 +122,30 @@ def pointing_cases(run, part: int) -> pd.DataFrame:
     `question`.
     """
     rng, faces, cases = np.random.default_rng(run.profile.seed), run.faces_of(run.au_corpus), []
-    for au in labelled_aus(faces):
+    for au in data.labelled_aus(faces):
         rows = rng.permutation(np.flatnonzero(faces[f"AU{au}"] == 1))[: max(1, run.profile.explained // part)]
-        cases.append(faces.iloc[rows].assign(au=au, question=ask_q3(au)))
+        cases.append(faces.iloc[rows].assign(au=au, question=questions.ask_q3(au)))
     return pd.concat(cases, ignore_index=True)
 
 
 def _explain_yes(model, processor, cases: pd.DataFrame, method: str = DEFAULT_METHOD) -> Relevance:
     pairs = list(cases["image"]), list(cases["question"])
-    return relevance(model, processor, *pairs, targets=[YES] * len(cases), method=method)
+    return relevance(model, processor, *pairs, targets=[questions.YES] * len(cases), method=method)
 
 
-def _all_maps(run, expvqa, cases: pd.DataFrame):
-    """Yield model, method and maps [N, h, h], those with permuted weights and the controls last."""
-    permuted = randomised(expvqa.model, run.profile.seed)
-    for name, model in ((MAIN, expvqa.model), (f"{MAIN}_randomised", permuted)):
-        for method in METHODS:
-            yield name, method, _explain_yes(model, expvqa.processor, cases, method).maps
-    side = _grid(expvqa.model)
+def _all_maps(run, expvqa, cases: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
+    """Maps [N, h, h] by model and method, those with permuted weights and the controls last."""
+    models = {MAIN: expvqa.model, f"{MAIN}_randomised": randomised(expvqa.model, run.profile.seed)}
+    maps = {
+        (name, method): _explain_yes(model, expvqa.processor, cases, method).maps
+        for name, model in models.items()
+        for method in METHODS
+    }
+    side = maps[MAIN, "cross_attention"].shape[1]
     away = (np.arange(side) - (side - 1) / 2) / side
     bell = np.exp(-8 * (away[:, None] ** 2 + away**2))  # a standard deviation of a quarter of the side
-    for method, control in (("uniform", np.ones((side, side))), ("centre", bell)):
-        yield MAIN, method, np.repeat(control[None].astype(np.float32), len(cases), 0)
+    controls = {(MAIN, "uniform"): np.ones((side, side)), (MAIN, "centre"): bell}
+    return maps | {key: np.array([control] * len(cases), np.float32) for key, control in controls.items()}
 
 
 @torch.no_grad()
@@ -171,15 +171,15 @@ def deletion_insertion(expvqa, cases: pd.DataFrame, maps: np.ndarray, seed: int)
             they are shown in a blurred picture (high is good; both Petsiuk et al. 2018), and `deletion_25`
             and the like, P(yes) at that share of the patches; from 0 to 1.
     """
-    model, grid = expvqa.model, _grid(expvqa.model)
+    model, grid = expvqa.model, round(expvqa.model.vision_model.embeddings.num_patches**0.5)
     begin = beginnings(expvqa.processor.tokenizer)
     mean = adaptive_avg_pool2d(torch.from_numpy(maps), grid).flatten(1).numpy()  # [N, P]
     order = np.lexsort((np.random.default_rng(seed).random(mean.shape), -mean), axis=1)
     rank = torch.from_numpy(order.argsort(1)).view(-1, 1, grid, grid).float()
     parts = []
     for k in range(0, len(cases), 64):
-        images, questions = (list(cases[name][k : k + 64]) for name in ("image", "question"))
-        pixels, text = inputs(model, expvqa.processor, images, questions)
+        part = cases[k : k + 64]
+        pixels, text = inputs(model, expvqa.processor, list(part["image"]), list(part["question"]))
         blurred = blur(pixels, pixels.shape[-1] / 12)
         ranks = interpolate(rank[k : k + 64], pixels.shape[-2:]).to(model.device)  # of each pixel's patch
         values = [
@@ -189,19 +189,13 @@ def deletion_insertion(expvqa, cases: pd.DataFrame, maps: np.ndarray, seed: int)
             for share in SHARES[:-1]
             for pictures in ((blurred, pixels), (pixels, blurred))
         ]
-        parts.append(
-            torch.stack([*values[::2], values[1], *values[1::2], values[0]])
-        )  # one ends in the other
+        # a curve ends where the other begins
+        parts.append(torch.stack([*values[::2], values[1], *values[1::2], values[0]]))
     curves = torch.cat(parts, 1).view(2, len(SHARES), -1).cpu().numpy()
     areas = np.trapezoid(curves, SHARES, axis=1)[:, None]  # [2, 1, N]
     shares = ["", *(f"_{100 * share:g}" for share in SHARES)]
     columns = [metric + share for metric in ("deletion", "insertion") for share in shares]
     return pd.DataFrame(np.concatenate([areas, curves], 1).reshape(len(columns), -1).T, cases.index, columns)
-
-
-def _grid(model) -> int:
-    """Patches a side."""
-    return model.config.vision_config.image_size // model.config.vision_config.patch_size
 
 
 def _moved(cases: pd.DataFrame):
@@ -212,8 +206,8 @@ def _moved(cases: pd.DataFrame):
 @lru_cache(4096)
 def changed_pixels(face: str, au: int) -> tuple[np.ndarray, np.ndarray]:
     """The pixels that an AU changes in a drawn face (the JSON of a `Face`), and the region they enclose."""
-    changed = au_mask(Face.from_json(face), au)
-    return changed, close_gaps(changed)
+    changed = synthfacs.au_mask(synthfacs.Face.from_json(face), au)
+    return changed, synthfacs.close_gaps(changed)
 
 
 def _peak_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Where the model looks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -11,10 +9,15 @@ from PIL import Image
 from expvqa_lib.attention import METHODS, explain_words, relevance
 from expvqa_lib.attention.methods import BLUR, blur, first_tokens
 from expvqa_lib.errors import SettingsError
-from expvqa_lib.model import encode
-from expvqa_lib.model.answer import score_yes_no
-from expvqa_lib.model.forward import cross_attention_weights, encode_images, language_inputs, query_image
-from expvqa_lib.model.load import load_model
+from expvqa_lib.model import (
+    cross_attention_weights,
+    encode,
+    encode_images,
+    language_inputs,
+    load_model,
+    query_image,
+    score_yes_no,
+)
 from expvqa_lib.questions import ask_q1, ask_q3
 
 ANSWER = "The person raises inner eyebrow and pulls lip corner, which suggests happiness."
@@ -32,14 +35,11 @@ def pixels_of(processor, image) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_gives_a_map_from_0_to_1_that_follows_the_picture(model, processor, images, method):
+def test_every_method_gives_a_map_that_follows_the_picture(model, processor, images, method):
     maps, p_yes, words = relevance(model, processor, images, QUESTIONS, method=method)
-    side = 48 if method in ON_PIXELS else 4
-    assert maps.shape == (3, side, side) and maps.dtype == np.float32
-    assert maps.min() >= 0 and np.allclose(maps.max((1, 2)), 1)
+    assert maps.dtype == np.float32 and np.ptp(maps, axis=(1, 2)).min() > 0.01  # not flat
     assert p_yes.shape == (3,) and ((p_yes > 0) & (p_yes < 1)).all()
     assert len(words) == 3 and all(isinstance(w, str) for w in words)
-    assert np.ptp(maps, axis=(1, 2)).min() > 0.01  # not flat
     same = relevance(model, processor, images, [ask_q3(12)] * 3, targets=["yes"] * 3, method=method).maps
     assert not np.allclose(same[0], same[1], atol=1e-3)
 
@@ -74,8 +74,8 @@ def test_p_yes_is_that_of_scoring_and_words_are_the_likeliest(model, processor, 
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["bfloat16", "float16", "converted"])
-def test_every_method_works_in_half_precision_and_on_a_converted_checkpoint(
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16", "converted"])
+def test_every_map_is_from_0_to_1_in_any_precision_and_of_a_converted_checkpoint(
     model, processor, images, folder, kind, method
 ):
     if kind == "converted":
@@ -102,11 +102,6 @@ def test_cross_attention_is_what_the_queries_attend_to(model, processor, images)
     expected = sum(weights)[0, :, :, 1:].mean((0, 1)).view(4, 4)
     heat = relevance(model, processor, images[:1], QUESTIONS[:1], method="cross_attention").maps[0]
     np.testing.assert_allclose(heat, expected / expected.max(), atol=1e-4)
-
-
-def test_an_unknown_method_is_refused(model, processor, images):
-    with pytest.raises(SettingsError, match="'gradcam'"):
-        relevance(model, processor, images, QUESTIONS, method="gradcam")
 
 
 def test_a_blur_keeps_what_is_even_and_the_mean():
@@ -178,9 +173,12 @@ def test_every_word_points_to_the_patch_that_decides(model, processor, images, p
         assert row // 12 * 4 + column // 12 == patch
 
 
-def test_an_answer_without_words_and_a_later_word_of_an_encoder_decoder_are_refused(model, processor, images):
+def test_what_cannot_be_explained_is_refused(model, processor, images):
+    with pytest.raises(SettingsError, match="'gradcam'"):
+        relevance(model, processor, images, QUESTIONS, method="gradcam")
     with pytest.raises(SettingsError, match=r"'\.\.\.'"):
         explain_words(model, processor, images[0], ask_q1(), "...")
     model.config.use_decoder_only_language_model = False
-    with pytest.raises(SettingsError, match="decoder-only"):
-        explain_words(model, processor, images[0], ask_q1(), ANSWER)
+    for options in ({"method": "language_attention"}, {"prefixes": ["The", "", ""]}):
+        with pytest.raises(SettingsError, match="decoder-only"):
+            relevance(model, processor, images, QUESTIONS, **options)

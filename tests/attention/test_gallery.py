@@ -1,6 +1,4 @@
-"""What notebook 07 shows of a run, of drawn faces and of pictures."""
-
-from __future__ import annotations
+"""What notebook 08 shows of a run, of drawn faces and of pictures."""
 
 import numpy as np
 import pytest

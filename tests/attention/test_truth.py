@@ -1,9 +1,5 @@
 """How true relevance maps are: the measures on maps and models whose truth is known."""
 
-from __future__ import annotations
-
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,15 +20,12 @@ from expvqa_lib.attention.truth import deletion_insertion, pointing_cases, rando
 from expvqa_lib.data import labelled_aus
 from expvqa_lib.evaluation.metrics import COLUMNS
 from expvqa_lib.evaluation.tables import MAIN
+from expvqa_lib.expvqa import ExpVQA
 from expvqa_lib.facs import ACTION_UNITS, BP4D_AUS
 from expvqa_lib.questions import ask_q3
 from expvqa_lib.synthfacs import Face, au_mask
 
 RANDOMISED = f"{MAIN}_randomised"
-
-
-def value(table: pd.DataFrame, model: str, target: str, metric: str) -> float:
-    return table.set_index(["model", "target", "metric"])["value"][model, target, metric]
 
 
 @pytest.fixture
@@ -63,41 +56,30 @@ def test_cases_are_faces_that_show_the_au(run):
         assert counts.get(au, 0) == min(2, (faces[ACTION_UNITS[au].name] == 1).sum())
 
 
-@pytest.mark.parametrize(("is_true", "score"), [(True, 100), (False, 0)])
-def test_a_perfect_map_scores_100_and_one_that_looks_away_0(run, set_maps, is_true, score):
-    set_maps(lambda *_: is_true)
-    table = pointing(run)
-    assert list(table.columns) == list(COLUMNS) and set(table["model"]) == {MAIN, "base"}
-    scores = table.loc[table["metric"] == "pointing_accuracy", ["value", "low", "high"]]
-    assert (scores == score).all(axis=None)
-
-
-def test_chance_is_the_regions_share_of_the_pixels(run, set_maps):
-    set_maps(lambda *_: True)
+@pytest.mark.parametrize(("is_true", "p_yes"), [(True, 1.0), (False, 1.0), (True, 0.4)])
+def test_a_perfect_map_scores_100_one_that_looks_away_0_and_a_missed_au_is_not_detected(
+    run, set_maps, is_true, p_yes
+):
+    set_maps(lambda *_: is_true, p_yes)
     table, cases = pointing(run), pointing_cases(run, 2)
+    assert list(table.columns) == list(COLUMNS) and set(table["model"]) == {MAIN, "base"}
+    metrics = dict(list(table.groupby("metric")))
+    assert (metrics["pointing_accuracy"][["value", "low", "high"]] == 100 * is_true).all(axis=None)
+    detected = metrics["pointing_detected"]
+    assert detected["support"].eq(0).all() if p_yes < 0.5 else detected["value"].eq(100 * is_true).all()
+    assert detected["value"].isna().all() == (p_yes < 0.5)
     pairs = zip(cases["face"], cases["au"], strict=True)
     masks = np.stack([au_mask(Face.from_json(face), au) for face, au in pairs])
     shares = pd.Series(masks.mean((1, 2)) * 100).groupby(cases["au"]).mean()
-    for au, share in shares.items():
-        assert value(table, MAIN, f"AU{au}", "chance") == pytest.approx(share)
-    assert value(table, MAIN, "macro", "chance") == pytest.approx(shares.mean())
-    macro = table[(table["target"] == "macro") & (table["model"] == MAIN)]
-    assert macro["support"].tolist() == [len(cases)] * 5
-
-
-def test_an_au_that_the_model_misses_counts_only_among_all(run, set_maps):
-    set_maps(lambda *_: True, p_yes=0.4)
-    table = pointing(run)
-    assert value(table, MAIN, "macro", "pointing_accuracy") == 100
-    assert np.isnan(value(table, MAIN, "macro", "pointing_detected"))
-    assert table.loc[table["metric"] == "pointing_detected", "support"].eq(0).all()
+    chance = metrics["chance"][metrics["chance"]["model"] == MAIN].set_index("target")
+    np.testing.assert_allclose(chance["value"], [*shares, shares.mean()])
+    assert chance.at["macro", "support"] == len(cases)
 
 
 def test_a_run_points_with_its_model_and_with_the_base(run):
     table = pointing(run)
-    counts = table[(table["metric"] == "chance") & (table["target"] != "macro")].groupby("model")
-    counts = counts["support"].max()
-    assert counts[MAIN] == 2 and counts["base"] == 1  # of 4 faces an AU a half, and a fifth
+    counts = table[(table["metric"] == "chance") & (table["target"] != "macro")].groupby("model")["support"]
+    assert counts.max().to_dict() == {MAIN: 2, "base": 1}  # of 4 faces an AU a half, and a fifth
     pd.testing.assert_frame_equal(table, pointing(run))
     layout = pointing_layout(table)
     assert list(layout) == ["Base, untuned", "Exp-VQA", "chance"] and layout.loc["Average"].notna().all()
@@ -115,29 +97,19 @@ def answer_always(model, answer: str, processor, image: str) -> None:
     head.weight[yes], head.weight[no] = strong, -strong
 
 
-@pytest.fixture
-def table(run, set_maps) -> pd.DataFrame:
-    """Of a model that detects every AU: one method tells the truth, but not of permuted weights."""
+def test_a_true_map_has_everything_a_false_one_nothing_and_a_uniform_one_chance(run, set_maps):
     set_maps(lambda is_model, method: is_model and method == "guided_gradients")
-    return faithfulness(run)
-
-
-def test_a_true_map_has_everything_and_a_false_one_nothing(table):
-    def macro(model: str, method: str, metric: str) -> float:
-        return value(table[table["method"] == method], model, "macro", metric)
-
+    table = faithfulness(run)
     assert list(table.columns) == [*COLUMNS, "method"]
+    macro = table[table["target"] == "macro"].set_index(["model", "method", "metric"])["value"]
     for metric in ("pointing_accuracy", "pointing_region", "pointing_patch", "energy"):
-        assert macro(MAIN, "guided_gradients", metric) == pytest.approx(100)
-    for model, method in ((MAIN, "rollout"), (RANDOMISED, "guided_gradients"), (RANDOMISED, "rollout")):
-        assert macro(model, method, "pointing_accuracy") == macro(model, method, "energy") == 0
-
-
-def test_a_uniform_map_has_chance(table):
+        assert macro[MAIN, "guided_gradients", metric] == pytest.approx(100)
+    for place in ((MAIN, "rollout"), (RANDOMISED, "guided_gradients"), (RANDOMISED, "rollout")):
+        assert macro[*place, "pointing_accuracy"] == macro[*place, "energy"] == 0
     uniform = table[table["method"] == "uniform"].pivot(index="target", columns="metric", values="value")
-    np.testing.assert_allclose(uniform["pointing_accuracy"], uniform["area"], rtol=1e-4)
-    np.testing.assert_allclose(uniform["energy"], uniform["area"], rtol=1e-4)
-    assert set(table["method"]) == {*METHODS, "uniform", "centre"} and 0 < uniform.loc["macro", "area"] < 30
+    for metric in ("pointing_accuracy", "energy"):
+        np.testing.assert_allclose(uniform[metric], uniform["area"], rtol=1e-4)
+    assert 0 < uniform.loc["macro", "area"] < 30
     assert (uniform["pointing_region"] > uniform["pointing_accuracy"]).all()
 
 
@@ -168,7 +140,7 @@ def test_blurring_the_deciding_patch_first_lowers_the_curve_most(model, processo
     maps = np.zeros((16, 4, 4), np.float32)
     maps.reshape(16, 16)[np.arange(16), np.arange(16)] = 1
     cases = pd.DataFrame({"image": [picture] * 16, "question": ask_q3(12)})
-    curves = deletion_insertion(SimpleNamespace(model=model, processor=processor), cases, maps, seed=0)
+    curves = deletion_insertion(ExpVQA(model, processor), cases, maps, seed=0)
     whole = relevance(model, processor, list(cases["image"]), list(cases["question"]), method="rollout").p_yes
     for end in ("deletion_0", "insertion_100"):  # nothing is blurred, everything is shown
         np.testing.assert_allclose(curves[end], whole, atol=1e-4)

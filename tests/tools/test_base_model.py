@@ -1,7 +1,5 @@
 """Making the tiny base: each stage learns, and no AU or emotion label of an image reaches a target."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections import Counter
@@ -20,18 +18,9 @@ from expvqa_lib.pipeline.profiles import BASE
 from expvqa_lib.questions import NO, YES, ask_q2, ask_q3, read_aus, read_emotion
 from expvqa_lib.synthfacs import AUS, LANDMARKS, Face, render
 from tools.base_model import pretrain
+from tools.base_model import questions as wordings
 from tools.base_model.build import Size, build
 from tools.base_model.pretrain import Budget, align, draw_faces, geometry_targets, make_base, normalise
-from tools.base_model.questions import (
-    AU_PLACES,
-    MEASURES,
-    SPANS,
-    image_questions,
-    measure,
-    passage,
-    random_face,
-    to_spans,
-)
 from tools.base_model.tokenizers import train_tokenizers
 
 TOY = Size(48, 12, 32, 1, 32, 1, 4, 32, 1, heads=2, vocabulary=400)
@@ -43,15 +32,11 @@ def drawn() -> tuple[list[Face], np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def spans(drawn) -> np.ndarray:
-    return to_spans(measure(*drawn[2:]))
-
-
-def parts_changed(before: dict, after: dict) -> set[str]:
-    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-
-
-# ---- a fresh model ----
+def asked(drawn) -> list[tuple]:
+    """Faces with their landmarks, measures and questions."""
+    spans = wordings.to_spans(wordings.measure(*drawn[2:]))
+    faces = list(zip(drawn[0], drawn[2], spans, strict=True))[:20]
+    return [(*face, questions_about(*face)) for face in faces]
 
 
 def test_the_size_decides_every_shape_and_the_seed_the_weights():
@@ -96,46 +81,46 @@ def test_tokenizers_are_the_same_for_the_same_texts_with_special_tokens_at_their
         assert language.decode(ids, clean_up_tokenization_spaces=False).strip() == text.lower()
 
 
-# ---- the three stages ----
+PARTS = {
+    "vision": {"vision_model"},
+    "language": {"language_model"},
+    "alignment": {"query_tokens", "qformer", "language_projection"},
+}
+
+
+def train(stage: str, model, processor, drawn, **options) -> list[float]:
+    if stage == "vision":
+        return pretrain.pretrain_vision(
+            model, drawn[1], *geometry_targets(drawn[0], *drawn[2:], 48), **options
+        )
+    if stage == "language":
+        return pretrain.pretrain_language(model, processor, **options)
+    return align(model, processor, *drawn, each=2, **options)
 
 
 def test_each_stage_learns_and_changes_its_parts_alone(model, processor, drawn):
-    targets = geometry_targets(drawn[0], *drawn[2:], 48)
-    stages = (
-        (lambda: pretrain.pretrain_vision(model, drawn[1], *targets, steps=40, batch=16), {"vision_model"}),
-        (lambda: pretrain.pretrain_language(model, processor, steps=60, batch=16), {"language_model"}),
-        (
-            lambda: align(model, processor, *drawn, steps=30, each=2, batch=12),
-            {"query_tokens", "qformer", "language_projection"},
-        ),
-    )
-    for stage, parts in stages:
+    for (stage, parts), steps, batch in zip(PARTS.items(), (40, 60, 30), (16, 16, 12), strict=True):
         before = copy.deepcopy(model.state_dict())
-        losses = stage()
+        losses = train(stage, model, processor, drawn, steps=steps, batch=batch)
         assert np.mean(losses[-8:]) < 0.98 * np.mean(losses[:8])
-        assert parts_changed(before, model.state_dict()) == parts
+        changed = {k.split(".")[0] for k, value in model.state_dict().items() if not value.equal(before[k])}
+        assert changed == parts
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_the_seed_decides_every_stage(model, processor, drawn):
-    targets = geometry_targets(drawn[0], *drawn[2:], 48)
-    stages = (
-        lambda m, seed: pretrain.pretrain_vision(m, drawn[1], *targets, steps=2, batch=8, seed=seed),
-        lambda m, seed: pretrain.pretrain_language(m, processor, steps=2, batch=8, seed=seed),
-        lambda m, seed: align(m, processor, *drawn, steps=2, each=2, batch=4, seed=seed),
+@pytest.mark.parametrize("stage", PARTS)
+def test_the_seed_decides_every_stage(model, processor, drawn, stage):
+    options = {"steps": 2, "batch": 8}
+    first, again, other = (
+        train(stage, copy.deepcopy(model), processor, drawn, seed=seed, **options) for seed in (1, 1, 2)
     )
-    for stage in stages:
-        first, again, other = (stage(copy.deepcopy(model), seed) for seed in (1, 1, 2))
-        assert first == again != other
+    assert first == again != other
 
 
 def test_pixels_are_those_that_the_processor_makes(processor, drawn):
     pictures = [Image.fromarray(image) for image in drawn[1][:3]]
     expected = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(normalise(drawn[1][:3]), expected, rtol=1e-4, atol=1e-4)
-
-
-# ---- no label reaches a target ----
 
 
 def other_actions(face: Face) -> Face:
@@ -145,7 +130,7 @@ def other_actions(face: Face) -> Face:
 
 
 def questions_about(face: Face, landmarks: np.ndarray, spans: np.ndarray) -> list:
-    return image_questions(face, landmarks, spans, 48, 300, np.random.default_rng(0))
+    return wordings.image_questions(face, landmarks, spans, 48, 300, np.random.default_rng(0))
 
 
 def test_targets_come_from_landmarks_and_motion_and_not_from_the_actions(drawn):
@@ -167,60 +152,55 @@ def test_motion_is_the_way_from_rest_and_faces_move_without_prototypes(drawn):
         np.testing.assert_allclose(moved[:, :2], points - rest.landmarks, atol=1e-5)
         assert np.array_equal(image, rest.image) == (not face.aus)
     rng = np.random.default_rng(0)
-    counts = Counter(au for _ in range(1000) for au in random_face(rng).aus)
+    counts = Counter(au for _ in range(1000) for au in wordings.random_face(rng).aus)
     assert min(counts[au] for au in AUS) > 110 and max(counts.values()) < 210
 
 
-def test_answers_about_measures_and_places_are_the_true_ones(drawn, spans):
-    names = [name for name, _ in MEASURES]
+def test_answers_about_measures_and_places_are_the_true_ones(asked):
+    names = [name for name, _ in wordings.MEASURES]
     numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
-    answers = Counter()
-    for face, points, span in list(zip(drawn[0], drawn[2], spans, strict=True))[:20]:
-        for q in questions_about(face, points, span):
-            answers[q.answer] += 1
+    for _, points, span, questions in asked:
+        for q in questions:
             if q.text.startswith("Where is the ") and q.text[13:-1] in LANDMARKS:
                 column, row = np.clip(points[LANDMARKS.index(q.text[13:-1])] / 6, 0, 7).astype(int)
                 assert q.answer == f"row {numbers[row]} column {numbers[column]}"
             elif q.text.startswith("How large is the "):
-                assert q.answer == SPANS[span[names.index(q.text[17:-1])]]
+                assert q.answer == wordings.SPANS[span[names.index(q.text[17:-1])]]
             elif q.text.startswith("Is the ") and " than " in q.text:
                 words, limit = q.text[7:-1].split(" than ")
                 name, _, more = words.rpartition(" ")
-                difference = span[names.index(name)] - SPANS.index(limit)
+                difference = span[names.index(name)] - wordings.SPANS.index(limit)
                 assert q.answer == (YES if (difference > 0 if more == "more" else difference < 0) else NO)
-    assert min(answers[text] for text in (YES, NO, *SPANS)) > 100
+    answers = Counter(q.answer for *_, questions in asked for q in questions)
+    assert min(answers[text] for text in (YES, NO, *wordings.SPANS)) > 100
 
 
-def test_image_questions_are_answered_from_identity_scene_and_measures_alone(drawn, spans):
-    faces, _, landmarks, _ = drawn
-    for face, points, span in list(zip(faces, landmarks, spans, strict=True))[:10]:
-        questions = questions_about(face, points, span)
+def test_image_questions_are_answered_from_identity_scene_and_measures_alone(drawn, asked):
+    for face, points, span, questions in asked[:10]:
         assert questions_about(other_actions(face), points, span) == questions
-    face, points, span = faces[0], landmarks[0], spans[0]
-    identity = next(f.identity for f in faces if f.identity.eyes != face.identity.eyes)
-    scene = next(f.scene for f in faces if f.scene.background != face.scene.background)
-    questions = questions_about(face, points, span)
+    face, points, span, questions = asked[0]
+    identity = next(f.identity for f in drawn[0] if f.identity.eyes != face.identity.eyes)
+    scene = next(f.scene for f in drawn[0] if f.scene.background != face.scene.background)
     for changed in (
-        questions_about(replace(face, identity=identity), points, span),
-        questions_about(replace(face, scene=scene), points, span),
-        questions_about(face, 48 - points, span),
-        questions_about(face, points, 4 - span),
+        (replace(face, identity=identity), points, span),
+        (replace(face, scene=scene), points, span),
+        (face, 48 - points, span),
+        (face, points, 4 - span),
     ):
-        assert [q.text for q in changed] == [q.text for q in questions] and changed != questions
+        others = questions_about(*changed)
+        assert [q.text for q in others] == [q.text for q in questions] and others != questions
 
 
-def test_no_answer_about_an_image_names_an_action_or_an_emotion(drawn, spans):
-    aus = {ask_q3(au, k): au for au in AU_PLACES for k in range(3)}
-    unanswered = 0
-    for face, points, span in list(zip(drawn[0], drawn[2], spans, strict=True))[:12]:
-        for q in questions_about(face, points, span):
-            answer = q.answer or ""
-            assert read_aus(answer) == (set(), set()) and read_emotion(answer) is None, q
-            words = next((text for text in aus if q.text.endswith(text)), None)
-            if words:  # an AU's words ask for the place that they name, never whether it occurs
-                assert q.places == AU_PLACES[aus[words]]
-                assert q.answer is None if q.text == words else q.answer.startswith("row ")
-                unanswered += q.answer is None
+def test_no_answer_about_an_image_names_an_action_or_an_emotion(asked):
+    aus, unanswered = {ask_q3(au, k): au for au in wordings.AU_PLACES for k in range(3)}, 0
+    for q in (q for *_, questions in asked for q in questions):
+        answer = q.answer or ""
+        assert read_aus(answer) == (set(), set()) and read_emotion(answer) is None, q
+        words = next((text for text in aus if q.text.endswith(text)), None)
+        if words:  # an AU's words ask for the place that they name, never whether it occurs
+            assert q.places == wordings.AU_PLACES[aus[words]]
+            assert q.answer is None if q.text == words else q.answer.startswith("row ")
+            unanswered += q.answer is None
     assert unanswered > 100
 
 
@@ -230,7 +210,7 @@ def test_answers_of_passages_follow_from_their_facts():
     q2 = {ask_q2(area, k) for area in {unit.area for unit in ACTION_UNITS.values()} for k in range(3)}
     kinds = Counter()
     for _ in range(2000):
-        facts, question, answer = passage(rng)
+        facts, question, answer = wordings.passage(rng)
         assert facts or answer
         if facts in ([YES], [NO]):
             assert answer == facts[0]
@@ -249,9 +229,6 @@ def test_answers_of_passages_follow_from_their_facts():
         else:
             kinds["fact"] += 1
     assert min(kinds.values()) > 100 and len(kinds) == 6
-
-
-# ---- the whole base ----
 
 
 def test_a_base_is_made_with_its_card_and_a_killed_one_resumes_after_its_last_stage(tmp_path, monkeypatch):
