@@ -1,8 +1,7 @@
 """Faces with labels as tables, whatever they come from, and the photos themselves."""
 
 from . import inspection
-from .face_crop import crop_dataset, crop_face, faces_in_folder
-from .images import ImageSource, load_image
+from .images import ImageSource, crop_dataset, crop_face, faces_in_folder, load_image
 from .inspection import describe_reading
 from .pairs import (
     PSEUDO,

@@ -3,8 +3,8 @@
 import pytest
 from chat_server import ChatServer
 
+from expvqa_lib.data import rewriting as module
 from expvqa_lib.data.rewriting import Chat
-from expvqa_lib.data.rewriting import chat as module
 from expvqa_lib.errors import ServerError, SettingsError
 
 WORDS = [f"word {k}" for k in range(12)]

@@ -9,13 +9,13 @@ from skimage import data
 from expvqa_lib.data import (
     crop_dataset,
     crop_face,
-    face_crop,
     faces_in_folder,
+    images,
     load_image,
     read_available,
     write_table,
 )
-from expvqa_lib.data.face_crop import NO_FACE, NO_TILT, SIDE
+from expvqa_lib.data.images import NO_FACE, NO_TILT, SIDE
 from expvqa_lib.errors import SettingsError
 
 ORANGE = (240, 120, 20)
@@ -38,7 +38,7 @@ def pair(astronaut) -> Image.Image:
 def test_the_crop_frames_the_face(astronaut):
     face, notice = crop_face(astronaut)
     assert notice is None and face.mode == "RGB" and face.width == face.height
-    left, top, width, height, eyes = (x / face.width for x in face_crop._detect(face)[0])
+    left, top, width, height, eyes = (x / face.width for x in images._detect(face)[0])
     assert 0.33 < eyes < 0.45 and 0.88 < top + height < 1.0 and abs(left + width / 2 - 0.5) < 0.1
 
 

@@ -13,8 +13,7 @@ import pytest
 from chat_server import ChatServer, by_rules
 
 from expvqa_lib.data import build_pairs, check_table, write_table
-from expvqa_lib.data.rewriting import Chat, caption_faults, rewrite
-from expvqa_lib.data.rewriting.captions import AT_REST, EXAMPLE, ROLE
+from expvqa_lib.data.rewriting import AT_REST, EXAMPLE, ROLE, Chat, caption_faults, rewrite
 from expvqa_lib.facs import ACTION_UNITS, EMOTIONS
 from expvqa_lib.pipeline.cli import main
 from expvqa_lib.questions import Q1_ACTIONS, answer_q1, read_aus, read_emotion

@@ -119,21 +119,17 @@ def read_affectnet(root: str | Path, split_file: str | Path | None = None) -> Re
     """
     reading = Reading("AffectNet", root, split_file)
     lists = reading.find(r"(?P<part>training|validation)\.csv$")
-    rows = _affectnet_lists(reading, lists) if len(lists) else _affectnet_arrays(reading)
+    columns = {"name": "subDirectory_filePath", "expression": "expression"}
+    tables = [
+        reading.read_csv(table.path, columns, _AFFECTNET_COLUMNS).assign(part=table.part)
+        for table in lists.sort_values("part", ascending=False).itertuples()
+    ]
+    rows = pd.concat(tables, ignore_index=True) if tables else _affectnet_arrays(reading)
     rows = reading.drop(rows, rows["expression"].isin(["8", "9", "10"]), "none, uncertain or no face")
     rows = rows.assign(part=np.where(rows["part"].str.startswith("train"), "train", "test"))
     rows = _name_emotions(reading, rows.sort_values("part", kind="stable"), "expression", EMOTIONS, first=0)
     reading.notes.append("published split: the validation set is the paper's test set")
     return _pictures(reading, rows)
-
-
-def _affectnet_lists(reading: Reading, lists: pd.DataFrame) -> pd.DataFrame:
-    columns = {"name": "subDirectory_filePath", "expression": "expression"}
-    tables = (
-        reading.read_csv(table.path, columns, _AFFECTNET_COLUMNS).assign(part=table.part)
-        for table in lists.sort_values("part", ascending=False).itertuples()
-    )
-    return pd.concat(tables, ignore_index=True)
 
 
 def _affectnet_arrays(reading: Reading) -> pd.DataFrame:
