@@ -1,10 +1,10 @@
-"""Questions, answers by rules, and labels read back out of answers."""
+"""Vocabulary, questions, answers by rules, and labels read back out of answers."""
 
 import numpy as np
 import pytest
 
 from expvqa_lib.errors import SettingsError
-from expvqa_lib.facs import ACTION_UNITS, AREAS, EMOTIONS
+from expvqa_lib.facs import ACTION_UNITS, AREAS, EMOTIONS, action_unit, au_column
 from expvqa_lib.questions import (
     Q1_ACTIONS,
     Q1_EMOTION,
@@ -120,19 +120,10 @@ def test_balanced_q3_draws_two_no_for_each_yes_and_no_unlabelled_au():
     assert first.any(axis=0).tolist() == [True, True, True, False, False]
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        ("  YES, the lip corners are pulled", True),
-        ("No!", False),
-        ("not at all", False),
-        ("yesterday", None),
-        ("The answer is yes", None),
-        ("да", None),
-    ],
-)
-def test_yes_and_no_are_read_from_the_first_word(answer, expected):
-    assert read_yes_no(answer) is expected
+def test_yes_and_no_are_read_from_the_first_word():
+    assert read_yes_no("  YES, the lip corners are pulled") is True
+    assert read_yes_no("No!") is read_yes_no("not at all") is False
+    assert [read_yes_no(text) for text in ("yesterday", "The answer is yes", "да", " ")] == [None] * 4
 
 
 @pytest.mark.parametrize(
@@ -185,3 +176,27 @@ def test_every_au_is_read_from_its_code_noun_and_verb_in_all_inflections(unit):
 )
 def test_present_and_absent_aus_are_read_from_prose(answer, present, absent):
     assert read_aus(answer) == (present, absent)
+
+
+@pytest.mark.parametrize(
+    ("number", "phrase"),
+    [(1, "raises inner eyebrow"), (20, "stretches lips"), (24, "presses lips"), (43, "closes eyes")],
+)
+def test_names_and_third_person(number, phrase):
+    assert ACTION_UNITS[number].name == au_column(number) == f"AU{number}"
+    assert ACTION_UNITS[number].third_person == phrase
+
+
+def test_units_and_emotions_have_their_names_areas_and_different_prototypes():
+    assert all(number == unit.number for number, unit in ACTION_UNITS.items())
+    assert {unit.area for unit in ACTION_UNITS.values()} == set(AREAS)
+    names = ["neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"]
+    assert list(EMOTIONS) == names and all(name == emotion.name for name, emotion in EMOTIONS.items())
+    assert len({frozenset(emotion.prototype) for emotion in EMOTIONS.values()}) == len(EMOTIONS)
+
+
+def test_a_number_may_be_text_and_an_unknown_one_is_refused_with_the_known_ones():
+    assert action_unit("12") is ACTION_UNITS[12]
+    for number in (3, -1, None, "smile", float("nan"), float("inf")):
+        with pytest.raises(SettingsError, match=f"{number!r}.*1, 2, 4"):
+            action_unit(number)

@@ -1,4 +1,4 @@
-"""Reading any picture as people have them: real files of every kind."""
+"""Real files of every kind are read; faces are found, levelled and framed in real pictures."""
 
 import io
 import struct
@@ -6,11 +6,22 @@ import warnings
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageEnhance, ImageFile, ImageOps
+from skimage import data
 
-from expvqa_lib.data import load_image
-from expvqa_lib.errors import ImageError
+from expvqa_lib.data import (
+    crop_dataset,
+    crop_face,
+    faces_in_folder,
+    images,
+    load_image,
+    read_available,
+    write_table,
+)
+from expvqa_lib.data.images import NO_FACE, NO_TILT, SIDE
+from expvqa_lib.errors import ImageError, SettingsError
 
 ORANGE, WHITE, RED = (240, 120, 20), (255, 255, 255), (255, 0, 0)
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -131,3 +142,159 @@ def test_large_photos_pass_without_a_warning(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_near(load_image(tmp_path / "a.png"), (0, 0), ORANGE)
+
+
+ORANGE = (240, 120, 20)
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Image.Image:
+    return Image.fromarray(data.astronaut())
+
+
+@pytest.fixture(scope="module")
+def pair(astronaut) -> Image.Image:
+    """A smaller face on the left, a larger one on the right."""
+    picture = Image.new("RGB", (900, 512))
+    picture.paste(astronaut.resize((380, 380)), (0, 60))
+    picture.paste(astronaut, (388, 0))
+    return picture
+
+
+def test_the_crop_frames_the_face(astronaut):
+    face, notice = crop_face(astronaut)
+    assert notice is None and face.mode == "RGB" and face.width == face.height
+    left, top, width, height, eyes = (x / face.width for x in images._detect(face)[0])
+    assert 0.33 < eyes < 0.45 and 0.88 < top + height < 1.0 and abs(left + width / 2 - 0.5) < 0.1
+
+
+def test_of_two_faces_the_larger_is_used_with_a_notice(pair):
+    face, notice = crop_face(pair)
+    assert notice.startswith("2 faces found") and abs(face.width - 128) < 10  # the smaller one: 95
+
+
+@pytest.mark.parametrize("turn", [-90, -25, 10, 40])
+def test_a_tilted_face_is_levelled(astronaut, turn):
+    tilted = astronaut.rotate(-turn, Image.Resampling.BICUBIC, center=(225, 118), fillcolor="grey")
+    one, two = (
+        np.asarray(crop_face(picture)[0].convert("L").resize((32, 32), Image.Resampling.BOX), float)
+        for picture in (astronaut, tilted)
+    )
+    assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.85
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ImageOps.grayscale,
+        lambda picture: ImageEnhance.Brightness(picture).enhance(0.2),
+        lambda picture: ImageEnhance.Brightness(picture).enhance(2.0),
+        lambda picture: ImageOps.expand(picture, (700, 900, 2400, 1000), "grey"),  # 2 % of the long side
+    ],
+    ids=["grey", "dark", "bright", "far"],
+)
+def test_the_face_is_found_and_framed_in_changed_pictures(astronaut, change):
+    face, notice = crop_face(change(astronaut))
+    assert notice is None
+    one, two = (
+        np.asarray(ImageOps.equalize(picture.convert("L").resize((24, 24), Image.Resampling.BOX)), float)
+        for picture in (face, crop_face(astronaut)[0])
+    )
+    assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.7
+
+
+def test_small_real_faces_are_found_and_background_is_not():
+    notices = []
+    for patch in data.lfw_subset()[75:125]:  # 25 faces, then patches of background
+        picture = Image.fromarray((255 * patch).clip(0, 255).astype(np.uint8)).resize((75, 75), 3)
+        notices.append(crop_face(ImageOps.expand(picture.convert("RGB"), 75, (128, 128, 128)))[1])
+    assert sum(notice != NO_FACE for notice in notices[:25]) >= 23
+    assert notices[25:] == [NO_FACE] * 25
+
+
+@pytest.mark.parametrize("name", ["coffee", "chelsea", "coins", "text"])
+def test_pictures_without_a_human_face_are_used_whole_with_a_notice(name):
+    pixels = getattr(data, name)()
+    face, notice = crop_face(pixels)
+    assert notice == NO_FACE and face.size == (max(pixels.shape[:2]),) * 2
+
+
+def test_pictures_of_odd_sizes_are_squared_in_bounded_memory():
+    assert crop_face(Image.new("RGB", (30_000, 300), ORANGE))[0].size == (2048, 2048)
+    for size in ((1, 1), (900, 1)):
+        assert crop_face(Image.new("RGB", size, ORANGE))[0].size == (max(size),) * 2
+
+
+def test_a_picture_that_is_a_face_crop_already_is_not_cropped_again(astronaut, faces):
+    close, notice = crop_face(astronaut.crop((165, 50, 285, 185)))  # 120 x 135: the largest square
+    assert close == astronaut.crop((165, 58, 285, 178)) and notice is None
+    for picture in (astronaut.crop((150, 45, 300, 195)), *map(load_image, faces["image"][:5])):
+        assert crop_face(picture) == (picture, None)
+
+
+def test_a_face_whose_tilt_is_not_known_stays_as_it_is_with_a_notice(astronaut):
+    for picture in (astronaut.rotate(180), data.camera()):  # a profile
+        assert crop_face(picture)[1] == NO_TILT
+
+
+def test_every_face_of_every_file_is_there_and_the_rest_is_explained(tmp_path, astronaut, pair):
+    pair.save(tmp_path / "b two.jpg")
+    astronaut.save(tmp_path / "a one.png")
+    Image.fromarray(data.coffee()).save(tmp_path / "c none.png")
+    astronaut.resize((96, 96)).save(tmp_path / "d crop.png")
+    astronaut.rotate(180).save(tmp_path / "f turned.png")
+    (tmp_path / "e text.jpg").write_text("not a picture")
+    (tmp_path / ".hidden").write_text("")
+    (tmp_path / "folder").mkdir()
+    found = faces_in_folder(tmp_path)
+    assert "".join(photo[0] for photo in found["photo"]) == "abbcdef"
+    assert found["face"].fillna(0).tolist() == [1, 1, 2, 0, 1, 0, 1]
+    notes = found["note"].tolist()
+    assert notes[:3] == ["", "", ""] and notes[4] == "" and notes[6] == NO_TILT and all((notes[3], notes[5]))
+    assert found["crop"].isna().tolist() == found["face"].isna().tolist()
+    assert all(crop.width == crop.height and crop.mode == "RGB" for crop in found["crop"].dropna())
+
+
+def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path):
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(SettingsError, match=str(folder)):
+            faces_in_folder(folder)
+
+
+@pytest.fixture
+def photos(tmp_path, astronaut):
+    """A photograph, its mirror image, a wall and a file that is no picture, in a face table."""
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    astronaut.save(tmp_path / "photos" / "a" / "one.png")
+    astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "photos" / "two.jpg")
+    Image.fromarray(np.full((300, 400, 3), 120, np.uint8)).save(tmp_path / "photos" / "wall.png")
+    (tmp_path / "photos" / "text.jpg").write_text("no picture")
+    faces = {
+        "image": ["a/one.png", "two.jpg", "wall.png", "text.jpg"],
+        "subject": list("abcd"),
+        "AU12": [1, 0, 1, 0],
+    }
+    table = pd.DataFrame(faces).assign(dataset="mine", frame="0", split="train")
+    write_table(table, tmp_path / "mine.parquet")
+    return tmp_path
+
+
+def test_faces_are_cut_out_once_and_what_is_dropped_is_counted(photos):
+    options = {"table": photos / "mine.parquet", "root": photos / "photos", "output": photos / "faces"}
+    cropped, dropped = crop_dataset(**options)
+    assert len(cropped) == 2 and dropped == {"no face found": 1, "image that cannot be read": 1}
+    faces = read_available(photos / "faces", photos / "tables")
+    assert faces["AU12"].tolist() == [1, 0] and faces["image"].str.startswith(str(photos / "faces")).all()
+    for path in faces["image"]:
+        with Image.open(path) as face:
+            assert face.size == (SIDE, SIDE) or max(face.size) < SIDE
+    before = [(photos / "faces" / name).stat().st_mtime_ns for name in ("a/one.png.jpg", "two.jpg")]
+    (photos / "faces" / "two.jpg").unlink()  # as after a run that was cut off
+    crop_dataset(**options)
+    after = [(photos / "faces" / name).stat().st_mtime_ns for name in ("a/one.png.jpg", "two.jpg")]
+    assert after[0] == before[0] and after[1] > before[1]
+
+
+def test_the_pictures_themselves_are_never_replaced(photos):
+    with pytest.raises(SettingsError, match="holds the images themselves"):
+        crop_dataset(photos / "mine.parquet", photos / "photos", photos / "photos")

@@ -1,12 +1,19 @@
-"""Pairs of a whole face table, as a Hugging Face data set."""
+"""Pairs of a face table, and the authors' pair files, whose damage is named by file, row and key."""
+
+import json
+import os
 
 import datasets
 import pandas as pd
 import pytest
+from PIL import Image
 
-from expvqa_lib.data import SPLITS, build_pairs, save_pairs
+from expvqa_lib.data import SPLITS, build_pairs, read_pairs_json, save_pairs, split_by_image
 from expvqa_lib.data import pairs as module
+from expvqa_lib.data.pairs import FEATURES
+from expvqa_lib.errors import SettingsError, TableError
 from expvqa_lib.files import fingerprint
+from expvqa_lib.pipeline.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +56,129 @@ def test_an_empty_split_survives_the_disk(faces, tmp_path):
     again = datasets.load_from_disk(str(tmp_path))
     assert again["train"].features == again["test"].features == module.FEATURES
     assert len(again["train"]) == 0 and again["test"].to_list() == pairs["test"].to_list()
+
+
+def row(image: str, question: str = "?", answer: str = "!", **more) -> dict:
+    return {"image": image, "text_input": question, "text_output": answer} | more
+
+
+ROWS = [
+    row("a/1.png", "What does this person feel?", "The person pulls lip corner.", image_id=7),
+    row("a/1.png", "What of the lips?", "The person separates lips.", image_id="7", area="lips"),
+    row("2.png", "Does AU 06, cheek raiser, occur?", "No, it does not.", area="cheeks", x={"y": []}),
+    row("2.png", "Does this person pull lip corner?", "Yes", area=None),
+]
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("a/1.png", "2.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (48, 48), "tan").save(tmp_path / "images" / name)
+    return tmp_path / "images"
+
+
+def write(folder, rows, name="pairs.json"):
+    (folder / name).write_bytes(rows if isinstance(rows, bytes) else json.dumps(rows).encode())
+    return folder / name
+
+
+def test_rows_keep_their_words_and_get_a_type_an_au_and_an_absolute_path(tmp_path, root):
+    pairs, dropped = read_pairs_json([write(tmp_path, ROWS)], root)
+    table = pairs.to_pandas()
+    assert dropped == {}
+    assert table[["text_input", "text_output"]].equals(pd.DataFrame(ROWS)[["text_input", "text_output"]])
+    assert table["question_type"].tolist() == ["Q1", "Q2", "Q3", "Q3"]
+    assert table["au"].fillna(0).tolist() == [0, 0, 6, 12]
+    assert table["image"].tolist() == [str(root / pair["image"]) for pair in ROWS]
+    assert table["image_id"].tolist() == ["7", "7", "2.png", "2.png"]
+    assert table["area"].fillna("-").tolist() == ["-", "lips", "cheeks", "-"]
+
+
+def test_a_type_in_the_files_name_goes_before_the_rows(tmp_path, root):
+    files = [write(tmp_path, ROWS, name) for name in ("train_Q2.json", "type3.json")]
+    assert read_pairs_json(files, root)[0]["question_type"][:] == ["Q2"] * 4 + ["Q3"] * 4
+
+
+def test_a_byte_order_mark_windows_lines_and_a_folder_for_the_pairs_change_nothing(tmp_path, root):
+    plain = read_pairs_json([write(tmp_path, ROWS)], root)[0].to_list()
+    windows = b"\xef\xbb\xbf" + json.dumps(ROWS, indent=2).replace("\n", "\r\n").encode()
+    assert read_pairs_json([write(tmp_path, windows)], root, folder=tmp_path)[0].to_list() == plain
+
+
+def test_rows_with_missing_images_are_an_error_or_dropped_and_counted(tmp_path, root):
+    missing = [row(f"missing/{k}.png") for k in range(30)]
+    path = write(tmp_path, [*ROWS, *missing, row("2.png", answer=" ")])
+    with pytest.raises(TableError, match=r"row 4, key image: 'missing/0.png'.*--drop-missing"):
+        read_pairs_json([path], root)
+    pairs, dropped = read_pairs_json([path], root, drop_missing=True)
+    assert len(pairs) == 4 and dropped == {"image missing": 30, "empty question or answer": 1}
+    with pytest.raises(TableError, match="30"):
+        read_pairs_json([write(tmp_path, missing)], root, drop_missing=True)
+
+
+@pytest.mark.parametrize("image", ["../secret.png", "a/../../secret.png", "/etc/passwd", "link/secret.png"])
+def test_an_image_outside_of_the_root_is_refused_by_file_row_and_key(tmp_path, root, image):
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    os.symlink(tmp_path, root / "link")
+    path = write(tmp_path, [*ROWS, ROWS[0] | {"image": image}])
+    with pytest.raises(TableError, match=f"{path}: row 4, key image: '{image}'.*{root}"):
+        read_pairs_json([path], root, drop_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "char 0"),
+        (json.dumps(ROWS).encode()[:-20], "line 1"),
+        (json.dumps(ROWS).encode("utf-16"), "utf-8"),
+        (json.dumps(ROWS[0]).encode(), "expected a list"),
+        ([*ROWS, 3], "row 4: found 3, expected an object"),
+        ([*ROWS, ROWS[0] | {"text_output": ["!"]}], r"row 4, key text_output: found \['!'\]"),
+        ([ROWS[0] | {"area": 5}], "row 0, key area: found 5"),
+        ([ROWS[0] | {"image_id": 1.5}], "row 0, key image_id: found 1.5"),
+        ([{"image": "2.png", "text_input": "?"}], "row 0, key text_output: found None"),
+    ],
+)
+def test_damage_is_named_by_file_row_and_key(tmp_path, root, content, message):
+    path = write(tmp_path, content)
+    with pytest.raises(TableError, match=f"{path}.*{message}"):
+        read_pairs_json([path], root)
+
+
+def test_files_and_folders_that_are_missing_are_named(tmp_path, root):
+    for file, folder in ((tmp_path / "none.json", root), (write(tmp_path, ROWS), tmp_path / "none.json")):
+        with pytest.raises(TableError, match=r"none\.json"):
+            read_pairs_json([file], folder)
+
+
+def test_validation_takes_its_share_of_the_images_in_any_order_of_rows(tmp_path, root):
+    for k in range(20):
+        Image.new("RGB", (8, 8)).save(root / f"{k}.png")
+    rows = [row(f"{k // 3}.png", f"{k}?") for k in range(60)]
+    splits = []
+    for order in (rows, rows[::-1]):
+        pairs, _ = read_pairs_json([write(tmp_path, order)], root)
+        splits.append(split_by_image(pairs, 0.2))
+    assert {split: len(rows) for split, rows in splits[0].items()} == {"train": 48, "validation": 12}
+    images = [set(split["validation"]["image"]) for split in splits]
+    assert images[0] == images[1] and len(images[0]) == 4
+    with pytest.raises(SettingsError, match=r"validation=0\.01: 0 of 20"):
+        split_by_image(pairs, 0.01)
+
+
+def test_the_command_writes_pairs_of_both_splits(tmp_path, root, capsys):
+    for k in range(6):
+        Image.new("RGB", (8, 8)).save(root / f"{k}.png")
+    rows = [pair | {"image": f"{k}.png"} for k in range(6) for pair in ROWS]
+    path = str(write(tmp_path, [*rows, ROWS[0] | {"image": "missing.png"}]))
+    arguments = ["pairs", "--from-json", path, "--output", str(tmp_path / "pairs"), "--validation", "0.34"]
+    assert main(arguments) == 1 and "--image-root" in capsys.readouterr().err
+    arguments += ["--image-root", str(root)]
+    assert main(arguments) == 1 and "row 24" in capsys.readouterr().err
+    assert not (tmp_path / "pairs").exists()
+    assert main([*arguments, "--drop-missing"]) == 0
+    assert "image missing" in capsys.readouterr().err
+    pairs = datasets.load_from_disk(str(tmp_path / "pairs"))
+    assert {split: len(rows) for split, rows in pairs.items()} == {"train": 16, "validation": 8}
+    assert pairs["train"].features == FEATURES
