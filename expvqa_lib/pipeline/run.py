@@ -58,6 +58,7 @@ class Run:
         base: str = "",
     ) -> None:
         self.profile = with_data(profile, data_root)
+        self.is_drawn = self.profile.corpora is not None  # so that the pixels that an AU moved are known
         root = repository_root() or Path.cwd()
         runs = Path(output).resolve() if output else root / "runs"
         figures = root / "figures" if profile in COMMITTED else runs / profile / "figures"
@@ -66,11 +67,6 @@ class Run:
         self.data_root, self.base = data_root, base or self.profile.base
         drawn = (synthfacs.VERSION, vars(self.profile.corpora)) if self.is_drawn else ()
         self._data_folder = self.store / f"data-{fingerprint(*(drawn or [str(Path(data_root).resolve())]))}"
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether the faces are drawn, so that the pixels that an AU moved are known."""
-        return self.profile.corpora is not None
 
     def about(self, corpus: str) -> str:
         """The corpus' name, which says where its faces are drawn."""
@@ -254,8 +250,8 @@ class Run:
 
     def cached(self, kind: str, model: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """A table about one model: read back, or made and written to the store."""
-        file = f"{kind}-{model}-{self._model_fingerprint(model)}.parquet"
-        return cached(self.store / "predictions" / file, make)
+        name = f"{kind}-{model}-{self._model_fingerprint(model)}"
+        return cached(self.store / "predictions" / f"{name}.parquet", make)
 
     # ------------------------------------------------------------------------------------ tables
 
@@ -269,15 +265,9 @@ class Run:
         """Write what makes a table, or the pictures of a notebook, to its row of `figures_dir/runs.csv`:
         profile, seed, code, versions, machine, data and base."""
         path = self.figures_dir / "runs.csv"
-        row = {
-            "table": name,
-            "profile": self.profile.name,
-            "seed": self.profile.seed,
-            **software(),
-            "data": self._data_fingerprint,
-            "base": base_fingerprint(self.base),
-        }
-        rows = pd.DataFrame([row])
+        made_from = {"data": self._data_fingerprint, "base": base_fingerprint(self.base)}
+        made_by = {"profile": self.profile.name, "seed": self.profile.seed, **software(), **made_from}
+        rows = pd.DataFrame({"table": [name], **made_by})
         if path.exists():
             others = pd.read_csv(path, dtype=str, keep_default_na=False)
             rows = pd.concat([others[others["table"] != name], rows]).sort_values("table")

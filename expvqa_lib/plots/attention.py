@@ -39,7 +39,6 @@ _PLACES = np.asarray(  # a colour for every place of a picture; a face fills its
     )
 )
 _MAPS = 6  # of words
-_SURE = 0.5  # nats of gain that give a word its full colour
 _NOTE = (
     "A word has the colour of the place where its map is highest.",
     "Grey: the picture makes it no likelier than a blurred one does.",
@@ -85,21 +84,16 @@ def attention_grid(
             number = {"fontsize": 6.5, "path_effects": _STROKE, "transform": ax.transAxes}
             ax.text(0.05, 0.05, f"{score:.2f}", color=_WRONG if label == (score < 0.5) else "white", **number)
     heat_bar(fig, axes.ravel(), "relevance for “yes”: share of its maximum, times P(yes)")
-    outlined = any(region is not None for row in regions for region in row)
-    handles = _grid_handles()[: 4 if outlined else 3]
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=2)
-    return fig
-
-
-def _grid_handles() -> list[Patch | Line2D]:
-    """What the legend of `attention_grid` shows; the outline last."""
     number = {"linestyle": "", "markersize": 15, "markeredgewidth": 0.3, "markeredgecolor": INK}
-    return [
+    handles = [
         Patch(facecolor="none", edgecolor=_PRESENT, linewidth=1.8, label="the action unit is present"),
         Line2D([], [], marker="$0.97$", color="white", label="P(yes)", **number),
         Line2D([], [], marker="$0.61$", color=_WRONG, label="on the wrong side of one half", **number),
-        Line2D([], [], color="white", linewidth=0.6, path_effects=_STROKE, label="what it moved"),
     ]
+    if any(region is not None for row in regions for region in row):
+        handles += [Line2D([], [], color="white", lw=0.6, path_effects=_STROKE, label="what it moved")]
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=2)
+    return fig
 
 
 @styled
@@ -206,5 +200,5 @@ def word_colour(word: tuple) -> np.ndarray:
     """Return the colour [3] in [0, 1] of an `attention.Word`: of its peak, the greyer the less it gained."""
     peak = np.array(np.unravel_index(word.heat.argmax(), word.heat.shape))
     row, column = ((peak + 0.5) / word.heat.shape * _SIDE).astype(int)
-    share = float(np.clip(word.gain / _SURE, 0, 1))
+    share = float(np.clip(word.gain / 0.5, 0, 1))  # half a nat gives a word its full colour
     return share * _PLACES[row, column] / 255 + (1 - share) * 0x8C / 255

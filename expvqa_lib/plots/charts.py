@@ -169,8 +169,8 @@ def au_cooccurrence(labels: pd.DataFrame, title: str = "Which actions come toget
 
 def au_floats(labels: pd.DataFrame) -> pd.DataFrame:
     """The AU columns by their number as floats, NaN where unlabelled."""
-    names = ordered_targets(name for name in labels if name[:2] == "AU" and name[2:].isdigit())
-    return labels[names].rename(columns=lambda name: name[2:]).astype("Float64").astype(float)
+    aus = labels[ordered_targets(labels.filter(regex=r"^AU\d+$"))].astype("Float64").astype(float)
+    return aus.rename(columns=lambda name: name[2:])
 
 
 @styled

@@ -24,20 +24,16 @@ from expvqa_lib.synthfacs import AUS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(
-    not BROWSER, reason="no Chromium or Chrome; on Debian: apt-get install chromium"
-)
-
+pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium or Chrome; Debian: apt-get install chromium")
 ROOT = repository_root()
 KEPT = ROOT / "runs" / "jupyterlab"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
 PATIENCE = 40_000  # ms, on a busy machine
 RUN = 600_000  # ms: a walkthrough takes half a minute where nothing else runs
-SETTINGS = {
-    # else it asks about news on every page, and cells out of sight are not on the page
-    "apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false"}',
-    "notebook-extension/tracker.jupyterlab-settings": '{"windowingMode": "none"}',
+SETTINGS = {  # else it asks about news on every page, and cells out of sight are not on the page
+    "apputils-extension/notification": '{"fetchNews": "false"}',
+    "notebook-extension/tracker": '{"windowingMode": "none"}',
 }
 VIEW = {"width": 1100, "height": 1000}
 ERROR = "[data-mime-type='application/vnd.jupyter.error']"
@@ -62,20 +58,18 @@ def lab(tmp_path_factory):
     settings = home / "config" / "lab" / "user-settings" / "@jupyterlab"
     for name, text in SETTINGS.items():
         (settings / name).parent.mkdir(parents=True)
-        (settings / name).write_text(text)
+        (settings / f"{name}.jupyterlab-settings").write_text(text)
     places = {f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "RUNTIME", "DATA")}
     places |= {"IPYTHONDIR": str(home / "ipython"), "TMPDIR": str(home), "PYTHONPATH": str(ROOT)}
     environment = os.environ | places | {"HF_HUB_OFFLINE": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
+    flags = [
         "--no-browser",
         "--allow-root",
         "--ip=127.0.0.1",
         "--port=0",
+        f"--IdentityProvider.token={TOKEN}",
     ]
-    command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={home / 'work'}"]
+    command = [sys.executable, "-m", "jupyterlab", *flags, f"--ServerApp.root_dir={home / 'work'}"]
     with (home / "log").open("w") as log:
         server = subprocess.Popen(command, env=environment, cwd=home / "work", stdout=log, stderr=log)
     try:
@@ -113,14 +107,12 @@ def page(browser):
         yield page
 
 
-def opened(page, lab: str, name: str) -> None:
-    """Open a notebook alone on the page, without the side bars."""
+def opened(page, lab: str, name: str, run: bool = True) -> None:
+    """Open a notebook alone on the page, and run all cells once there is a kernel."""
     page.goto(f"{lab}/doc/tree/{name}?token={TOKEN}")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-
-
-def run_all(page) -> None:
-    """Run all cells, once there is a kernel: until then JupyterLab asks for one, or does nothing."""
+    if not run:
+        return
     page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -137,13 +129,8 @@ def upload(page, name: str, content: bytes) -> None:
     chooser.value.set_files({"name": name, "mimeType": "image/jpeg", "buffer": content})
 
 
-def keep(page, name: str) -> None:
-    page.screenshot(path=KEPT / f"{name}.png")
-
-
 def test_the_explorer_redraws_asks_and_explains(page, lab):
     opened(page, lab, "explorer.ipynb")
-    run_all(page)
     page.locator(".expvqa-answer", has_text="no").wait_for()
     face, figure = (page.locator("img.widget-image").nth(k) for k in (0, 1))
     before = face.get_attribute("src")
@@ -153,7 +140,7 @@ def test_the_explorer_redraws_asks_and_explains(page, lab):
         slider.press("ArrowRight")
     page.locator(".expvqa-answer", has_text="yes").wait_for()
     assert face.get_attribute("src") != before
-    keep(page, "explorer_drawn")
+    page.screenshot(path=KEPT / "explorer_drawn.png")
     before = figure.get_attribute("src")
     page.locator("select", has_text="guided gradients").select_option("map: cross attention")
     page.wait_for_function("([image, before]) => image.src !== before", arg=[figure.element_handle(), before])
@@ -165,7 +152,7 @@ def test_the_explorer_redraws_asks_and_explains(page, lab):
     with page.expect_download() as download:
         page.locator("a[download]").click()
     download.value.save_as(KEPT / "explorer_saved.png")
-    keep(page, "explorer_own_words")
+    page.screenshot(path=KEPT / "explorer_own_words.png")
 
     button(page, "Photo").click()
     upload(page, f"{MARKUP}.jpg", b"text")
@@ -175,7 +162,7 @@ def test_the_explorer_redraws_asks_and_explains(page, lab):
     upload(page, "astronaut.jpg", astronaut.getvalue())
     page.locator(".expvqa-answer").wait_for()
     assert page.locator(".expvqa-error").count() == 0
-    keep(page, "explorer_photo")
+    page.screenshot(path=KEPT / "explorer_photo.png")
     with Image.open(KEPT / "explorer_saved.png") as saved:
         assert min(saved.size) > 500
     assert page.locator("[data-mime-type*=stderr], [data-mime-type*=error], .jp-Dialog").count() == 0
@@ -184,7 +171,6 @@ def test_the_explorer_redraws_asks_and_explains(page, lab):
 @pytest.mark.parametrize("name", ["walkthrough", "own_photos"])
 def test_a_walkthrough_runs_to_its_end(page, lab, name):
     opened(page, lab, f"{name}.ipynb")
-    run_all(page)
     page.wait_for_function(ENDED, timeout=RUN)
     assert page.locator(ERROR).all_inner_texts() == []
     said = page.locator("[data-mime-type*=stderr]").all_inner_texts()
@@ -200,7 +186,7 @@ def test_a_walkthrough_runs_to_its_end(page, lab, name):
     height = page.locator(".jp-WindowedPanel-inner").evaluate("part => part.scrollHeight")
     page.set_viewport_size({"width": 1100, "height": 200 + height})
     page.locator(".jp-WindowedPanel-outer").evaluate("part => part.scrollTo(0, 0)")
-    keep(page, f"{name}_run")
+    page.screenshot(path=KEPT / f"{name}_run.png")
     page.set_viewport_size(VIEW)
     assert page.locator(".jp-Dialog").count() == 0
 
@@ -208,7 +194,7 @@ def test_a_walkthrough_runs_to_its_end(page, lab, name):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_opens(page, lab, path):
     title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].removeprefix("# ")
-    opened(page, lab, path.name)
+    opened(page, lab, path.name, run=False)
     page.get_by_role("heading", level=1, name=title).wait_for()
     assert page.locator(".jp-Dialog").count() == 0
-    keep(page, path.stem)
+    page.screenshot(path=KEPT / f"{path.stem}.png")

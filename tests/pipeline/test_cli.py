@@ -17,9 +17,8 @@ from expvqa_lib.pipeline.run import Run
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def expvqa(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "expvqa_lib", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -31,76 +30,68 @@ def test_help_of_each_command_has_an_example(command, capsys):
 
 
 def test_help_lists_every_command_without_loading_torch_or_pandas():
-    code = (
-        "import sys; from expvqa_lib.pipeline.cli import build_parser; build_parser('').print_help(); "
-        "sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert all(command in done.stdout for command in COMMANDS)
+    code = "import sys; from expvqa_lib.pipeline.cli import build_parser; build_parser('').print_help(); "
+    code += "sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))"
+    done = python("-c", code)
+    assert done.returncode == 0 and all(command in done.stdout for command in COMMANDS), done.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["ask", "face.jpg"], ["ask", "face.jpg", "why?", "--samples", "many"], ["frobnicate"]]
-)
-def test_usage_errors_exit_with_2(arguments, capsys):
+@pytest.mark.parametrize("line", ["", "ask face.jpg", "ask face.jpg why? --samples many", "frobnicate"])
+def test_usage_errors_exit_with_2(line, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    assert "usage: expvqa" in capsys.readouterr().err
+        main(line.split())
+    assert stopped.value.code == 2 and "usage: expvqa" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["ask", "no-such-face.jpg", "How does this person feel?"], "no-such-face.jpg: no such image file"),
-        (["reproduce", "--profile", "quack"], "'quack' is unknown; known are quick"),
-        (["pairs", "--output", "."], ".: exists already"),
-        (["convert", "x.pth", "--output", "x"], "--language-model"),
-        (["data", "read", "BP4D", "--root", "."], "--output"),
-        (["train", "--variant", "q4_only"], "'q4_only' is unknown"),
-        (["train", "--images", "3"], "--pairs"),
-        (["train", "--no-augment"], "--pairs"),
-        (["train", "--unseen", "12"], "--pairs"),
-        (["train", "--pairs", "pairs", "--variant", "cat_captioner"], "cat_captioner"),
-        (["train", "--pairs", "pairs"], "--model"),
-        (["train", "--pairs", "nowhere", "--model", "x", "--output", "y"], "nowhere: no pairs"),
-        (["evaluate", "--data", "faces.parquet"], "--model"),
-        (["evaluate", "--predictions", "p.parquet"], "--data"),
-        (["evaluate", "--in-words"], "--in-words"),
-        (["evaluate", "--predictions", "p", "--data", "d", "--question-types", "q1"], "--question-types"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_one_line_on_standard_error(arguments, named, capsys):
-    assert main(arguments) == 1
+REFUSED = {
+    "ask no-such-face.jpg why?": "no-such-face.jpg: no such image file",
+    "reproduce --profile quack": "'quack' is unknown; known are quick",
+    "pairs --output .": ".: exists already",
+    "convert x.pth --output x": "--language-model",
+    "data read BP4D --root .": "--output",
+    "train --variant q4_only": "'q4_only' is unknown",
+    "train --images 3": "--pairs",
+    "train --no-augment": "--pairs",
+    "train --unseen 12": "--pairs",
+    "train --pairs pairs --variant cat_captioner": "cat_captioner",
+    "train --pairs pairs": "--model",
+    "train --pairs nowhere --model x --output y": "nowhere: no pairs",
+    "evaluate --data faces.parquet": "--model",
+    "evaluate --predictions p.parquet": "--data",
+    "evaluate --in-words": "--in-words",
+    "evaluate --predictions p --data d --question-types q1": "--question-types",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_setting_that_cannot_be_is_one_line_on_standard_error(line, capsys):
+    assert main(line.split()) == 1
     printed = capsys.readouterr()
-    assert printed.out == "" and printed.err.startswith("expvqa: error: ") and named in printed.err
+    assert printed.out == "" and printed.err.startswith("expvqa: error: ") and REFUSED[line] in printed.err
     assert printed.err.count("\n") == 1
 
 
 @pytest.fixture
-def start(model, processor, tmp_path):
-    """Folder of an untrained model."""
+def given(model, processor, pairs, tmp_path):
+    """Arguments that train an untrained model on pairs."""
     save(model, processor, tmp_path / "start")
-    return tmp_path / "start"
+    pairs.save_to_disk(tmp_path / "pairs")
+    own = f"train --pairs {tmp_path / 'pairs'} --model {tmp_path / 'start'} --output {tmp_path / 'mine'}"
+    return own.split()
 
 
 @pytest.mark.parametrize("variant", ["exp_vqa", "exp_vqa_fz"])
-def test_the_papers_recipe_trains_ones_own_model_on_ones_own_pairs(start, pairs, tmp_path, capsys, variant):
-    pairs.save_to_disk(tmp_path / "pairs")
-    given = f"train --profile paper --variant {variant} --pairs {tmp_path / 'pairs'} --model {start}"
+def test_the_papers_recipe_trains_ones_own_model_on_ones_own_pairs(given, pairs, tmp_path, capsys, variant):
     recipe = "--precision bfloat16 --images 20 --pairs-per-image 4 --epochs 1 --no-augment --max-words 200"
-    assert main([*given.split(), *recipe.split(), "--output", str(tmp_path / "mine")]) == 0
+    assert main([*given, "--profile", "paper", "--variant", variant, *recipe.split()]) == 0
     assert f"{tmp_path / 'mine'}: the fine-tuned model" in capsys.readouterr().out
     picture = pairs["test"]["image"][0]
-    models = [load(folder, quiet=True) for folder in (start, tmp_path / "mine")]
+    models = [load(folder, quiet=True) for folder in (tmp_path / "start", tmp_path / "mine")]
     before, after = (model.aus(picture, aus=[1, 12]) for model in models)
     assert (before != after).any()
 
 
-def test_action_units_can_be_left_out_and_ablations_named(start, pairs, tmp_path, monkeypatch):
-    pairs.save_to_disk(tmp_path / "pairs")
-    given = f"train --pairs {tmp_path / 'pairs'} --model {start} --output {tmp_path / 'mine'}".split()
+def test_action_units_can_be_left_out_and_ablations_named(given, monkeypatch):
     calls = []
 
     def finetune(model, processor, pairs, output, variant, recipe):
@@ -143,9 +134,9 @@ def test_ask_answers_on_standard_output_and_keeps_the_notice_off_it(tmp_path):
     face = tmp_path / "face.png"
     Image.new("RGB", (64, 64), "tan").save(face)
     question = "How can this person's emotion be inferred from their facial actions?"
-    one = expvqa("ask", str(face), question, "--no-crop")
+    one = python("-m", "expvqa_lib", "ask", str(face), question, "--no-crop")
     assert one.returncode == 0, one.stderr
     assert one.stdout.count("\n") == 1 and "tiny model" in one.stderr
-    two = expvqa("ask", str(face), str(face), question, "--no-crop")
+    two = python("-m", "expvqa_lib", "ask", str(face), str(face), question, "--no-crop")
     assert two.returncode == 0, two.stderr
     assert two.stdout.splitlines() == [f"{face}\t{one.stdout.strip()}"] * 2

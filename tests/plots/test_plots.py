@@ -32,7 +32,7 @@ def labels(rows=60, seed=0):
 def results():
     y, rng = labels(), np.random.default_rng(1)
     noise = pd.DataFrame(rng.random(y.shape), columns=AUS)
-    tuned, prior = (noise + y.fillna(0).astype(float)) / 2, metrics.prior_scores(y, y.index)
+    tuned, prior = (noise + y.fillna(0).astype(float)) / 2, metrics.prior_scores(y)
     scores = {"prior": prior, "exp_vqa": tuned, "my own": noise}
     names = {"dataset": "lab", "split": "test", "resamples": 20}
     return pd.concat([metrics.au_table(y, s, model=model, **names) for model, s in scores.items()])

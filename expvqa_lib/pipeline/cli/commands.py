@@ -1,11 +1,11 @@
 """What the commands do: each function is called with the options of the command of its name."""
 
-import shutil
 import sys
 import warnings
 from argparse import Namespace
 from dataclasses import fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import datasets
 
@@ -105,9 +105,7 @@ def pairs(options: Namespace) -> None:
     if options.rewrite:
         store = output.with_name(f"{output.name}-answers.sqlite")
         chat = Chat(options.llm_model, store, price=tuple(options.price), max_cost=options.budget)
-    with atomic(output) as temporary:
-        folder = temporary / "arrow"
-        folder.mkdir(parents=True)
+    with atomic(output) as temporary, TemporaryDirectory(dir=output.parent) as folder:
         rows = _read_json(options, folder) if options.from_json else _build(options, output, folder)
         if options.rewrite:
             rows, report = rewrite(rows, chat)
@@ -116,13 +114,12 @@ def pairs(options: Namespace) -> None:
         if not rows:
             raise TableError(f"{options.table}: no face has a label, expected AUs or emotions with values")
         save_pairs(rows, temporary)
-        shutil.rmtree(folder)
     for split, part in rows.items():
         print(f"{split}: {len(part)} pairs")
     print(f"{output}: read it with datasets.load_from_disk")
 
 
-def _build(options: Namespace, output: Path, folder: Path) -> datasets.DatasetDict:
+def _build(options: Namespace, output: Path, folder: str) -> datasets.DatasetDict:
     """Return the pairs by the rules; with a captioner also those of its pseudo-labels."""
     table = read_table(options.table, options.image_root) if options.table else _run(options).faces()
     built = build_pairs(table, folder=folder)
@@ -132,7 +129,7 @@ def _build(options: Namespace, output: Path, folder: Path) -> datasets.DatasetDi
     return built
 
 
-def _read_json(options: Namespace, folder: Path) -> datasets.DatasetDict:
+def _read_json(options: Namespace, folder: str) -> datasets.DatasetDict:
     """Return the pairs of released files; counts of dropped rows go to standard error."""
     released, dropped = read_pairs_json(
         options.from_json, options.image_root, drop_missing=options.drop_missing, folder=folder
@@ -230,12 +227,17 @@ def convert(options: Namespace) -> None:
         path = export_checkpoint(options.checkpoint, options.output)
         print(f"{path}: a LAVIS checkpoint without the language model")
         return
-    parts = {name: getattr(options, name) for name in ("language_model", "qformer_tokenizer", "base")}
     _require(
         options.language_model and options.qformer_tokenizer,
         "the checkpoint holds neither: give --language-model and --qformer-tokenizer",
     )
-    folder = convert_checkpoint(options.checkpoint, options.output, **parts)
+    folder = convert_checkpoint(
+        options.checkpoint,
+        options.output,
+        language_model=options.language_model,
+        qformer_tokenizer=options.qformer_tokenizer,
+        base=options.base,
+    )
     print(f"{folder}: a transformers folder; try expvqa ask --model {folder}")
 
 
@@ -243,5 +245,12 @@ def reproduce(options: Namespace) -> None:
     """Run the notebooks and print where the report is."""
     from ..reproduce import reproduce as run_notebooks
 
-    names = ("profile", "data_root", "base", "output", "figures", "start")
-    print(f"report: {run_notebooks(**{name: getattr(options, name) for name in names})}")
+    report = run_notebooks(
+        options.profile,
+        data_root=options.data_root,
+        base=options.base,
+        output=options.output,
+        figures=options.figures,
+        start=options.start,
+    )
+    print(f"report: {report}")

@@ -23,149 +23,28 @@ PROFILE = {
     },
 }
 
-ASK = {
-    "images": {"nargs": "+", "metavar": "IMAGE", "help": "image file with one face"},
-    "question": {"metavar": "QUESTION", "help": "the question, in quotes, after the images"},
-    "--model": {"metavar": "DIR", "help": "model folder or hub name (default: the quick profile's model)"},
-    **MODEL,
-    "--samples": {"type": int, "default": 1, "metavar": "N", "help": "sample N answers (default: the best)"},
-    "--no-crop": {"action": "store_true", "help": "use the whole image, not the face in it"},
-    "--seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the samples (default: 0)"},
-}
-DATA = {
-    "action": {
-        "choices": ("check", "read", "crop"),
-        "help": "report on the data set; write its face table and split; cut out the faces of a face table",
-    },
-    "dataset": {
-        "metavar": "DATASET",
-        "help": "one of docs/datasets.md; with --labels own, OpenFace, Py-Feat or LibreFace; "
-        "crop: face table",
-    },
-    "--labels": {
-        "nargs": "+",
-        "metavar": "FILE",
-        "help": "your own CSV or Parquet table, or the AU tool's output",
-    },
-    "--root": {"required": True, "metavar": "DIR", "help": "folder of the data set as it was distributed"},
-    "--output": {"metavar": "PATH", "help": "read: the face table, .parquet; crop: the folder for the faces"},
-}
-PAIRS = {
-    **PROFILE,
-    "--table": {"metavar": "FILE", "help": "your own face table, in place of the profile's faces"},
-    "--image-root": {"metavar": "DIR", "help": "folder that the images of a table or JSON are relative to"},
-    "--captioner": {
-        "metavar": "DIR",
-        "help": "trained model that adds pseudo-labels to unlabelled training faces",
-    },
-    "--output": {"default": "pairs", "metavar": "DIR", "help": "new folder for the pairs (default: pairs)"},
-    "--from-json": {
-        "nargs": "+",
-        "metavar": "FILE",
-        "help": "JSON lists of the authors, named for Q1, Q2 and Q3",
-    },
-    "--drop-missing": {"action": "store_true", "help": "of the JSON: leave out rows without an image file"},
-    "--validation": {
-        "type": float,
-        "metavar": "X",
-        "help": "of the JSON: share of images for validation, say 0.02",
-    },
-    "--rewrite": {
-        "action": "store_true",
-        "help": "Q1 and Q2 in a language model's words (OPENAI_API_KEY, _BASE_URL)",
-    },
-    "--llm-model": {"metavar": "NAME", "help": "name of the language model"},
-    "--budget": {"type": float, "metavar": "X", "help": "stop before the rewriting costs more"},
-    "--price": {
-        "type": float,
-        "nargs": 2,
-        "default": (0, 0),
-        "metavar": ("IN", "OUT"),
-        "help": "of a million tokens",
-    },
-}
-TRAIN = {
-    **PROFILE,
-    "--variant": {
-        "default": "exp_vqa",
-        "metavar": "NAME",
-        "help": "exp_vqa trains the vision encoder (default), exp_vqa_fz keeps it frozen; or an ablation "
-        "of that, such as q3_only, cat_captioner or without_au12",
-    },
-    "--output": {
-        "default": "",
-        "metavar": "DIR",
-        "help": "folder of runs (default: runs); with --pairs: new model folder",
-    },
-    "--pairs": {"metavar": "DIR", "help": "your own pairs, a folder of `expvqa pairs`; with --model"},
-    "--model": {"metavar": "DIR", "help": "with --pairs: model folder or hub name to start from"},
-    "--unseen": {
-        "type": int,
-        "nargs": "+",
-        "default": (),
-        "metavar": "AU",
-        "help": "with --pairs: AUs without Q3 pairs",
-    },
-}
-EVALUATE = {
-    **PROFILE,
-    "--model": {
-        "metavar": "DIR",
-        "help": "with --data: model folder or hub name; else a model of the run (default: all)",
-    },
-    **MODEL,
-    "--output": {
-        "default": "",
-        "metavar": "DIR",
-        "help": "folder of runs (default: runs); with --data: predictions/MODEL",
-    },
-    "--data": {"metavar": "PATH", "help": "your own face table, .parquet or .csv, or folder of data sets"},
-    "--image-root": {
-        "metavar": "DIR",
-        "help": "folder that the images are relative to (default: the table's)",
-    },
-    "--question-types": {
-        "nargs": "+",
-        "choices": ("q1", "q2", "q3"),
-        "metavar": "Q",
-        "help": "q1, q2, q3 (default: q3)",
-    },
-    "--in-words": {"action": "store_true", "help": "answer Q3 in words, too; counts neither yes nor no"},
-    "--predictions": {"metavar": "FILE", "help": "measure these again, without a model"},
-}
-CONVERT = {
-    "checkpoint": {"metavar": "CHECKPOINT", "help": ".pth; with --to-lavis a transformers folder"},
-    "--language-model": {
-        "metavar": "DIR",
-        "help": "folder of the language model (Vicuna-7B) with its tokenizer",
-    },
-    "--qformer-tokenizer": {
-        "metavar": "DIR",
-        "help": "folder of the Q-Former's tokenizer (bert-base-uncased)",
-    },
-    "--output": {"required": True, "metavar": "DIR", "help": "new folder; with --to-lavis a new .pth"},
-    "--base": {
-        "metavar": "PTH",
-        "help": "for Exp-VQA(fz): .pth of InstructBLIP or the EVA ViT, for the vision encoder",
-    },
-    "--to-lavis": {"action": "store_true", "help": "write a trimmed .pth for the authors' code"},
-}
-REPRODUCE = {
-    **PROFILE,
-    "--from": {"dest": "start", "default": "", "metavar": "NN", "help": "resume with notebook NN"},
-    "--output": {"default": "", "metavar": "DIR", "help": "folder for runs (default: runs)"},
-    "--figures": {
-        "default": "",
-        "metavar": "DIR",
-        "help": "folder for figures and tables (default: figures for quick and full, else in the run)",
-    },
-}
 
 COMMANDS = {
     "ask": (
         "Answer a question about one or more face images.",
         ['ask docs/face.png "How can this person\'s emotion be inferred from their facial actions?"'],
-        ASK,
+        {
+            "images": {"nargs": "+", "metavar": "IMAGE", "help": "image file with one face"},
+            "question": {"metavar": "QUESTION", "help": "the question, in quotes, after the images"},
+            "--model": {
+                "metavar": "DIR",
+                "help": "model folder or hub name (default: the quick profile's model)",
+            },
+            **MODEL,
+            "--samples": {
+                "type": int,
+                "default": 1,
+                "metavar": "N",
+                "help": "sample N answers (default: the best)",
+            },
+            "--no-crop": {"action": "store_true", "help": "use the whole image, not the face in it"},
+            "--seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the samples (default: 0)"},
+        },
     ),
     "data": (
         "Check the folder of a data set, read it or your own labels into a face table, or cut the faces out.",
@@ -175,7 +54,31 @@ COMMANDS = {
             "data crop tables/BP4D.parquet --root data/BP4D --output faces",
             "data read own --root photos --labels labels.csv --output own.parquet",
         ],
-        DATA,
+        {
+            "action": {
+                "choices": ("check", "read", "crop"),
+                "help": "report on the data set; write face table and split; cut out a face table's faces",
+            },
+            "dataset": {
+                "metavar": "DATASET",
+                "help": "one of docs/datasets.md; with --labels own, OpenFace, Py-Feat or LibreFace; "
+                "crop: face table",
+            },
+            "--labels": {
+                "nargs": "+",
+                "metavar": "FILE",
+                "help": "your own CSV or Parquet table, or the AU tool's output",
+            },
+            "--root": {
+                "required": True,
+                "metavar": "DIR",
+                "help": "folder of the data set as it was distributed",
+            },
+            "--output": {
+                "metavar": "PATH",
+                "help": "read: the face table, .parquet; crop: the folder for the faces",
+            },
+        },
     ),
     "pairs": (
         "Build question-answer pairs: of a profile, of your own face table, or from the authors' files.",
@@ -185,7 +88,50 @@ COMMANDS = {
             "pairs --table faces.parquet --captioner exp-vqa",
             "pairs --from-json Q1.json Q2.json Q3.json --image-root images --validation 0.02",
         ],
-        PAIRS,
+        {
+            **PROFILE,
+            "--table": {"metavar": "FILE", "help": "your own face table, in place of the profile's faces"},
+            "--image-root": {
+                "metavar": "DIR",
+                "help": "folder that the images of a table or JSON are relative to",
+            },
+            "--captioner": {
+                "metavar": "DIR",
+                "help": "trained model that adds pseudo-labels to unlabelled training faces",
+            },
+            "--output": {
+                "default": "pairs",
+                "metavar": "DIR",
+                "help": "new folder for the pairs (default: pairs)",
+            },
+            "--from-json": {
+                "nargs": "+",
+                "metavar": "FILE",
+                "help": "JSON lists of the authors, named for Q1, Q2 and Q3",
+            },
+            "--drop-missing": {
+                "action": "store_true",
+                "help": "of the JSON: leave out rows without an image file",
+            },
+            "--validation": {
+                "type": float,
+                "metavar": "X",
+                "help": "of the JSON: share of images for validation, say 0.02",
+            },
+            "--rewrite": {
+                "action": "store_true",
+                "help": "Q1 and Q2 in a language model's words (OPENAI_API_KEY, _BASE_URL)",
+            },
+            "--llm-model": {"metavar": "NAME", "help": "name of the language model"},
+            "--budget": {"type": float, "metavar": "X", "help": "stop before the rewriting costs more"},
+            "--price": {
+                "type": float,
+                "nargs": 2,
+                "default": (0, 0),
+                "metavar": ("IN", "OUT"),
+                "help": "of a million tokens",
+            },
+        },
     ),
     "train": (
         "Fine-tune a model of a profile, or your own on your own pairs (on GPUs: docs/real-weights.md).",
@@ -193,7 +139,29 @@ COMMANDS = {
             "train --profile quick --variant exp_vqa_fz --output runs/mine",
             "train --profile paper --pairs pairs --model instructblip --output mine",
         ],
-        TRAIN,
+        {
+            **PROFILE,
+            "--variant": {
+                "default": "exp_vqa",
+                "metavar": "NAME",
+                "help": "exp_vqa trains the vision encoder (default), exp_vqa_fz keeps it frozen; or an "
+                "ablation of that, such as q3_only, cat_captioner or without_au12",
+            },
+            "--output": {
+                "default": "",
+                "metavar": "DIR",
+                "help": "folder of runs (default: runs); with --pairs: new model folder",
+            },
+            "--pairs": {"metavar": "DIR", "help": "your own pairs, a folder of `expvqa pairs`; with --model"},
+            "--model": {"metavar": "DIR", "help": "with --pairs: model folder or hub name to start from"},
+            "--unseen": {
+                "type": int,
+                "nargs": "+",
+                "default": (),
+                "metavar": "AU",
+                "help": "with --pairs: AUs without Q3 pairs",
+            },
+        },
     ),
     "evaluate": (
         "Measure the models of a run, or a model on your own faces: predictions first, then metrics.",
@@ -202,7 +170,38 @@ COMMANDS = {
             "evaluate --model exp-vqa --data faces.parquet --question-types q3 q1 --output mine",
             "evaluate --predictions mine/predictions.parquet --data faces.parquet",
         ],
-        EVALUATE,
+        {
+            **PROFILE,
+            "--model": {
+                "metavar": "DIR",
+                "help": "with --data: model folder or hub name; else a model of the run (default: all)",
+            },
+            **MODEL,
+            "--output": {
+                "default": "",
+                "metavar": "DIR",
+                "help": "folder of runs (default: runs); with --data: predictions/MODEL",
+            },
+            "--data": {
+                "metavar": "PATH",
+                "help": "your own face table, .parquet or .csv, or folder of data sets",
+            },
+            "--image-root": {
+                "metavar": "DIR",
+                "help": "folder that the images are relative to (default: the table's)",
+            },
+            "--question-types": {
+                "nargs": "+",
+                "choices": ("q1", "q2", "q3"),
+                "metavar": "Q",
+                "help": "q1, q2, q3 (default: q3)",
+            },
+            "--in-words": {
+                "action": "store_true",
+                "help": "answer Q3 in words, too; counts neither yes nor no",
+            },
+            "--predictions": {"metavar": "FILE", "help": "measure these again, without a model"},
+        },
     ),
     "convert": (
         "Convert a LAVIS checkpoint of the authors to a transformers folder, or back.",
@@ -211,11 +210,40 @@ COMMANDS = {
             "--output exp-vqa",
             "convert exp-vqa --to-lavis --output exp_vqa.pth",
         ],
-        CONVERT,
+        {
+            "checkpoint": {"metavar": "CHECKPOINT", "help": ".pth; with --to-lavis a transformers folder"},
+            "--language-model": {
+                "metavar": "DIR",
+                "help": "folder of the language model (Vicuna-7B) with its tokenizer",
+            },
+            "--qformer-tokenizer": {
+                "metavar": "DIR",
+                "help": "folder of the Q-Former's tokenizer (bert-base-uncased)",
+            },
+            "--output": {
+                "required": True,
+                "metavar": "DIR",
+                "help": "new folder; with --to-lavis a new .pth",
+            },
+            "--base": {
+                "metavar": "PTH",
+                "help": "for Exp-VQA(fz): .pth of InstructBLIP or the EVA ViT, for the vision encoder",
+            },
+            "--to-lavis": {"action": "store_true", "help": "write a trimmed .pth for the authors' code"},
+        },
     ),
     "reproduce": (
         "Run the numbered notebooks in order and write the report.",
         ["reproduce --profile quick --from 04"],
-        REPRODUCE,
+        {
+            **PROFILE,
+            "--from": {"dest": "start", "default": "", "metavar": "NN", "help": "resume with notebook NN"},
+            "--output": {"default": "", "metavar": "DIR", "help": "folder for runs (default: runs)"},
+            "--figures": {
+                "default": "",
+                "metavar": "DIR",
+                "help": "folder for figures and tables (default: figures for quick, full; else in the run)",
+            },
+        },
     ),
 }
