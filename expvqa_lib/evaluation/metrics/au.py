@@ -1,6 +1,5 @@
 """Per-AU detection: F1, AUC, balanced accuracy, precision and recall in percent, with bootstrap intervals."""
 
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...data import AU_COLUMNS
 from ...errors import SettingsError, TableError
 from .bootstrap import Measure, bootstrap_table, difference, group_codes, mean_of_defined, ratio
 
@@ -18,23 +18,18 @@ _RANKED = ("auc", "average_precision")
 _NO_THRESHOLD = (*_RANKED, "calibration_error")
 
 
-def au_columns(columns: Iterable[str]) -> list[str]:
-    """Return the columns that name an AU (`AU1` ...), by number."""
-    return sorted((c for c in columns if re.fullmatch(r"AU\d+", str(c))), key=lambda name: int(name[2:]))
-
-
 def _arrays(labels: pd.DataFrame, *scores: pd.DataFrame) -> tuple[list[str], np.ndarray, ...]:
     """The columns of the AUs with a label, and as [N, A] the labels and each table of scores.
 
     AUs without a label are named in a warning.
     """
-    labelled = labels[au_columns(labels)].dropna(axis=1, how="all")
+    labelled = labels[[name for name in AU_COLUMNS if name in labels]].dropna(axis=1, how="all")
     columns = list(labelled)
     if not columns:
         raise TableError(
             "labels: no AU column has a label; expected columns AU1, AU2 ... with 0, 1 or missing"
         )
-    if without := au_columns({*labels, *scores[0]} - set(columns)):
+    if without := [name for name in AU_COLUMNS if name in {*labels, *scores[0]} - set(columns)]:
         warnings.warn(f"never labelled here and left out: {', '.join(without)}", stacklevel=3)
     for table in scores:
         if not table.index.equals(labels.index) or not set(columns) <= set(table):
@@ -99,7 +94,9 @@ def au_table(
     tuned = isinstance(threshold, Mapping)
     thresholds = np.array([threshold[name] for name in columns]) if tuned else threshold
     support = dict(zip(columns, np.nansum(y, axis=0).astype(int), strict=True))
-    support |= dict.fromkeys(["macro", "micro"] if micro else ["macro"], _any_label(y))
+    support |= dict.fromkeys(
+        ["macro", "micro"] if micro else ["macro"], int((~np.isnan(y)).any(axis=1).sum())
+    )
     names = [f"{name}_tuned" if tuned and name not in _NO_THRESHOLD else name for name in metrics]
     rows = [(target, name, count) for target, count in support.items() for name in names]
     measure = _measure(y, p, thresholds, metrics, micro)
@@ -124,12 +121,8 @@ def paired_difference(
     """
     _, y, *both = _arrays(labels, scores_a, scores_b)
     a, b = (_measure(y, p, 0.5, [metric]) for p in both)
-    codes = group_codes(groups, len(labels))
-    return difference(lambda w: a(w)[:, -1, 0] - b(w)[:, -1, 0], codes, _any_label(y), resamples, seed)
-
-
-def _any_label(y: np.ndarray) -> int:
-    return int((~np.isnan(y)).any(axis=1).sum())
+    codes, support = group_codes(groups, len(labels)), int((~np.isnan(y)).any(axis=1).sum())
+    return difference(lambda w: a(w)[:, -1, 0] - b(w)[:, -1, 0], codes, support, resamples, seed)
 
 
 def prior_scores(labels: pd.DataFrame) -> pd.DataFrame:

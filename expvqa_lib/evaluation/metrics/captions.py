@@ -53,7 +53,7 @@ def bleu_counts(caption: str, references: tuple[str, ...]) -> list[int]:
     counts = [ngrams(caption, n) for n in ORDERS]
     most = [reduce(or_, (ngrams(text, n) for text in references)) for n in ORDERS]
     hits = [(own & other).total() for own, other in zip(counts, most, strict=True)]
-    words, lengths = len(tokens(caption)), [len(tokens(text)) for text in references]
+    words, lengths = len(tokens(caption)), (len(tokens(text)) for text in references)
     nearest = min(lengths, key=lambda length: (abs(length - words), length))
     return [*hits, *(own.total() for own in counts), words, nearest]
 
@@ -84,19 +84,18 @@ def cider_d(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.
         gram for texts in references for gram in set().union(*(ngrams(t, *ORDERS) for t in texts))
     )
     rarity = {gram: math.log(total / count) for gram, count in images.items()}
-    vector = cache(lambda text: _vector(ngrams(text, *ORDERS), rarity, total))
+
+    @cache
+    def vector(text: str) -> tuple[dict, np.ndarray, int]:
+        """TF-IDF of each n-gram, the norm [ORDER] of each n, and the length in pairs of words."""
+        counts = ngrams(text, *ORDERS)
+        tfidf = {gram: count * rarity.get(gram, math.log(total)) for gram, count in counts.items()}
+        norms = [math.sqrt(sum(tfidf[gram] ** 2 for gram in tfidf if len(gram) == n)) for n in ORDERS]
+        return tfidf, np.array(norms), ngrams(text, 2).total()
+
     pairs = zip(captions, references, strict=True)
-    values = [
-        np.mean([_similarity(vector(caption), vector(text)) for text in texts]) for caption, texts in pairs
-    ]
-    return 1000 * np.array(values)  # 10 of the definition, and percent
-
-
-def _vector(counts: Counter, rarity: dict, total: int) -> tuple[dict, np.ndarray, int]:
-    """TF-IDF of each n-gram, the norm [ORDER] of each n, and the length in pairs of words."""
-    vector = {gram: count * rarity.get(gram, math.log(total)) for gram, count in counts.items()}
-    norms = [math.sqrt(sum(vector[gram] ** 2 for gram in vector if len(gram) == n)) for n in ORDERS]
-    return vector, np.array(norms), sum(count for gram, count in counts.items() if len(gram) == 2)
+    scores = [np.mean([_similarity(vector(text), vector(other)) for other in texts]) for text, texts in pairs]
+    return 1000 * np.array(scores)  # 10 of the definition, and percent
 
 
 def _similarity(caption: tuple[dict, np.ndarray, int], reference: tuple[dict, np.ndarray, int]) -> float:
@@ -114,13 +113,11 @@ def tfidf_similarity(captions: Sequence[str], references: Sequence[Sequence[str]
     It knows no meaning: another word for the same action counts as a miss. How rare a word is comes from
     these references.
     """
-    texts = [text for several in references for text in several]
-    rows = np.repeat(np.arange(len(references)), [len(several) for several in references])
+    texts = pd.Series(list(map(list, references))).explode()
     vectorizer = TfidfVectorizer(tokenizer=tokens, token_pattern=None, ngram_range=(1, 2)).fit(texts)
-    product = vectorizer.transform(captions)[rows].multiply(vectorizer.transform(texts))
-    best = np.full(len(references), -np.inf)
-    np.maximum.at(best, rows, 100 * np.asarray(product.sum(axis=1)).ravel())
-    return best
+    product = vectorizer.transform(captions)[texts.index].multiply(vectorizer.transform(texts))
+    cosines = pd.Series(100 * np.asarray(product.sum(axis=1)).ravel(), texts.index)
+    return cosines.groupby(level=0).max().to_numpy()
 
 
 @cache
@@ -139,7 +136,7 @@ def rouge_l(caption: str, references: tuple[str, ...]) -> float:
     return 100 * _ROUGE.score_multi(references, caption)["rougeL"].fmeasure
 
 
-def repetition(text: str) -> float:
+def repetition(text: str, _: Sequence[str] = ()) -> float:
     """Return the percent of a caption's groups of 3 words that it has had before (Welleck et al. 2020)."""
     counts = ngrams(text, 3)
     return 100 * (1 - len(counts) / counts.total()) if counts else 0.0
@@ -151,7 +148,7 @@ _OF_EACH = {
     "meteor_exact_stem": meteor_exact_stem,
     "rouge_l": rouge_l,
     "bleu4": lambda text, references: float(bleu(np.array(bleu_counts(text, references)), smooth=True)),
-    "repetition": lambda text, _: repetition(text),
+    "repetition": repetition,
     "empty": lambda text, _: 100.0 * (not text.strip()),
     "no_letter": lambda text, _: 100.0 * (bool(text.strip()) and not any(map(str.isalpha, text))),
     "one_word": lambda text, _: 100.0 * (len(words := tokens(text)) > 2 and len(set(words)) == 1),
@@ -180,13 +177,9 @@ def caption_scores(
     """
     check_names(metrics, METRICS, "metric")
     pairs = _checked(captions, references)
-    scores = {}
-    for metric in metrics:
-        whole = _OF_ALL.get(metric)
-        scores[metric] = (
-            whole(*zip(*pairs, strict=True)) if whole else [_OF_EACH[metric](*pair) for pair in pairs]
-        )
-    return pd.DataFrame(scores)
+    alone = {name: [_OF_EACH[name](*pair) for pair in pairs] for name in metrics if name in _OF_EACH}
+    together = {name: _OF_ALL[name](*zip(*pairs, strict=True)) for name in metrics if name in _OF_ALL}
+    return pd.DataFrame(alone | together)[list(metrics)]
 
 
 def caption_table(
