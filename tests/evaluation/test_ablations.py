@@ -1,14 +1,17 @@
-"""The study of ablations: which model is asked what, what is measured, and how it is laid out."""
+"""Ablations, and action units that Q3 never asked about: which model is asked what, what is measured."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from expvqa_lib.evaluation import ablations
+from expvqa_lib.evaluation import ablations, zero_shot
 from expvqa_lib.evaluation.ablations import ALL, MEASURES
+from expvqa_lib.facs import ACTION_UNITS
 from expvqa_lib.pipeline import profiles
 from expvqa_lib.pipeline.profiles import Profile
 from expvqa_lib.pipeline.run import Run
@@ -19,6 +22,9 @@ from expvqa_lib.training.recipe import Recipe
 FEW = {"lab_validation": 1, "videos": 1, "wild_validation": 2, "emotion_validation": 2, "image": 48}
 SIZES = CorpusSizes(
     lab_train=2, lab_test=3, wild_train=8, wild_test=2, emotion_train=12, emotion_test=8, **FEW
+)
+WILD = CorpusSizes(
+    lab_train=2, lab_test=2, wild_train=12, wild_test=120, emotion_train=2, emotion_test=2, **FEW
 )
 RECIPE = Recipe(steps=2, images=4, pairs_per_image=2, validate_every=1, augment=False)
 TOY = Profile("toy-ablations", SIZES, RECIPE, RECIPE, left_out=(12, 25), probed=16, resamples=5)
@@ -99,3 +105,77 @@ def test_without_labels_of_emotions_no_captioner_needs_them():
     assert names == ("q1_only", "q1_q2", "q3_only", "au_captioner")
     faces["emotion"] = "anger"
     assert ablations.available(SimpleNamespace(faces=lambda: faces)) == tuple(ABLATIONS)
+
+
+SHUFFLED = "exp_vqa_fz_shuffled_images"
+
+
+class Scripted(Run):
+    """Exp-VQA sees each AU; (fz) sees half of it and says no to what is unseen; the base is blind."""
+
+    def scores(self, name, faces, aus):
+        sight = {"base": 0.0, "exp_vqa": 1.0, "exp_vqa_fz": 0.5}[name]
+        noise = np.random.default_rng(0).random((len(faces), len(aus)))
+        scores = sight * faces[[f"AU{au}" for au in aus]].astype(float) + (1 - sight) * noise
+        return scores * [0.4 if au in self.profile.unseen and name != "exp_vqa" else 1.0 for au in aus]
+
+    def answers(self, name, kind, faces):
+        answer = faces["AU25"].map({1: "The person separates lips.", 0: "The face shows sadness."})
+        return pd.DataFrame({"row": faces.index, "answer": answer})
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(profiles.PROFILES, "toy", Profile("toy", WILD, resamples=100))
+        yield Scripted("toy", tmp_path_factory.mktemp("zero-shot"))
+
+
+@pytest.fixture(scope="module")
+def unseen(scripted):
+    return zero_shot.zero_shot(scripted)
+
+
+def groups_of(table: pd.DataFrame) -> dict[str, list[str]]:
+    """AUs of the table by group: each group's average follows its AUs."""
+    targets = list(table["target"].unique())
+    first = targets.index("seen")
+    return {"seen": targets[:first], "unseen": targets[first + 1 : -1]}
+
+
+def test_unseen_action_units_are_asked_where_they_are_labelled_and_frequent_enough(scripted, unseen):
+    faces, left_out = scripted.faces_of("synth_wild"), {f"AU{au}" for au in scripted.profile.unseen}
+    assert zero_shot.corpus(scripted) == "synth_wild"
+    enough = {au.name for au in ACTION_UNITS.values() if faces[au.name].eq(1).sum() >= zero_shot.FEWEST}
+    groups = groups_of(unseen)
+    assert set(groups["unseen"]) == enough & left_out and set(groups["seen"]) == enough - left_out
+
+
+def test_models_and_controls_stand_beside_each_other_and_what_is_named_has_no_rank(unseen):
+    assert set(unseen["model"]) == {"prior", "base", "exp_vqa", "exp_vqa_fz", SHUFFLED, "exp_vqa_fz_named"}
+    value = unseen.set_index(["model", "target", "metric"])["value"]
+    for group, aus in groups_of(unseen).items():
+        of_each = [value["exp_vqa_fz", au, "auc"] for au in aus]
+        assert value["exp_vqa_fz", group, "auc"] == pytest.approx(np.mean(of_each))
+    assert value["exp_vqa", "unseen", "auc"] == 100 and value["prior", "unseen", "auc"] == 50
+    assert value["exp_vqa_fz_named", "AU25", "f1"] == 100
+    assert ("exp_vqa_fz_named", "AU25", "auc") not in value.index
+
+
+def test_differences_to_the_controls_are_paired(scripted):
+    gains = zero_shot.differences(scripted).set_index(["group", "model", "metric", "minus"])
+    assert gains.loc[("unseen", "exp_vqa_fz", "auc", SHUFFLED), "low"] > 0
+    assert gains.loc[("unseen", "exp_vqa_fz", "f1", "prior"), "high"] < 0
+
+
+def test_layouts_put_unseen_action_units_first_in_the_chart_and_averages_in_the_table(unseen):
+    targets = list(zero_shot.auc_rows(unseen)["target"].unique())
+    assert targets == [*groups_of(unseen)["unseen"], "unseen", "seen"]
+    assert set(zero_shot.layout(unseen, ("seen", "unseen"))["AUs"]) == {"seen", "unseen"}
+
+
+def test_without_an_unseen_action_unit_the_tables_are_empty(scripted, monkeypatch):
+    monkeypatch.setattr(scripted, "profile", replace(scripted.profile, unseen=()))
+    table = zero_shot.zero_shot(scripted)
+    assert zero_shot.corpus(scripted) is None and table.empty and zero_shot.differences(scripted).empty
+    assert zero_shot.layout(table).empty and zero_shot.auc_rows(table).empty

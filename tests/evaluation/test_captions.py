@@ -8,7 +8,6 @@ import pytest
 import sacrebleu
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from nltk.translate.meteor_score import meteor_score
-from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -39,19 +38,12 @@ def score(metric, captions, references):
     return metrics.caption_scores(captions, references, metrics=[metric])[metric].to_numpy()
 
 
-def values(table):
-    return table.set_index("metric")["value"]
-
-
-def test_corpus_bleu_is_sacrebleus_and_the_coco_codes():
+def test_corpus_bleu_is_sacrebleus():
     captions, references = corpus()
     got = metrics.caption_table(captions, references, **NAMES, metrics=["bleu4"], resamples=0)["value"].item()
     streams = [[texts[k] if k < len(texts) else None for texts in references] for k in range(4)]
     options = {"lowercase": True, "tokenize": "none", "smooth_method": "none"}
     assert got == pytest.approx(sacrebleu.corpus_bleu(captions, streams, **options).score) and 0 < got < 100
-    lower = {k: [caption.lower()] for k, caption in enumerate(captions)}
-    coco = Bleu(4).compute_score(dict(enumerate(references)), lower, verbose=0)[0][3]
-    assert got == pytest.approx(100 * coco)
 
 
 def test_a_captions_own_bleu_is_nltks_smoothed():
@@ -68,17 +60,10 @@ def test_cider_d_is_the_authors_and_undefined_for_one_image():
     lower = {k: [caption.lower()] for k, caption in enumerate(captions)}
     _, each = Cider().compute_score(dict(enumerate(references)), lower)
     assert score("cider_d", captions, references) == pytest.approx(100 * each)
-    several = [pair * 2 for pair in (captions, references)]  # equal images are compared once
-    twice = dict(enumerate(several[1])), {k: [text.lower()] for k, text in enumerate(several[0])}
-    assert score("cider_d", *several) == pytest.approx(100 * Cider().compute_score(*twice)[1])
     assert np.isnan(score("cider_d", captions[:1], references[:1])).all()
-
-
-def test_cider_d_by_hand():
-    """Two images; "a" is in both and weighs nothing. All words agree, half of the pairs, no triple."""
-    assert score("cider_d", ["b a c", "d"], [["a c b"], ["a"]]) == pytest.approx(
-        [1000 * (1 + 1 / 2) / 4, 0.0]
-    )
+    # "a" is in both and weighs nothing; all words agree, half of the pairs, no triple
+    by_hand = score("cider_d", ["b a c", "d"], [["a c b"], ["a"]])
+    assert by_hand == pytest.approx([1000 * (1 + 1 / 2) / 4, 0.0])
 
 
 def test_rouge_l_is_rouge_scores_best_over_references():
@@ -120,12 +105,12 @@ def test_degenerate_captions_are_counted():
         "smile smile smile",
         "a b c. a b c.",
         "The brow lowers.",
-        'He said "yes."',
+        'Said "yes."',
         "lip",
     ]
-    table = metrics.caption_table(captions, [["x"]] * 8, **NAMES, resamples=0)
+    table = metrics.caption_table(captions, [["x"]] * 8, **NAMES, resamples=0).set_index("metric")["value"]
     counts = {"empty": 2, "no_letter": 1, "one_word": 1, "unfinished": 4}
-    assert {name: 8 * values(table)[name] / 100 for name in counts} == counts
+    assert {name: 8 * table[name] / 100 for name in counts} == counts
     got = score("repetition", captions, [["x"]] * 8)
     assert got[4] == pytest.approx(25) and np.delete(got, [3, 4]).max() == 0  # abc bca cab abc
 
@@ -137,16 +122,11 @@ def test_empty_captions_score_nothing_and_empty_references_are_left_out():
     assert (got.iloc[0] == 0).all() and (got.loc[1, ["rouge_l", "bleu4"]] == 100).all()
 
 
-def test_intervals_follow_subjects_and_hold_the_value():
-    captions, references = corpus()
+def test_intervals_hold_the_value():
     options = {"metrics": ["rouge_l", "bleu4", "cider_d"], "resamples": 300, **NAMES}
-    once = metrics.caption_table(captions, references, **options, target="Q1")
-    assert tuple(once.columns) == metrics.COLUMNS and set(once["target"]) == {"Q1"}
-    assert (once["low"] < once["value"]).all() and (once["value"] < once["high"]).all()
-    frames = metrics.caption_table(captions * 9, references * 9, groups=list(range(60)) * 9, **options)
-    rows = metrics.caption_table(captions * 9, references * 9, **options)
-    width = (frames["high"] - frames["low"]) / (rows["high"] - rows["low"])
-    assert width.median() == pytest.approx(3, rel=0.2)
+    table = metrics.caption_table(*corpus(), **options, target="Q1")
+    assert tuple(table.columns) == metrics.COLUMNS and set(table["target"]) == {"Q1"}
+    assert (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
 
 
 @pytest.mark.parametrize(
