@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -40,14 +39,13 @@ def load_model(
     language_dtype: str | None = None,
     quiet: bool = False,
 ) -> tuple[InstructBlipForConditionalGeneration, InstructBlipProcessor]:
-    """Load any InstructBLIP and its processor, after a line on stderr about the memory that it takes.
+    """Load any InstructBLIP, a folder or a name on the hub, after a line on stderr about the memory it takes.
 
     Args:
-        source: a folder of `save_pretrained` or `expvqa convert`, or a name on the Hugging Face hub.
         device: `cpu`, `cuda`, ...; by default an accelerator for a billion parameters or more, else the CPU.
         dtype: by default float32 on the CPU and for small models, else bfloat16 (float16 on MPS).
         bits: 8 or 4 hold the language model's linear layers in that many bits (needs bitsandbytes).
-        language_dtype: of the language model alone, for training: everything else is float32 then (CPU).
+        language_dtype: of the language model alone, for training: everything else is float32 then.
 
     Raises:
         ModelError: the model is missing, unreadable, incomplete or too large, or needs bitsandbytes.
@@ -67,19 +65,20 @@ def load_model(
         "ignore_mismatched_sizes": True,
     }
     _check_memory(source, skeleton, place, main_dtype, bits or 8 * read_dtype.itemsize, quiet)
-    try:
-        with contextlib.nullcontext() if is_large else _no_progress_bars():
+    with contextlib.ExitStack() as bars:
+        if logging.is_progress_bar_enabled() and not is_large:
+            logging.disable_progress_bar()
+            bars.callback(logging.enable_progress_bar)
+        try:
             model, report = model_class.from_pretrained(source, config=config, dtype=read_dtype, **options)
             processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
-    except Exception as error:
-        raise ModelError(f"{source}: cannot be read ({error}); copy or download it again") from error
+        except Exception as error:
+            raise ModelError(f"{source}: cannot be read ({error}); copy or download it again") from error
     _check_complete(source, processor, report)
     # the final norm of the reference's vision encoder has an epsilon of its own; transformers has one
-    model.vision_model.post_layernorm.eps = getattr(
-        config.vision_config, "post_layernorm_eps", config.vision_config.layer_norm_eps
-    )
-    if not bits:
-        model.query_tokens.data = model.query_tokens.data.to(main_dtype)  # transformers holds them in float32
+    norm = model.vision_model.post_layernorm
+    norm.eps = getattr(config.vision_config, "post_layernorm_eps", norm.eps)
+    model.query_tokens.data = model.query_tokens.data.to(model.qformer.dtype)  # not always float32
     return model.eval(), processor
 
 
@@ -94,18 +93,6 @@ def read_config(source: str | Path, model_type: str = "instructblip") -> PreTrai
     if config.model_type != model_type:
         raise ModelError(f"{source}: a model of type {config.model_type!r}; expected {model_type!r}")
     return config
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Switch transformers' progress bars off inside."""
-    is_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if is_on:
-            logging.enable_progress_bar()
 
 
 def _check_memory(source, model, place: torch.device, dtype: torch.dtype, bits: int, quiet: bool) -> None:
