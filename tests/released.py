@@ -1,7 +1,5 @@
 """Checkpoints in the authors' format: the golden ones, and toy ones of any size written down by hand."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

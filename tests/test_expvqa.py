@@ -1,7 +1,5 @@
 """The model as a person uses it, on the shipped models."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import warnings

@@ -1,7 +1,5 @@
 """What tests of models share: saving, transformers' own forward pass, and weights compared bit by bit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """P(yes) and generated words against the model's own full forward pass."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Converted folders in use, and files that are refused with nothing executed and nothing written."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import shutil
@@ -42,9 +40,6 @@ def refused(tmp_path):
         assert not (tmp_path / "refused").exists() and not list(tmp_path.glob(".*"))
 
     return convert
-
-
-# ---- the flow ----
 
 
 def test_a_converted_folder_answers_scores_explains_and_generates_as_the_reference(folder):
@@ -106,9 +101,6 @@ def test_the_eva_file_is_read_without_what_the_reference_leaves_out(tmp_path):
     torch.save(full | {"patch_embed.proj.weight": torch.zeros(1408, 1)}, tmp_path / "full.pth")
     names = read_checkpoint(tmp_path / "full.pth").keys()
     assert names == {"visual_encoder.patch_embed.proj.weight", "visual_encoder.blocks.38.norm1.bias"}
-
-
-# ---- bad input ----
 
 
 @dataclass

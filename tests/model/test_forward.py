@@ -1,7 +1,5 @@
 """Texts as tokens, and our passes of InstructBLIP against transformers' own forward pass."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

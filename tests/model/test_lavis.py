@@ -1,7 +1,5 @@
 """Converted checkpoints compute what the original implementation and its formulas compute."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -43,9 +41,6 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def state_of(path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["model"]
-
-
-# ---- parity ----
 
 
 @torch.no_grad()
@@ -152,9 +147,6 @@ def test_fz_over_its_base_is_the_complete_one(folder, tmp_path, base):
 def test_the_round_trip_is_exact(folder, tmp_path):
     export_checkpoint(folder, tmp_path / "back.pth")
     assert not changed(state_of(tmp_path / "back.pth"), state_of(GOLDEN / "exp_vqa_trimmed.pth"))
-
-
-# ---- other sizes ----
 
 
 @pytest.mark.parametrize(

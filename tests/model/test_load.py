@@ -1,7 +1,5 @@
 """Loading any InstructBLIP: precision, device, memory, and what is refused."""
 
-from __future__ import annotations
-
 import re
 from collections import namedtuple
 from pathlib import Path

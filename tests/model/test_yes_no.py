@@ -1,7 +1,5 @@
 """P(yes) against what generation itself would say, with tokenizers that spell yes and no in many ways."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

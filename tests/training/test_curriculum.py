@@ -1,14 +1,28 @@
-"""Which pairs a model is trained on."""
+"""Which pairs a model is trained on, and labels by a model: its marked pairs, and a run that was stopped."""
 
+import importlib
+
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
 
-from expvqa_lib.data import pairs
-from expvqa_lib.data.table import AU_COLUMNS, SPLITS
-from expvqa_lib.errors import SettingsError
-from expvqa_lib.questions import ask_q1
-from expvqa_lib.training.curriculum import Curriculum, captioner_pairs, complete_labels, curriculum, select
+import expvqa_lib as expvqa
+from expvqa_lib.data import AU_COLUMNS, au_labels, build_pairs, write_table
+from expvqa_lib.data.table import SPLITS
+from expvqa_lib.errors import ImageError, SettingsError
+from expvqa_lib.pipeline.cli import main
+from expvqa_lib.questions import Q1_ACTIONS, Q1_EMOTION, ask_q1, read_aus, read_emotion
+from expvqa_lib.synthfacs import CorpusSizes, make
+from expvqa_lib.training import (
+    Curriculum,
+    add_pseudo_pairs,
+    caption,
+    captioner_pairs,
+    complete_labels,
+    curriculum,
+    select,
+)
 
 
 def _faces(images, splits, emotions, **aus) -> pd.DataFrame:
@@ -25,7 +39,7 @@ def drawn():
     labels = np.random.default_rng(0).integers(0, 2, (3, n))
     images, splits = [f"{k}.png" for k in range(n)], [SPLITS[k % 3] for k in range(n)]
     aus = dict(zip(("AU1", "AU12", "AU25"), labels.tolist(), strict=True))
-    return pairs.build_pairs(_faces(images, splits, "happiness", **aus))
+    return build_pairs(_faces(images, splits, "happiness", **aus))
 
 
 @pytest.mark.parametrize(
@@ -100,3 +114,91 @@ def test_other_captioners_fill_in_the_missing_half_and_it_is_marked():
     assert exp["source"].to_dict() == pseudo
     unreadable = complete_labels(FACES, captions.assign(answer="a face."))
     assert captioner_pairs(FACES, "cat", unreadable)["train"]["image"][:] == ["both", "still"]
+
+
+LAB, WILD = {"lab_train": 2, "lab_validation": 1, "lab_test": 1, "videos": 1}, {"wild_train": 3}
+WILD |= {"wild_validation": 1, "wild_test": 1}
+SIZES = CorpusSizes(**LAB, **WILD, emotion_train=24, emotion_validation=2, emotion_test=2)
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> pd.DataFrame:
+    """A few faces as large as the shipped model's."""
+    return make(tmp_path_factory.mktemp("corpora") / "data", SIZES)
+
+
+@pytest.fixture(scope="module")
+def captioner():
+    loaded = expvqa.load()
+    return loaded.model, loaded.processor
+
+
+@pytest.fixture(scope="module")
+def captions(captioner, corpora, tmp_path_factory) -> pd.DataFrame:
+    return caption(*captioner, corpora, tmp_path_factory.mktemp("captions"))
+
+
+def test_training_faces_are_asked_about_what_they_lack_and_no_other_faces(captions, corpora):
+    lacking = corpora[(corpora["split"] == "train") & (corpora["dataset"] != "synth_wild")]
+    assert sorted(captions["row"]) == sorted(lacking.index)
+    has_emotion = corpora.loc[captions["row"], "dataset"].eq("synth_emotion").to_numpy()
+    assert (captions["missing"].eq("actions") == has_emotion).all()
+    questions = captions["missing"].map({"actions": Q1_ACTIONS[0], "emotion": Q1_EMOTION[0]})
+    assert captions["question"].equals(questions)
+
+
+def test_captions_become_marked_q1_pairs_of_the_training_split_alone(captions, corpora):
+    before = build_pairs(corpora)
+    after = add_pseudo_pairs(before, corpora, captions)
+    for split in ("validation", "test"):
+        assert after[split].to_list() == before[split].to_list()
+    assert after["train"].to_list()[: len(before["train"])] == before["train"].to_list()
+    added = after["train"].to_pandas().iloc[len(before["train"]) :]
+    assert 20 < len(added) <= len(captions) and not added["image"].duplicated().any()
+    assert set(added["source"]) == {"pseudo"} and set(added["question_type"]) == {"Q1"}
+    assert added[["au", "area"]].isna().all(axis=None) and set(added["text_input"]) == set(Q1_EMOTION)
+    faces = corpora.assign(answer=captions.set_index("row")["answer"]).set_index("image").loc[added["image"]]
+    for text, face in zip(added["text_output"], faces.to_dict("records"), strict=True):
+        labels = au_labels(face)
+        present = {n for n, label in labels.items() if label} if labels else read_aus(face["answer"])[0]
+        emotion = read_emotion(face["answer"]) if pd.isna(face["emotion"]) else face["emotion"]
+        assert (read_aus(text)[0], read_emotion(text)) == (present, emotion)
+
+
+def test_a_stopped_run_goes_on_and_another_model_asks_anew(captioner, corpora, tmp_path, monkeypatch):
+    faces = corpora[corpora["dataset"] == "synth_emotion"]
+    module = importlib.import_module("expvqa_lib.training.curriculum")
+    images, limit, generate = [], 12, module.generate
+
+    def stopping(model, processor, chunk, questions):
+        if len(images) >= limit:
+            raise KeyboardInterrupt
+        images.extend(chunk)
+        return generate(model, processor, chunk, questions)
+
+    monkeypatch.setattr(module, "CHUNK", 6)
+    monkeypatch.setattr(module, "generate", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        caption(*captioner, faces, tmp_path)
+    limit = 1000
+    first = caption(*captioner, faces, tmp_path)
+    assert len(images) == len(set(images)) == len(first) == 24
+    pd.testing.assert_frame_equal(caption(*captioner, faces, tmp_path), first)
+    assert len(images) == 24
+    monkeypatch.setattr(captioner[0].generation_config, "repetition_penalty", 1.1)
+    caption(*captioner, faces.iloc[:6], tmp_path)
+    assert len(images) == 30
+    with pytest.raises(ImageError, match=r"nowhere/face\.png"):
+        caption(*captioner, faces.assign(image="nowhere/face.png"), tmp_path)
+
+
+def test_the_command_writes_pairs_with_pseudo_captions(corpora, captions, tmp_path):
+    faces = corpora[corpora["dataset"] != "synth_wild"]
+    root = faces["image"].iloc[0].rpartition("/data/")[0] + "/data"
+    table, output = f"{root}/own.parquet", str(tmp_path / "pairs")
+    write_table(faces.assign(image=faces["image"].str.removeprefix(f"{root}/")), table)
+    options = ["--table", table, "--captioner", str(expvqa.expvqa.QUICK), "--output", output]
+    assert main(["pairs", *options]) == 0
+    made = datasets.load_from_disk(output)
+    expected = add_pseudo_pairs(build_pairs(faces), faces, captions)
+    assert made["train"].to_list() == expected["train"].to_list() and "pseudo" not in made["test"]["source"]

@@ -1,7 +1,5 @@
 """Two processes compute what one does."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """States of a frozen vision encoder on disk: computed once, exact, and safe against a killed run."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Fine-tuning: what trains, that shortcuts change no loss, and what is refused."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 import os
@@ -50,9 +48,6 @@ def tune(model, processor, pairs, tmp_path):
         return finetune(to, processor, pairs, tmp_path / name, variant=variant, recipe=recipe)
 
     return tune
-
-
-# --------------------------------------------------------------------------------------- what trains
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -120,9 +115,6 @@ def test_the_seed_decides_the_weights(model, tune):
     assert not changed(first, again) and changed(first, other)
 
 
-# -------------------------------------------------------------------------------------- the same loss
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_shortcuts_give_the_loss_of_the_plain_path(model, processor, pairs, tmp_path, looks, variant):
     """Plain: transformers' own forward pass, one image for each question, padded to the longest."""
@@ -169,9 +161,6 @@ def test_gradient_checkpointing_and_bfloat16_train_too(model, tune):
     np.testing.assert_allclose(saving, plain, rtol=1e-5)
     np.testing.assert_allclose(half, plain, rtol=0.03)
     assert not np.allclose(half, plain, rtol=1e-6)
-
-
-# ------------------------------------------------------------------------------------ what is refused
 
 
 def test_a_loss_that_is_not_a_number_names_step_and_images(model, tune, tmp_path):

@@ -1,7 +1,5 @@
 """The recipe: the learning rate step by step, and the paper's settings against the published table."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Trainings that are cut off or killed go on and end as if they had not been."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import os

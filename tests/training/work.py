@@ -3,8 +3,6 @@
 START is a model's folder, PAIRS that of the pairs, and FOLDER is for results.
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 from dataclasses import replace
