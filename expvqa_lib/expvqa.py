@@ -92,8 +92,8 @@ class ExpVQA:
         )
         if not is_list:
             return answers[0] if samples > 1 else answers[0][0]
-        columns = {"image": names, "question": question, "answer": answers}
-        return pd.DataFrame(columns).explode("answer", ignore_index=True)
+        table = pd.DataFrame({"image": names, "question": question, "answer": answers})
+        return table.explode("answer", ignore_index=True)
 
     def aus(self, images, aus: Sequence[int] | None = None, *, crop: bool = True) -> pd.Series | pd.DataFrame:
         """Probability of each AU, the mean over Q3's wordings: a row for one image, a table for a list.

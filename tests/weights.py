@@ -18,7 +18,7 @@ def pixels_of(processor, images) -> torch.Tensor:
     return processor.image_processor([load_image(i) for i in images], return_tensors="pt")["pixel_values"]
 
 
-def full_logits(model, pixels: torch.Tensor, text: dict, **options) -> torch.Tensor:
+def full_logits(model, pixels: torch.Tensor, text: dict) -> torch.Tensor:
     """Logits [N, Q + T, V] by transformers' own forward pass, a placeholder token a query."""
     image = torch.full((len(pixels), model.config.num_query_tokens), model.config.image_token_index)
     return model(
@@ -27,7 +27,6 @@ def full_logits(model, pixels: torch.Tensor, text: dict, **options) -> torch.Ten
         qformer_attention_mask=text["qformer_attention_mask"],
         input_ids=torch.cat([image, text["input_ids"]], 1),
         attention_mask=torch.cat([torch.ones_like(image), text["attention_mask"]], 1),
-        **options,
     ).logits
 
 
