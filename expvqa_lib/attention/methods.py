@@ -219,8 +219,8 @@ def inputs(
     if any(prefixes):
         answers = processor.tokenizer(list(prefixes), add_special_tokens=False)["input_ids"]
         prompts = zip(text["input_ids"], text["attention_mask"], answers, strict=True)
-        rows = {"input_ids": [ids[mask > 0].tolist() + answer for ids, mask, answer in prompts]}
-        text |= processor.tokenizer.pad(rows, padding_side="left", return_tensors="pt")
+        rows = [ids[mask > 0].tolist() + answer for ids, mask, answer in prompts]
+        text |= processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
     text = {name: value.to(model.device) for name, value in text.items()}
     return pixels["pixel_values"].to(model.device), text
 

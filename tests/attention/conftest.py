@@ -1,7 +1,5 @@
 """A run of the tiny model on the miniature corpora, and a model whose answer depends on one patch."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -115,8 +115,8 @@ def test_a_blur_keeps_what_is_even_and_the_mean():
 
 
 def test_the_batch_changes_nothing(model, processor, images):
-    whole = relevance(model, processor, images, QUESTIONS, targets=["yes", "the", "no"])
-    parts = relevance(model, processor, images, QUESTIONS, targets=["yes", "the", "no"], batch=2)
+    given = {"images": images, "questions": QUESTIONS, "targets": ["yes", "the", "no"]}
+    whole, parts = (relevance(model, processor, **given, batch=batch) for batch in (64, 2))
     np.testing.assert_allclose(whole.maps, parts.maps, atol=1e-3)
     np.testing.assert_allclose(whole.p_yes, parts.p_yes, atol=1e-5)
     assert whole.words == parts.words
