@@ -121,8 +121,8 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     for model, log in logs.items():
         tint, name = colour(model, list(logs)), NAMES.get(model, model)
         train, check = (log.reindex(columns=["step", kind]).dropna() for kind in ("loss", "eval_loss"))
-        smooth = train["loss"].rolling(11, center=True, min_periods=1).mean()
         ax.plot(train["step"], train["loss"], color=tint, alpha=0.18, linewidth=0.6)
+        smooth = train.rolling(11, center=True, min_periods=1)["loss"].mean()
         ax.plot(train["step"], smooth, color=tint, label=f"{name}, training")
         ax.plot(
             check["step"], check["eval_loss"], "o:", color=tint, linewidth=0.8, label=f"{name}, validation"
@@ -139,8 +139,7 @@ def confusion(true: Iterable[str], predicted: Iterable[str | None], labels: Sequ
 
     Answers not in `labels` share a last column. Faces whose true emotion is not in `labels` are left out.
     """
-    answers = pd.Series(list(predicted), dtype=object)
-    answers = answers.where(answers.isin(labels), "none")
+    answers = pd.Series([answer if answer in labels else "none" for answer in predicted], dtype=object)
     shares = 100 * pd.crosstab(pd.Series(list(true), dtype=object), answers, normalize="index")
     columns = [*labels, *shares.columns.intersection(["none"])]
     fig, ax = one_panel(COLUMN, COLUMN * 0.78)
@@ -196,8 +195,9 @@ def reliability(bins: pd.DataFrame) -> Figure:
 def method_heat(table: pd.DataFrame, metric: str, label: str) -> Figure:
     """Draw a metric of `attention.faithfulness`: a row a method or control, a column an AU or the mean."""
     rows = metric_rows(_compared(table), metric)
-    wide = rows.pivot(index="name", columns="target", values="value")
-    wide = wide.reindex(index=rows["name"].unique(), columns=ordered_targets(rows["target"]))
+    wide = rows.pivot(index="name", columns="target", values="value").reindex(
+        index=rows["name"].unique(), columns=ordered_targets(rows["target"])
+    )
     fig, ax = one_panel(PAGE, 0.6 + 0.3 * len(wide))
     heat_map(ax, wide.rename(columns=lambda name: name.removeprefix("AU")), label)
     ax.set_xlabel("action unit")
