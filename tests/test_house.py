@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from importlib.util import resolve_name
 from pathlib import Path
 
 import nbformat
@@ -23,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "expvqa_lib"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-# ------------------------------------------------------------------------------------------------- the rooms
 
 GROUND = ("facs", "questions", "errors", "files")
 ROOMS = ("synthfacs", "data", "model", "training", "evaluation", "attention", "plots", "expvqa", "explorer")
@@ -44,18 +44,14 @@ def room(path: Path) -> str:
 
 def imported(path: Path) -> set[str]:
     """Rooms of the package, and names of other packages, that a module imports anywhere."""
-    package, found = ("expvqa_lib", *path.relative_to(PACKAGE).parts[:-1]), set()
+    package, targets = ".".join(path.relative_to(ROOT).parts[:-1]), []
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
-            targets = [alias.name.split(".") for alias in node.names]
+            targets += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) - node.level + 1] if node.level else ()
-            module = [*start, *(node.module.split(".") if node.module else ())]
-            targets = [[*module, alias.name] for alias in node.names]
-        else:
-            continue
-        found |= {parts[1] if parts[0] == "expvqa_lib" and parts[1:] else parts[0] for parts in targets}
-    return found
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            targets += [f"{module}.{alias.name}" for alias in node.names]
+    return {target.removeprefix("expvqa_lib.").partition(".")[0] for target in targets}
 
 
 @pytest.mark.parametrize("name", RANK)
@@ -93,9 +89,6 @@ def test_each_room_lists_what_is_public():
     assert {"ExpVQA", "Run", "explore", "load"} <= set(dir(expvqa_lib)), "not completed on Tab"
 
 
-# ---------------------------------------------------------------------------------------------- dependencies
-
-
 def requirements(lines: list[str]) -> dict[str, Requirement]:
     """Each package's requirement by its normalised name."""
     parsed = {re.sub(r"[-_.]+", "-", r.name).lower(): r for r in map(Requirement, lines)}
@@ -125,9 +118,6 @@ def test_the_shipped_launch_configurations_are_read_by_accelerate():
             assert language == "LlamaDecoderLayer" and language in LlamaForCausalLM._no_split_modules
 
 
-# ------------------------------------------------------------------- where the project lives, said once
-
-
 @pytest.mark.parametrize("path", [ROOT / "README.md", *badges.NOTEBOOKS], ids=lambda path: path.stem)
 def test_badges_and_install_lines_name_the_repository_of_pyproject(path):
     text = path.read_text(encoding="utf-8")
@@ -136,11 +126,8 @@ def test_badges_and_install_lines_name_the_repository_of_pyproject(path):
     assert badges.REPOSITORY.removeprefix("https://github.com/") not in fork
     opened = set(re.findall(r"github/someone/else/blob/main/notebooks/([\w.]+)\)", fork))
     assert opened == {path.name} if path.suffix == ".ipynb" else opened <= {n.name for n in badges.NOTEBOOKS}
-
-
-def test_a_repository_that_colab_cannot_open_is_named():
-    with pytest.raises(SystemExit, match="https://example.org/a/b"):
-        badges.rewritten("", "https://example.org/a/b")
+    with pytest.raises(SystemExit, match="https://example.org/a/b"):  # which Colab cannot open
+        badges.rewritten(text, "https://example.org/a/b")
 
 
 def test_every_notebook_begins_with_the_same_install_cell():
@@ -157,9 +144,6 @@ def test_every_notebook_begins_with_the_same_install_cell():
     assert {source for name, source in firsts.items() if name not in walks} == {common}
 
 
-# --------------------------------------------------------------------------------------------------- scripts
-
-
 def run_all(*options: str, cwd: Path, **how) -> subprocess.CompletedProcess:
     command = ["bash", str(how.pop("script", ROOT / "run_all.sh")), *options]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, **how)
@@ -173,13 +157,15 @@ def test_run_all_help_names_every_option_and_ci_runs_what_a_user_runs(tmp_path):
     assert (ROOT / ".ci" / "run").stat().st_mode & (ROOT / "run_all.sh").stat().st_mode & 0o111
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [(["--nope"], "--nope"), (["--profile"], "--profile needs a value"), (["--from", ""], "empty value")],
-)
-def test_run_all_refuses_bad_usage_before_any_set_up(tmp_path, options, message):
-    done = run_all(*options, cwd=tmp_path)
-    assert done.returncode == 2 and message in done.stderr and not done.stdout
+def test_run_all_refuses_bad_usage_before_any_set_up(tmp_path):
+    refused = {
+        ("--nope",): "--nope",
+        ("--profile",): "--profile needs a value",
+        ("--from", ""): "empty value",
+    }
+    for options, message in refused.items():
+        done = run_all(*options, cwd=tmp_path)
+        assert done.returncode == 2 and message in done.stderr and not done.stdout
 
 
 UV = """#!/bin/bash

@@ -195,9 +195,8 @@ def test_every_named_model_has_a_colour_of_its_own():
 
 def test_smooth_maps_are_shares_of_their_maximum():
     smoothed = smooth(5 * heat())
-    side = len(smoothed)
     assert smoothed.min() >= 0 and 0.9 < smoothed.max() <= 1
-    peak = np.array(np.unravel_index(smoothed.argmax(), smoothed.shape)) / side
+    peak = np.array(np.unravel_index(smoothed.argmax(), smoothed.shape)) / len(smoothed)
     assert peak == pytest.approx((5.5 / 7, 3.5 / 7), abs=0.03)
     assert not smooth(np.zeros((4, 4))).any()
 
