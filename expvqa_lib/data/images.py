@@ -168,9 +168,8 @@ def crop_dataset(
     names = names.where(names.str.endswith(".jpg"), names + ".jpg")
     jobs = dict(zip(faces["image"], f"{output}/" + names, strict=True))
     with get_context("spawn").Pool() as pool:
-        results = pool.imap(_write_crop, jobs.items(), chunksize=16)
-        reasons = dict(zip(jobs, tqdm(results, "cutting faces out", len(jobs)), strict=True))
-    reason = faces["image"].map(reasons)
+        reasons = tqdm(pool.imap(_write_crop, jobs.items(), chunksize=16), "cutting faces out", len(jobs))
+        reason = faces["image"].map(dict(zip(jobs, reasons, strict=True)))
     cropped = faces.assign(image=names)[reason.isna()].reset_index(drop=True)
     write_table(cropped, output / Path(table).name)
     return cropped, reason.value_counts().to_dict()

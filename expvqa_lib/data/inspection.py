@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
@@ -152,13 +153,14 @@ def wordings(pairs: pd.DataFrame) -> pd.DataFrame:
         "Q2": (questions.Q2, [{"area": area} for area in AREAS]),
         "Q3": (questions.Q3, [vars(unit) for unit in ACTION_UNITS.values()]),
     }
-    rows = []
-    for kind, (texts, fillings) in kinds.items():
-        for text in texts:
-            forms = {text.format(**words) for words in fillings}
-            author = "the paper" if text == questions.ask_q1() else "this companion"
-            rows.append((kind, text, author, int(asked[asked.index.isin(forms)].sum())))
-    return pd.DataFrame(rows, columns=["type", "wording", "author", "training pairs"]).set_index("type")
+    rows = [
+        (kind, text, asked[asked.index.isin([text.format(**words) for words in fillings])].sum())
+        for kind, (texts, fillings) in kinds.items()
+        for text in texts
+    ]
+    table = pd.DataFrame(rows, columns=["type", "wording", "training pairs"]).set_index("type")
+    table.insert(1, "author", np.where(table["wording"] == questions.ask_q1(), "the paper", "this companion"))
+    return table
 
 
 def label_answers(faces: pd.DataFrame, asked: Mapping[str, str], area: str, au: int) -> list[tuple]:

@@ -36,7 +36,6 @@ def assert_near(image: Image.Image, place: tuple[int, int], colour: tuple[int, i
     ("mode", "colour", "name", "expected"),
     [
         ("RGB", ORANGE, "a.jpg", ORANGE),
-        ("RGB", ORANGE, "a.webp", ORANGE),
         ("L", 77, "a.png", (77, 77, 77)),
         ("1", 1, "a.png", WHITE),
         ("LA", (0, 0), "a.png", WHITE),
@@ -44,7 +43,6 @@ def assert_near(image: Image.Image, place: tuple[int, int], colour: tuple[int, i
         ("RGBA", (0, 0, 0, 128), "a.png", (127, 127, 127)),
         ("CMYK", (0, 255, 255, 0), "a.jpg", RED),
         ("CMYK", (0, 255, 255, 0), "a.tif", RED),
-        ("I;16", 65535, "a.png", WHITE),
         ("I;16", 257 * 100, "a.tif", (100, 100, 100)),
     ],
 )

@@ -141,11 +141,9 @@ EMOTIONET_FILE = "EmotioNet_FACS_aws_2020_24600.csv"
     ("name", "file", "line", "example"),
     [
         ("BP4D", BP4D_FILE, "2441,7" + ",9" * 28, f"{BP4D_FILE}, row 3, column AU1: found '7'"),
-        ("BP4D", BP4D_FILE, "2441,0", f"{BP4D_FILE}, row 3: found '2441,0', expected 30 cells"),
         ("DISFA", "ActionUnit_Labels/SN001/SN001_au1.txt", "3,6", "_au1.txt, row 3, column code: found '6'"),
         ("RAF-AU", "RAFAU_label.txt", "0002.jpg 70", "RAFAU_label.txt, row 3: found '70'"),
         ("RAF-DB", RAF_FILE, "train_0003.jpg 12", "row 3: found '12', expected label 1, 2"),
-        ("RAF-DB", RAF_FILE, "train_../../passwd 1", "row 3: found 'train_../../passwd'"),
         ("AffectNet", AFFECTNET_FILE, "/etc/passwd,1,1,1,1,1,1,0,0", "row 3: found '/etc/passwd'"),
         ("EmotioNet", EMOTIONET_FILE, "'http://x/../y.jpg','u'" + ",0" * 60, "row 3: found '../y.jpg'"),
     ],

@@ -101,9 +101,8 @@ def test_faces_with_the_same_labels_share_one_request_and_the_fusion_gets_the_ca
 
 
 def test_several_emotions_and_further_words_are_named_as_they_are(connect):
-    faces = table_of(
-        ({6: 1, 26: 1}, "happiness+surprise"), ({4: 1}, "neutral"), ({7: 1}, "doubt"), words=("doubt",)
-    )
+    kinds = ({6: 1, 26: 1}, "happiness+surprise"), ({4: 1}, "neutral"), ({7: 1}, "doubt")
+    faces = table_of(*kinds, words=("doubt",))
     with ChatServer(lambda messages: by_rules(messages).replace("infers .", "infers doubt.")) as server:
         new, report = rewrite(build_pairs(faces), connect(server))
     feelings = [text.partition("one infers ")[2] for text in answers_to_q1(new)]
@@ -192,12 +191,8 @@ GOOD = "The person raises the cheek and pulls the lip corner."
         ("The person raises the cheek without pulling the lip corner.", None, {"denied action"}),
         ("These are two action units. " + GOOD, None, {"form"}),
         ("The person smiles. " + GOOD, None, {"emotion word"}),
-        ("The happy " + GOOD, None, {"emotion word"}),
-        (f"- raises the cheek\n- {GOOD}", None, {"form"}),
-        ("面部", None, {"form", "missing action"}),
         (f"{GOOD} This joyful look and smile is inferred from both.", "happiness", set()),
         (GOOD, "happiness", {"wrong emotion"}),
-        (f"{GOOD} This tells of happiness rather than anger.", "happiness", {"wrong emotion"}),
         (f"{GOOD} It is a happy surprise.", "happiness+surprise", set()),
         (f"{GOOD} It is happiness.", "happiness+surprise", {"wrong emotion"}),
         (f"{GOOD} The person is Frustration itself.", "frustration", set()),

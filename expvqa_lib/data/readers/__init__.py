@@ -57,8 +57,9 @@ def read_dataset(
     if name not in readers:
         raise SettingsError(f"data set {name!r} is unknown; expected one of {', '.join(readers)}")
     if (name in LABEL_READERS) != bool(labels):
-        expected = "needs label files: give --labels" if name in LABEL_READERS else "takes no label files"
-        raise SettingsError(f"{name} {expected}")
+        raise SettingsError(
+            f"{name} {'takes no label files' if labels else 'needs label files: give --labels'}"
+        )
     follow = split_path(output) if output and split_path(output).exists() else None
     reading = readers[name](root, *([labels] if labels else []), split_file=follow)
     if output:

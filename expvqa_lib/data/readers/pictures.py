@@ -87,9 +87,9 @@ def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Re
     """
     reading = Reading("EmotioNet", root, split_file)
     expected = "EmotioNet_FACS*.csv (save the distributed .xlsx as CSV)"
-    file = reading.find(r"(?i:emotionet_facs)[^/]*\.csv$", expected)["path"].iat[0]
-    numbers = "|".join(map(str, EMOTIONET_AUS))
-    rows = reading.read_csv(file, {"address": "URL", "AU": rf"(?:AU)?[ _]*0*({numbers})"})
+    lists = reading.find(r"(?i:emotionet_facs)[^/]*\.csv$", expected)["path"]
+    columns = {"address": "URL", "AU": rf"(?:AU)?[ _]*0*({'|'.join(map(str, EMOTIONET_AUS))})"}
+    rows = reading.read_csv(lists.iat[0], columns)
     aus = [column for column in map(au_column, EMOTIONET_AUS) if column in rows]
     for column in aus:
         rows[column] = reading.codes(rows, column, {"0": 0, "1": 1, "999": np.nan})

@@ -46,8 +46,8 @@ def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading
         TableError: no usable frame is there, or a file cannot be read; the message names it.
     """
     reading = Reading("BP4D", root, split_file)
-    pattern = r"(?P<subject>[FM][0-9]{3})_(?P<video>T[0-9]{1,2})\.csv$"
-    tables = reading.find(pattern, expected="AUCoding/AU_OCC/F001_T1.csv")
+    subject, video = r"(?P<subject>[FM][0-9]{3})", "(?P<video>T[0-9]{1,2})"
+    tables = reading.find(rf"{subject}_{video}\.csv$", expected="AUCoding/AU_OCC/F001_T1.csv")
     columns = {"number": r"0|\D*", "AU": rf"(?:AU)?\s*0*({'|'.join(map(str, BP4D_AUS))})"}
     rows = _read_frames(reading, tables, columns)
     codes = {"0": 0, "1": 1, "9": np.nan}
@@ -58,7 +58,7 @@ def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading
         reading.notes.append(
             "split: fold 1 of the usual three, which tests on 13 subjects, as the paper does"
         )
-    images = reading.find(r"(?P<subject>[FM][0-9]{3})/(?P<video>T[0-9]{1,2})/" + _FRAME)
+    images = reading.find(f"{subject}/{video}/{_FRAME}")
     return _frames(reading, rows, images.astype({"number": int}), list(map(au_column, BP4D_AUS)), given)
 
 
