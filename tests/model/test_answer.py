@@ -1,5 +1,6 @@
-"""P(yes) and generated words against the model's own full forward pass."""
+"""P(yes) and generated words against the model's own passes, with many spellings of yes and no."""
 
+import copy
 import io
 from pathlib import Path
 
@@ -7,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, T5Config
 from weights import full_logits, pixels_of
 
-from expvqa_lib.model import beginnings, embed_images, encode, generate, score_yes_no
+from expvqa_lib.errors import ModelError
+from expvqa_lib.model import beginnings, embed_images, encode, generate, make_processor, score_yes_no
+from expvqa_lib.model.answer import prompt
 from expvqa_lib.questions import ask_q1, ask_q2, ask_q3
+from tools.base_model.build import Size, build
 
 AUS = (1, 12, 25)
 QUESTIONS = [ask_q1(), ask_q3(12), ask_q2("brows"), "Why?"]
@@ -104,3 +110,125 @@ def test_no_images_and_no_aus_give_empty_results(model, processor, images):
     table = score_yes_no(model, processor, [], AUS)
     assert table.shape == (0, 3) and list(table.columns) == ["AU1", "AU12", "AU25"]
     assert score_yes_no(model, processor, images, []).shape == (4, 0)
+
+
+SPECIAL = ["[PAD]", "<s>", "</s>", "<image>"]
+
+
+def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    names = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "[PAD]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, additional_special_tokens=["<image>"])
+
+
+def spelling(words: list[str], pre_tokenizer) -> PreTrainedTokenizerFast:
+    """A tokenizer with these tokens, letters and a space (▁), longest first."""
+    letters = [chr(c) for c in (*range(65, 91), *range(97, 123))] + [*"▁?,'-0123456789"]
+    names = [*SPECIAL, *dict.fromkeys([*words, *letters])]
+    merges, tokens = [], set(letters)
+    for word in words:  # merge letter by letter, each half on its way a token
+        for k in range(2, len(word) + 1):
+            if word[:k] not in tokens and word[:k] in names:
+                merges.append((word[: k - 1], word[k - 1]))
+                tokens.add(word[:k])
+    bpe = Tokenizer(models.BPE({name: k for k, name in enumerate(names)}, merges, unk_token="</s>"))
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizer, decoders.Metaspace()
+    bpe.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
+    return wrap(bpe)
+
+
+JOINED, NEVER = pre_tokenizers.Metaspace(), pre_tokenizers.Metaspace(prepend_scheme="never")
+APART = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Split("▁", "isolated")])
+YES_NO = ["▁y", "▁ye", "▁yes", "▁n", "▁no"]
+TOKENIZERS = {
+    "one token": spelling([*YES_NO, "▁Y", "▁Ye", "▁Yes", "▁N", "▁No"], JOINED),
+    "several tokens": spelling(["▁y", "▁n"], JOINED),
+    "a space of its own": spelling(["ye", "yes", "no", "Ye", "Yes", "No"], APART),
+    "letters alone": spelling([], JOINED),
+    "with a space and without": spelling([*YES_NO, "ye", "yes", "no", "not"], NEVER),
+}
+
+
+def tiny(tokenizer, qformer, seed: int = 0, t5: bool = False):
+    """An untrained model of this tokenizer whose words lie far apart, so that it answers with confidence."""
+    size = Size(48, 12, 32, 2, 32, 2, 4, 32, 2, 2, vocabulary=len(tokenizer), qformer_vocabulary=len(qformer))
+    model = build(size, seed)
+    if t5:
+        sizes = {"vocab_size": len(tokenizer), "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2}
+        ids = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 2}
+        config = copy.deepcopy(model.config)
+        config.text_config = T5Config(**sizes, **ids, num_heads=2, tie_word_embeddings=False)
+        config.use_decoder_only_language_model, config.is_encoder_decoder = False, True
+        torch.manual_seed(seed)
+        model = type(model)(config).eval()
+        model.query_tokens.data.normal_()
+    torch.manual_seed(seed)
+    head = model.language_model.lm_head
+    head.weight = torch.nn.Parameter(torch.randn_like(head.weight) * (0.2 if t5 else 0.4))
+    return model, make_processor(tokenizer, qformer, size.image, size.queries)
+
+
+@pytest.fixture
+def qformer(processor):
+    return processor.qformer_tokenizer
+
+
+def test_beginnings_end_where_yes_and_no_part():
+    def texts(name: str) -> list[set[str]]:
+        tokens = TOKENIZERS[name].convert_ids_to_tokens
+        return [{"|".join(tokens(list(s))) for s in spellings} for spellings in beginnings(TOKENIZERS[name])]
+
+    assert texts("one token") == [{"▁yes", "▁Yes", "▁Y", "y", "Y"}, {"▁no", "▁No", "▁N", "n", "N"}]
+    apart = [{"▁|yes", "▁|Yes", "▁|Y", "yes", "Yes", "Y"}, {"▁|no", "▁|No", "▁|N", "no", "No", "N"}]
+    assert texts("a space of its own") == apart
+    assert texts("letters alone") == [{"▁|y", "▁|Y", "y", "Y"}, {"▁|n", "▁|N", "n", "N"}]
+    assert texts("with a space and without")[0] == {"▁yes", "yes", "Y", "▁|Y"}
+
+
+def test_a_tokenizer_that_cannot_tell_yes_from_no_is_refused(images, qformer):
+    names = [*SPECIAL, "yes", "does"]
+    words = Tokenizer(models.WordLevel({name: k for k, name in enumerate(names)}, unk_token="</s>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    model, processor = tiny(wrap(words), qformer)
+    with pytest.raises(ModelError, match="cannot tell 'yes' from 'no'"):
+        score_yes_no(model, processor, images, AUS)
+
+
+@torch.inference_mode()
+def next_word(model, processor, images, question: str, begin: tuple[int, ...] = ()) -> torch.Tensor:
+    """Distribution [N, V] of the answer's next token by `generate`, after the tokens `begin`."""
+    inputs = prompt(model, processor, embed_images(model, processor, images), [question] * len(images))
+    inputs.pop("position_ids", None)
+    if begin:
+        words = torch.tensor([begin] * len(images))
+        if model.config.use_decoder_only_language_model:
+            embeds = model.language_model.get_input_embeddings()(words)
+            inputs["inputs_embeds"] = torch.cat([inputs["inputs_embeds"], embeds], 1)
+            inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(words)], 1)
+        else:
+            inputs["decoder_input_ids"] = torch.cat([torch.zeros_like(words[:, :1]), words], 1)
+    options = {"max_new_tokens": 1, "do_sample": False, "eos_token_id": 2, "pad_token_id": 0}
+    options |= {"output_scores": True, "return_dict_in_generate": True}
+    return model.language_model.generate(**inputs, **options).scores[0].float().softmax(1)
+
+
+@pytest.mark.parametrize("t5", [False, True], ids=["decoder", "T5"])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_p_yes_is_what_generation_would_assign(images, qformer, name, t5):
+    model, processor = tiny(TOKENIZERS[name], qformer, t5=t5)
+    scores = score_yes_no(model, processor, images, AUS)
+    yes_no = beginnings(processor.tokenizer)
+    shared = {tokens[:-1] for spellings in yes_no for tokens in spellings if len(tokens) == 2}
+    assert len(shared) <= 1 and all(len(tokens) <= 2 for spellings in yes_no for tokens in spellings)
+    heads = sorted({tokens[0] for spellings in yes_no for tokens in spellings})
+    for au in AUS:
+        first = next_word(model, processor, images, ask_q3(au))
+        second = next_word(model, processor, images, ask_q3(au), *shared)
+        for row in range(len(images)):
+            best = []
+            for spellings in yes_no:
+                if shared and heads[int(first[row, heads].argmax())] == min(shared)[0]:
+                    spellings = [tokens for tokens in spellings if tokens[0] == min(shared)[0]]
+                p = [first[row, s[0]] * (second[row, s[1]] if len(s) == 2 else 1) for s in spellings]
+                best.append(float(max(p)))
+            assert scores.at[row, f"AU{au}"] == pytest.approx(best[0] / sum(best), abs=1e-5)
+    assert scores.to_numpy().std() > 1e-3

@@ -1,8 +1,9 @@
-"""Fine-tuning: what trains, that shortcuts change no loss, and what is refused."""
+"""Fine-tuning: what trains, that shortcuts change no loss, a frozen encoder's states, what is refused."""
 
 import copy
 import importlib
 import os
+import shutil
 from dataclasses import replace
 
 import datasets
@@ -10,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 from weights import changed, full_logits, pixels_of, weights
 
-from expvqa_lib.errors import SettingsError, TrainingError
+from expvqa_lib.data import load_image
+from expvqa_lib.errors import ImageError, SettingsError, TrainingError
 from expvqa_lib.expvqa import load
 from expvqa_lib.model import encode
 from expvqa_lib.training import (
@@ -23,9 +26,12 @@ from expvqa_lib.training import (
     Recipe,
     batch_loss,
     cached_states,
+    encoder_key,
     finetune,
     freeze,
     learning_rate,
+    loss,
+    vision_states,
 )
 
 TOY = Recipe(steps=4, images=4, pairs_per_image=3, validate_every=2, seed=3)
@@ -201,3 +207,66 @@ def test_a_folder_that_is_not_a_models_is_never_replaced(tune, tmp_path):
     with pytest.raises(SettingsError, match=str(tmp_path)):
         tune(name=".")
     assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+@pytest.fixture
+def images(faces, tmp_path) -> list[str]:
+    """Seven faces, which a test may change."""
+    return [shutil.copy(image, tmp_path) for image in faces["image"][:7]]
+
+
+@pytest.fixture
+def encoded(model, processor, tmp_path, monkeypatch):
+    """Open the cache for some images, two a file; return it and how many of them are encoded."""
+    monkeypatch.setattr(loss, "CHUNK", 2)
+    counts = []
+    model.vision_model.encoder.register_forward_hook(lambda *call: counts.append(len(call[2][0])))
+
+    def open_cache(images: list[str]) -> tuple[dict[str, torch.Tensor], int]:
+        counts.clear()
+        return cached_states(model, processor, images, tmp_path / "cache"), sum(counts)
+
+    return open_cache
+
+
+def test_each_image_is_encoded_once_until_it_changes_and_read_back_exactly(
+    model, processor, images, encoded, tmp_path
+):
+    with pytest.raises(ImageError, match=r"nobody\.png"):
+        encoded([*images, str(tmp_path / "nobody.png")])
+    assert not (tmp_path / "cache").exists()
+    assert encoded(images)[1] == 7
+    states, count = encoded(images)
+    assert count == 0
+    for image in images:
+        torch.testing.assert_close(states[image], vision_states(model, pixels_of(processor, [image]))[0])
+    os.utime(images[1], (0, 0))
+    assert encoded(images)[1] == 1
+
+
+def test_a_killed_run_computes_only_what_is_missing(images, encoded, tmp_path, monkeypatch):
+    read = []
+
+    def cut(image: str):
+        if len(read) == 4:
+            raise KeyboardInterrupt
+        read.append(image)
+        return load_image(image)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loss, "load_image", cut)
+        encoded(images)
+    files = list((tmp_path / "cache").rglob("*.safetensors"))
+    assert len(files) == 2  # whole ones; nothing half-written beside them
+    files[0].with_name(".half-1234.safetensors").write_bytes(b"killed while writing")
+    assert encoded(images)[1] == 3
+
+
+def test_the_key_changes_with_weights_precision_and_settings():
+    layer = nn.Linear(3, 2)
+    key = encoder_key([layer], {"size": 96})
+    assert key == encoder_key([layer], {"size": 96}) != encoder_key([layer], {"size": 224})
+    assert encoder_key([nn.Linear(3, 2).bfloat16()], {"size": 96}) != key
+    with torch.no_grad():
+        layer.weight[1, 2] += 1e-6
+    assert encoder_key([layer], {"size": 96}) != key
