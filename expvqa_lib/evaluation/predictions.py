@@ -99,7 +99,6 @@ def predict(
     *,
     in_words: bool = False,
     batch: int = 64,
-    progress: bool = False,
 ) -> pd.DataFrame:
     """Ask each question of `questions_about` about each face; the vision encoder runs once an image.
 
@@ -110,15 +109,15 @@ def predict(
         ImageError: an image is missing or unreadable.
         ModelError: a probability is NaN, or the tokenizer cannot tell yes from no.
     """
-    embeds = embed_images(model, processor, faces["image"].tolist(), progress=progress)
+    embeds = embed_images(model, processor, faces["image"].tolist())
     answers = np.full((len(faces), len(questions)), None, object)
     p_yes = np.full(answers.shape, np.nan, np.float32)
     is_q3, texts = (questions["question_type"] == "Q3").to_numpy(), questions["question"]
     if is_q3.any():
-        scores = score_questions(model, processor, embeds, texts[is_q3].tolist(), progress=progress)
+        scores = score_questions(model, processor, embeds, texts[is_q3].tolist())
         p_yes[:, is_q3] = scores.numpy()
     for column in np.flatnonzero(~is_q3 | in_words):
-        options = {"embeds": embeds, "batch": batch, "progress": progress}
+        options = {"embeds": embeds, "batch": batch}
         options |= {"max_new_tokens": _ANSWER_TOKENS} if is_q3[column] else {}
         replies = generate(model, processor, [], [texts.iat[column]] * len(faces), **options)
         answers[:, column] = [reply for (reply,) in replies]

@@ -189,7 +189,7 @@ def test_weights_that_are_not_finite_do_not_replace_the_last_checkpoint(tune, tm
     ("options", "message"),
     [
         ({"variant": "exp_blip"}, "'exp_blip'.* exp_vqa, exp_vqa_fz"),
-        ({"images": 61}, "60 training images .* 61.*Recipe.images"),
+        ({"images": 61}, "60 training images.* 61.*Recipe.images"),
         ({"precision": "float16"}, "precision='float16'"),
     ],
 )
