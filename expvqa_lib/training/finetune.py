@@ -66,9 +66,7 @@ def finetune(
     splits = [name for name in ("train", "validation") if name == "train" or len(pairs.get(name, ()))]
     train, *validation = (ImagePairs(pairs[name], recipe, train=name == "train") for name in splits)
     if len(train) < (batch := recipe.images * processes):
-        raise SettingsError(
-            f"{len(train)} training images, less than a batch of {batch}: lower Recipe.images"
-        )
+        raise SettingsError(f"{len(train)} training images fill no batch of {batch}: lower Recipe.images")
     steps = recipe.steps or recipe.epochs * math.ceil(len(train) // batch / recipe.accumulate)
     data = [split.fingerprint() for split in (train, *validation)]
     identity = fingerprint(variant, asdict(recipe), processes, encoder_key([model]), *data)
