@@ -51,6 +51,12 @@ def faces(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def images(faces) -> list[str]:
+    """Four of them, which most tests of the model ask about."""
+    return faces["image"].iloc[[0, 20, 70, 100]].tolist()
+
+
+@pytest.fixture(scope="session")
 def pairs(faces):
     from expvqa_lib.data import pairs
 
