@@ -34,8 +34,8 @@ def pointing(run) -> pd.DataFrame:
     """
     tables = [pd.DataFrame(columns=list(COLUMNS))]
     for name, part in ((MAIN, 2), ("base", 5)) if run.is_drawn else ():
-        cases = pointing_cases(run, part)
-        maps, p_yes, _ = _explain_yes(run.model(name).model, run.model(name).processor, cases)
+        expvqa, cases = run.model(name), pointing_cases(run, part)
+        maps, p_yes, _ = _explain_yes(expvqa.model, expvqa.processor, cases)
         changed, regions = _moved(cases)
         maps = upsample(maps, changed.shape[1])
         values = {
