@@ -62,8 +62,7 @@ _LEFT_OUT = {
 
 def available(run) -> tuple[str, ...]:
     """The ablations of a `pipeline.Run`: without emotion labels, no captioner that needs them."""
-    faces = run.faces()
-    has_emotion = faces.loc[faces["split"] == "train", "emotion"].notna().any()
+    has_emotion = run.faces().query("split == 'train'")["emotion"].notna().any()
     return tuple(n for n, c in ABLATIONS.items() if has_emotion or c.captioner in (None, "aus"))
 
 
@@ -109,9 +108,8 @@ def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
         answers = {name: run.answers(name, "Q1") for name in names}
         faces = run.emotion_faces(), run.emotion_faces("train")
         tables["Q1 emotion"] = emotion_answer_table(*faces, answers, **settings)
-        probed = probe(run, "emotion", names, ("qformer",))[0]
-        tables["Probe emotion"] = probed.replace({"target": {"emotion": "macro"}})
-    rows = below_each_other(tables)
+        tables["Probe emotion"] = probe(run, "emotion", names, ("qformer",))[0]
+    rows = below_each_other(tables).replace({"target": {"emotion": "macro"}})
     rows = rows[rows["target"] == "macro"].set_index(["model", "question", "metric"])
     wanted = [(model, *measure) for model in TITLES for measure in MEASURES]
     rows = rows.loc[[key for key in wanted if key in rows.index]].reset_index()[[*COLUMNS, "question"]]

@@ -64,10 +64,8 @@ def caption_corpus(run, kind: str) -> str:
 
 def caption_quality(run) -> pd.DataFrame:
     """Caption metrics of each model and control in the columns of `au_table`; the target is Q1 or Q2."""
-    tables, settings = (
-        [],
-        {"split": "test", "metrics": (*REFERENCE_METRICS, *FLAWS), **bootstrap_settings(run)},
-    )
+    settings = {"split": "test", "metrics": (*REFERENCE_METRICS, *FLAWS), **bootstrap_settings(run)}
+    tables = []
     for kind in ("Q1", "Q2"):
         settings |= {"dataset": caption_corpus(run, kind), "target": kind}
         for model, rows in captions(run, kind).groupby("model", sort=False):
@@ -86,8 +84,8 @@ def caption_layout(table: pd.DataFrame, kind: str, flaws: bool = False) -> pd.Da
 def caption_rows(table: pd.DataFrame) -> pd.DataFrame:
     """METEOR, ROUGE-L and BLEU-4 of `caption_quality`, for a chart: the target is kind and metric."""
     rows = table[table["metric"].isin(["meteor_exact_stem", "rouge_l", "bleu4"])]
-    names = rows["metric"].replace(REFERENCE_METRICS).str.removesuffix(" (exact, stem)")
-    return rows.assign(target=rows["target"] + " " + names)
+    names = rows["target"] + " " + rows["metric"].replace(REFERENCE_METRICS)
+    return rows.assign(target=names.str.removesuffix(" (exact, stem)"))
 
 
 def caption_examples(run) -> pd.DataFrame:
@@ -109,11 +107,8 @@ def captions_beside_published(run, table: pd.DataFrame) -> pd.DataFrame:
     printed = published.load("au_captioning")
     printed = printed.assign(value=100 * printed["value"])
     own = table[table["target"] == "Q1"].replace({"metric": {"meteor_exact_stem": "meteor"}, "model": NAMES})
-    own = own.assign(dataset=run.about(run.caption_corpus), source="this run").sort_values(
-        "model", kind="stable"
-    )
-    rows = pd.concat([printed, own])
-    rows = rows[rows["metric"].isin(columns)]
+    own = own.assign(dataset=run.about(run.caption_corpus), source="this run").sort_values("model")
+    rows = pd.concat([printed, own]).query("metric in @columns")
     both = rows.pivot_table("value", keys, "metric", sort=False).reset_index()
     names = {"dataset": "Data", "model": "Model", **columns, "source": "Source"}
     return both[list(names)].rename(columns=names)

@@ -239,8 +239,8 @@ def differences(run) -> pd.DataFrame:
     scores = with_controls(scores, faces, run.profile.seed) | {"prior": prior_scores(labels)}
     pairs = [(MAIN, metric, other) for metric in ("f1", "auc") for other in scores if other != MAIN]
     table = paired_differences(run, faces, labels, scores, pairs).drop(columns=["model", "support"])
-    clear = [table["low"] > 0, table["high"] < 0]
-    return table.assign(verdict=np.select(clear, ["better", "worse"], "no difference shown"))
+    verdict = np.select([table["low"] > 0, table["high"] < 0], ["better", "worse"], "no difference shown")
+    return table.assign(verdict=verdict)
 
 
 def tuned_thresholds(run) -> tuple[pd.DataFrame, pd.DataFrame]:

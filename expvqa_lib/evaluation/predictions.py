@@ -157,9 +157,12 @@ def predict_in_parts(
         questions = questions_about(labelled_aus(rows), kinds)
         for k in range(0, len(rows) if len(questions) else 0, CHUNK):
             part = rows.iloc[k : k + CHUNK]
-            identity = part[["name", *FACE_COLUMNS[1:]]].astype(str).to_numpy().tolist()
-            images = [file_state(image) for image in part["image"]]
-            made_of = fingerprint(key, identity, images, questions.to_numpy().tolist())
+            made_of = fingerprint(
+                key,
+                part[["name", *FACE_COLUMNS[1:]]].astype(str).to_numpy().tolist(),
+                [file_state(image) for image in part["image"]],
+                questions.to_numpy().tolist(),
+            )
             ask = partial(predict, model, processor, part, questions, in_words=in_words)
             parts.append((folder / "parts" / f"{made_of}.parquet", ask))
     if not parts:

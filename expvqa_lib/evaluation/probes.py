@@ -74,19 +74,18 @@ def probe(
             return finetuned_probe(run.model(name), images, labels, part, epochs)
         values = {}
         for split, paths in images.items():
-            kind = f"features-{target}-{split}-{most}"
-            table = run.cached(kind, name, partial(features, run, name, paths)).filter(like=part)
+            table = run.cached(f"features-{target}-{split}-{most}", name, partial(features, run, name, paths))
             # rows in one piece: another order of the sums would move the last digit
-            values[split] = np.ascontiguousarray(table.to_numpy())
+            values[split] = np.ascontiguousarray(table.filter(like=part).to_numpy())
         return linear_probe(values, labels)
 
     tables, gains, scores = [], [], {}
     settings = table_settings(faces["test"], **bootstrap_settings(run))
     for model, part in product(models or MODELS, parts):
-        kind = f"probe-{target}-{most}-{epochs}-{part}"
-        scores[model, part] = run.cached(kind, model, partial(predict, model, part))
-        pair = scores[model, part], scores["base", part]
-        table, gain = _measured(labels["test"], *pair, model=model, **settings)
+        name = f"probe-{target}-{most}-{epochs}-{part}"
+        scores[model, part] = run.cached(name, model, partial(predict, model, part))
+        both = scores[model, part], scores["base", part]
+        table, gain = _measured(labels["test"], *both, model=model, **settings)
         tables.append(table.assign(part=part))
         gains.append({"model": model, "part": part, **gain} | {"target": f"{PARTS[part]}, {gain['target']}"})
     table = pd.concat(tables, ignore_index=True)[["model", "part", *COLUMNS[1:]]]

@@ -70,7 +70,7 @@ def paper_table(run, detection: pd.DataFrame) -> pd.DataFrame:
     """
     aus = [au_column(number) for number in BP4D_AUS]
     published = au_f1("BP4D", aus).sort_values("average", ascending=False)
-    f1 = detection[detection["metric"] == "f1"].replace({"target": {"macro": "average"}})
+    f1 = detection.query("metric == 'f1'").replace({"target": {"macro": "average"}})
     f1 = f1.pivot(index="model", columns="target", values="value").reindex(columns=[*aus, "average"])
     ours = f1.reindex(ordered_models(f1.index)).rename(index=NAMES).reset_index()
     data = f"{_data(run)} (profile {run.profile.name})"
@@ -93,7 +93,8 @@ def probes_beside_published(run, layout: pd.DataFrame) -> pd.DataFrame:
     rows = load("visual_representation").query("source == 'Exp-BLIP table 3' and dataset == 'BP4D'")
     rows = rows.rename(columns={"model": "Model", "source": "Source"}).replace({"target": {"Avg": "Average"}})
     rows = rows.pivot_table("value", ["Source", "Model"], "target", sort=False).reset_index()
-    models = layout["Model"] + ", " + layout["Features"]
-    ours = layout.assign(Model=models, Source="this run", Data=_data(run))
+    ours = layout.assign(
+        Model=layout["Model"] + ", " + layout["Features"], Source="this run", Data=_data(run)
+    )
     table = pd.concat([rows.assign(Data="BP4D, video of people"), ours], ignore_index=True)
     return table[["Data", "Model", *layout.filter(regex="^AU"), "Average", "Source"]]

@@ -23,8 +23,7 @@ METRICS = ("auc", "balanced_accuracy", "f1", "recall")
 
 def corpus(run) -> str | None:
     """The corpus of a `pipeline.Run` whose test faces show most of the unseen AUs, if any does."""
-    faces = run.faces()
-    names = faces.loc[faces["split"] == "test", "dataset"].unique()
+    names = run.faces().query("split == 'test'")["dataset"].unique()
     counts = {name: len(_frequent(run.faces_of(name), run.profile.unseen)) for name in names}
     return max(counts, key=counts.get) if any(counts.values()) else None
 
@@ -35,7 +34,7 @@ def _frequent(faces: pd.DataFrame, aus: Sequence[int]) -> list[int]:
 
 def _groups(run) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
     """Test faces, labels by group (`seen`, `unseen`), and P(yes) [faces, AUs] by model or control."""
-    faces, train = run.faces_of(corpus(run)), run.faces()[run.faces()["split"] == "train"]
+    faces, train = run.faces_of(corpus(run)), run.faces().query("split == 'train'")
     frequent, unseen = _frequent(faces, labelled_aus(faces)), set(run.profile.unseen)
     groups = {"seen": set(labelled_aus(train)) - unseen, "unseen": unseen}
     groups = {group: [au for au in frequent if au in aus] for group, aus in groups.items()}

@@ -263,5 +263,3 @@ def test_emotion_accuracy_counts_an_empty_prediction_as_wrong():
 def test_unknown_names_are_refused():
     with pytest.raises(SettingsError, match="au_f1, captions, emotion_accuracy"):
         metrics.load("f1")
-    with pytest.raises(SettingsError, match="kappa"):
-        metrics.load("au_f1", aus=(1,), metrics=["kappa"]).compute(predictions=[[0.1]], references=[[0]])

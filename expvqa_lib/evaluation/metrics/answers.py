@@ -9,10 +9,10 @@ import evaluate
 import numpy as np
 import pandas as pd
 
-from ...errors import TableError
+from ...errors import SettingsError, TableError
 from ...facs import BP4D_AUS, EMOTIONS, au_column
 from ...questions import read_yes_no
-from .au import au_table, check_names
+from .au import au_table
 from .bootstrap import bootstrap_table, difference, group_codes, mean_of_defined, ratio
 from .captions import caption_table
 
@@ -179,7 +179,8 @@ def load(name: str, **options: Any) -> evaluate.Metric:
     Raises:
         SettingsError: the name is unknown.
     """
-    check_names([name], tuple(_METRICS), "metric")
+    if name not in _METRICS:
+        raise SettingsError(f"metric {name!r} is unknown; expected one of {', '.join(_METRICS)}")
     score, predictions, references = _METRICS[name]
     features = datasets.Features(predictions=predictions, references=references)
     return _Metric(partial(score, **options), features)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ...data import AU_COLUMNS
-from ...errors import SettingsError, TableError
+from ...errors import TableError
 from .bootstrap import Measure, bootstrap_table, difference, group_codes, mean_of_defined, ratio
 
 METRICS = ("f1", "auc", "balanced_accuracy", "precision", "recall")
@@ -87,9 +87,7 @@ def au_table(
 
     Raises:
         TableError: the indices differ, a column is missing, or a label or score is out of range.
-        SettingsError: a metric is unknown.
     """
-    check_names(metrics, ALL_METRICS, "metric")
     columns, y, p = _arrays(labels, scores)
     tuned = isinstance(threshold, Mapping)
     thresholds = np.array([threshold[name] for name in columns]) if tuned else threshold
@@ -171,12 +169,6 @@ def reliability_table(labels: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFram
 def _bin_of(p: np.ndarray) -> np.ndarray:
     """The bin 0 ... of each probability; the last holds 1.0, too."""
     return np.minimum((p * BINS).astype(int), BINS - 1)
-
-
-def check_names(names: Iterable[str], allowed: Sequence[str], kind: str) -> None:
-    """Raise SettingsError where one of `names` is not allowed."""
-    if unknown := [name for name in names if name not in allowed]:
-        raise SettingsError(f"{kind} {unknown[0]!r} is unknown; expected one of {', '.join(allowed)}")
 
 
 def _measure(
