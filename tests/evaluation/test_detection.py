@@ -8,19 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expvqa_lib import evaluation
 from expvqa_lib.data import au_labels
 from expvqa_lib.errors import TableError
-from expvqa_lib.evaluation import (
-    captions,
-    detection_table,
-    differences,
-    emotion_layout,
-    macro_averages,
-    results_table,
-    tuned_layout,
-    tuned_thresholds,
-    with_intervals,
-)
+from expvqa_lib.evaluation import detection_table, with_intervals
 from expvqa_lib.evaluation.detection import (
     au_answer_table,
     emotion_answer_table,
@@ -57,10 +48,10 @@ def test_subjects_are_exchanged_by_a_permutation_that_never_keeps_one(sizes):
         assert (exchange_subjects(mixed, seed) == order).all()
 
 
-@pytest.mark.parametrize("subjects", [["a"], ["a", "a", "a"], ["a", "a", "b"]])
-def test_a_subject_with_most_rows_cannot_be_exchanged(subjects):
-    with pytest.raises(TableError, match="subject 'a'"):
-        exchange_subjects(pd.Series(subjects), 0)
+def test_a_subject_with_most_rows_cannot_be_exchanged():
+    for subjects in (["a"], ["a", "a", "b"]):
+        with pytest.raises(TableError, match="subject 'a'"):
+            exchange_subjects(pd.Series(subjects), 0)
 
 
 def test_the_shuffled_control_equals_asking_about_another_subjects_image(model, processor, faces):
@@ -102,14 +93,13 @@ def rule_answers(faces: pd.DataFrame, kind: str) -> pd.DataFrame:
 def test_emotions_are_read_out_of_answers(faces):
     test, train = part(faces, "emotion"), part(faces, "emotion", "train")
     answers = rule_answers(test, "Q1")
-    table = emotion_answer_table(
-        test, train, {"base": answers.assign(answer="A."), MAIN: answers}, resamples=20
-    )
+    models = {"base": answers.assign(answer="A."), MAIN: answers}
+    table = emotion_answer_table(test, train, models, resamples=20)
     right = {model: value(table, model, "macro", "accuracy") for model in table["model"].unique()}
     assert right[MAIN] == 100 and right["base"] == 0 and right[SHUFFLED] < 60
     mode = train["emotion"].mode().iat[0]
     assert right["prior"] == pytest.approx(100 * (test["emotion"] == mode).mean())
-    layout = emotion_layout(table.assign(question="Q1"))
+    layout = evaluation.emotion_layout(table.assign(question="Q1"))
     assert layout.index[0] == "accuracy" and layout.index[-1] == "macro F1" and layout.index.name == "Emotion"
 
 
@@ -138,9 +128,8 @@ def run(faces):
     def scores(name, rows=None):
         rows = faces_of("synth_lab") if rows is None else rows
         truth = rows[[f"AU{n}" for n in BP4D_AUS]].astype(float) * 0.3 + 0.1  # below 0.5, in the right order
-        return {"base": truth * 0 + 0.2, "exp_vqa": truth, "exp_vqa_fz": truth.mul(rows.index < 6, axis=0)}[
-            name
-        ]
+        half = truth.mul(rows.index < 6, axis=0)
+        return {"base": truth * 0 + 0.2, "exp_vqa": truth, "exp_vqa_fz": half}[name]
 
     def answers(name, kind, rows):
         answer = answer_q1([12], None) if name == "exp_vqa" else "A face."
@@ -152,7 +141,7 @@ def run(faces):
 
 
 def test_differences_say_what_is_better_and_what_is_not_shown(run):
-    table = differences(run).set_index(["metric", "minus"])
+    table = evaluation.differences(run).set_index(["metric", "minus"])
     assert list(table.index.levels[1]) == ["base", "exp_vqa_fz", SHUFFLED, "prior"]
     verdict = table["verdict"]
     assert verdict["auc", "base"] == "better" and table["value"]["auc", "base"] == pytest.approx(50)
@@ -161,20 +150,20 @@ def test_differences_say_what_is_better_and_what_is_not_shown(run):
 
 
 def test_thresholds_are_tuned_on_validation_faces(run):
-    tuned, thresholds = tuned_thresholds(run)
+    tuned, thresholds = evaluation.tuned_thresholds(run)
     assert set(tuned["metric"]) == {"f1_tuned", "balanced_accuracy_tuned", "precision_tuned", "recall_tuned"}
     assert value(tuned, "exp_vqa", "macro", "balanced_accuracy_tuned") > 50
     assert list(thresholds.index) == ["exp_vqa", "exp_vqa_fz"]
     fixed = detection_table(run.faces_of(""), {MAIN: run.scores(MAIN)}, resamples=0)
-    layout = tuned_layout(fixed, tuned)
+    layout = evaluation.tuned_layout(fixed, tuned)
     assert list(layout.columns) == ["F1", "F1 tuned", "Balanced accuracy", "Balanced accuracy tuned"]
     faces_of = run.faces_of
     run.faces_of = lambda corpus, split="test": faces_of(corpus, split).head(99 * (split == "test"))
-    assert all(table.empty for table in tuned_thresholds(run))
+    assert all(table.empty for table in evaluation.tuned_thresholds(run))
 
 
 def test_captions_stand_beside_the_rules_sentence_and_the_shuffled_ones_are_of_others(run):
-    table = captions(run, "Q1")
+    table = evaluation.captions(run, "Q1")
     faces = run.faces_of("")
     labelled = [row for row, face in enumerate(faces.to_dict("records")) if any(au_labels(face).values())]
     assert set(table["model"]) == {"base", "exp_vqa", "exp_vqa_fz", "prior", SHUFFLED}
@@ -191,9 +180,9 @@ def test_layouts_have_values_with_intervals(faces):
     au = detection_table(test, {MAIN: truth, "base": truth * 0}, resamples=10)
     f1 = with_intervals(au, "f1")
     assert f1.index.name == "F1" and f1.loc["Average", "Exp-VQA"].startswith("100.0 [")
-    assert macro_averages(au).loc["Label prior", "AUC"] == "50.0 [50.0, 50.0]"
+    assert evaluation.macro_averages(au).loc["Label prior", "AUC"] == "50.0 [50.0, 50.0]"
     with pytest.raises(TableError, match="'bleu'"):
         with_intervals(au, "bleu")
-    table = results_table(au, au.assign(question="Q2"))
+    table = evaluation.results_table(au, au.assign(question="Q2"))
     assert table.loc["Exp-VQA", "Q3 macro F1"] == f1.loc["Average", "Exp-VQA"]
     assert list(table.index) == ["Label prior", "Base, untuned", "Exp-VQA(fz)", "Exp-VQA"]

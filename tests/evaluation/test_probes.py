@@ -69,8 +69,7 @@ def test_a_probe_is_scikit_learns_with_the_strength_of_the_lowest_validation_los
             loss -= np.log(right[truth == 0]).mean() + np.log(right[truth == 1]).mean()
             scores[au] = fit.predict_proba(scaled["test"])[:, 1]
         scores_by_loss[loss] = pd.DataFrame(scores)
-    expected = scores_by_loss[min(scores_by_loss)]
-    pd.testing.assert_frame_equal(linear_probe(x, y), expected, atol=2e-3)
+    pd.testing.assert_frame_equal(linear_probe(x, y), scores_by_loss[min(scores_by_loss)], atol=2e-3)
 
 
 def test_unlabelled_rows_are_left_out_of_that_au_alone(data):
