@@ -33,7 +33,6 @@ from .tables import au_columns
 CHUNK = 256  # faces a part: a run that is killed loses at most the answers about so many
 FACE_COLUMNS = ("image", "dataset", "subject", "split")
 COLUMNS = (*FACE_COLUMNS, "question_type", "au", "area", "wording", "question", "answer", "p_yes")
-_ANSWER_TOKENS = 9  # of a yes or no in words, as in the released code
 
 
 def processes() -> PartialState:
@@ -114,12 +113,11 @@ def predict(
     p_yes = np.full(answers.shape, np.nan, np.float32)
     is_q3, texts = (questions["question_type"] == "Q3").to_numpy(), questions["question"]
     if is_q3.any():
-        scores = score_questions(model, processor, embeds, texts[is_q3].tolist())
-        p_yes[:, is_q3] = scores.numpy()
+        p_yes[:, is_q3] = score_questions(model, processor, embeds, texts[is_q3].tolist()).numpy()
     for column in np.flatnonzero(~is_q3 | in_words):
-        options = {"embeds": embeds, "batch": batch}
-        options |= {"max_new_tokens": _ANSWER_TOKENS} if is_q3[column] else {}
-        replies = generate(model, processor, [], [texts.iat[column]] * len(faces), **options)
+        options = {"max_new_tokens": 9} if is_q3[column] else {}  # for a yes or no, as in the released code
+        asked = [texts.iat[column]] * len(faces)
+        replies = generate(model, processor, [], asked, embeds=embeds, batch=batch, **options)
         answers[:, column] = [reply for (reply,) in replies]
     table = faces.drop(columns="image").rename(columns={"name": "image"})[list(FACE_COLUMNS)]
     table = table.merge(questions, how="cross").assign(answer=answers.ravel(), p_yes=p_yes.ravel())
@@ -239,10 +237,11 @@ def measure(
     """
     datasets = {rows["dataset"].iat[0]: rows for rows in test_faces(faces)}
     if unknown := sorted(set(map(str, predictions["dataset"])) - set(datasets)):
-        found = ", ".join(datasets)
-        raise TableError(f"predictions: data set {unknown[0]!r} has no test face in the table; found {found}")
+        raise TableError(
+            f"predictions: data set {unknown[0]!r} has no test face; found {', '.join(datasets)}"
+        )
     tables, settings = [], {"resamples": resamples, "seed": seed}
-    kinds = [kind for kind in QUESTION_TYPES if (predictions["question_type"] == kind).any()]
+    kinds = [kind for kind in QUESTION_TYPES if kind in set(predictions["question_type"])]
     for (dataset, rows), kind in product(datasets.items(), kinds):
         answered = predictions[(predictions["question_type"] == kind) & (predictions["dataset"] == dataset)]
         questions = questions_about(labelled_aus(rows), [kind])

@@ -87,8 +87,7 @@ def share_table(
         share = ratio(weights @ flags, weights @ counted, np.nan)  # [R, A]
         return np.concatenate([share, mean_of_defined(share)[:, None]], axis=1)[:, : len(targets)]
 
-    support = [*flags.sum(axis=0).tolist(), int(flags.sum())]
-    rows = zip(targets, [metric] * len(targets), support, strict=False)
+    rows = zip(targets, [metric] * len(targets), [*flags.sum(axis=0), flags.sum()], strict=False)
     return bootstrap_table(measure, rows, group_codes(groups, len(flags)), **settings)
 
 
