@@ -70,8 +70,10 @@ def guided_gradients(model, pixels: Tensor, text: dict[str, Tensor], contrast: T
 @torch.enable_grad()
 def gradient_cross_attention(model, pixels: Tensor, text: dict[str, Tensor], contrast: Tensor) -> Tensor:
     """The Q-Former's attention weighted by the score's positive gradient (after Chefer et al. 2021)."""
+    with torch.no_grad():  # the graph begins behind the vision encoder, whose states would fill the memory
+        embeds = encode_images(model, pixels.to(model.dtype))
     with cross_attention_weights(model.qformer) as weights:
-        score = (answer_logits(model, pixels.detach().requires_grad_(), text) * contrast).sum()
+        score = (_next_logits(model, embeds.requires_grad_(), text) * contrast).sum()
     pairs = zip(weights, torch.autograd.grad(score, weights), strict=True)
     return _square(sum((w.float() * slope.float()).clamp(min=0).sum((1, 2)) for w, slope in pairs))
 
@@ -233,7 +235,10 @@ def first_tokens(processor, answers: Sequence[str]) -> Tensor:
 
 def answer_logits(model, pixels: Tensor, text: dict[str, Tensor]) -> Tensor:
     """Logits [N, V] of the answer's next token, of pixels [N, 3, S, S] and questions of `inputs`."""
-    embeds = encode_images(model, pixels.to(model.dtype))
+    return _next_logits(model, encode_images(model, pixels.to(model.dtype)), text)
+
+
+def _next_logits(model, embeds: Tensor, text: dict[str, Tensor]) -> Tensor:
     output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
     return next_logits(model, language_inputs(model, output, text["input_ids"], text["attention_mask"]))
 
