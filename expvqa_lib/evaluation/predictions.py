@@ -1,8 +1,7 @@
 """Predictions as one table, a row a question about a face: how a model is asked, how answers are measured.
 
 Columns: `image` (relative to the table's root), `dataset`, `subject`, `split`, `question_type` (Q1, Q2, Q3),
-`au` (`AU12`, of Q3), `area` (of Q2 and Q3), `wording`, `question`, `answer` (in words; missing where only
-probabilities were asked for) and `p_yes` (of Q3).
+`au` (`AU12`, of Q3), `area` (of Q2, Q3), `wording`, `question`, `answer` (in words, if asked for), `p_yes`.
 """
 
 import os
@@ -98,6 +97,7 @@ def predict(
     *,
     in_words: bool = False,
     batch: int = 64,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Ask each question of `questions_about` about each face; the vision encoder runs once an image.
 
@@ -108,16 +108,17 @@ def predict(
         ImageError: an image is missing or unreadable.
         ModelError: a probability is NaN, or the tokenizer cannot tell yes from no.
     """
-    embeds = embed_images(model, processor, faces["image"].tolist())
+    embeds = embed_images(model, processor, faces["image"].tolist(), progress=progress)
     answers = np.full((len(faces), len(questions)), None, object)
     p_yes = np.full(answers.shape, np.nan, np.float32)
     is_q3, texts = (questions["question_type"] == "Q3").to_numpy(), questions["question"]
     if is_q3.any():
-        p_yes[:, is_q3] = score_questions(model, processor, embeds, texts[is_q3].tolist()).numpy()
+        asked = texts[is_q3].tolist()
+        p_yes[:, is_q3] = score_questions(model, processor, embeds, asked, progress=progress)
     for column in np.flatnonzero(~is_q3 | in_words):
-        options = {"max_new_tokens": 9} if is_q3[column] else {}  # for a yes or no, as in the released code
-        asked = [texts.iat[column]] * len(faces)
-        replies = generate(model, processor, [], asked, embeds=embeds, batch=batch, **options)
+        options = {"embeds": embeds, "batch": batch, "progress": progress}
+        options |= {"max_new_tokens": 9} if is_q3[column] else {}  # for a yes or no, as in the released code
+        replies = generate(model, processor, [], [texts.iat[column]] * len(faces), **options)
         answers[:, column] = [reply for (reply,) in replies]
     table = faces.drop(columns="image").rename(columns={"name": "image"})[list(FACE_COLUMNS)]
     table = table.merge(questions, how="cross").assign(answer=answers.ravel(), p_yes=p_yes.ravel())
@@ -164,9 +165,7 @@ def predict_in_parts(
             ask = partial(predict, model, processor, part, questions, in_words=in_words)
             parts.append((folder / "parts" / f"{made_of}.parquet", ask))
     if not parts:
-        raise TableError(
-            f"nothing to ask in {', '.join(kinds)}: no face of the test split has a labelled action unit"
-        )
+        raise TableError(f"nothing to ask in {', '.join(kinds)}: no test face has a labelled action unit")
     with state.split_between_processes(parts) as own_parts:
         for part in tqdm(own_parts, desc=f"asking {CHUNK} faces each", disable=not state.is_main_process):
             cached(*part)
@@ -195,8 +194,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         predictions = pd.read_parquet(path)
     except Exception as error:
         raise TableError(f"{path}: no readable Parquet table of predictions ({error})") from error
-    if missing := [column for column in COLUMNS if column not in predictions]:
-        raise TableError(f"{path}: no column {', '.join(missing)}; predictions have {', '.join(COLUMNS)}")
+    if missing := ", ".join(column for column in COLUMNS if column not in predictions):
+        raise TableError(f"{path}: no column {missing}; predictions have {', '.join(COLUMNS)}")
     return predictions
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import (
     BatchEncoding,
     InstructBlipForConditionalGeneration,
@@ -29,11 +30,12 @@ def embed_images(
     processor: InstructBlipProcessor,
     images: Sequence,
     batch: int = 128,
+    progress: bool = False,
 ) -> Tensor:
     """Vision encoder's output [I, 1 + patches, D_vision] for images, in any form that `load_image` takes."""
     vision, options = model.vision_model.embeddings, {"dtype": model.dtype, "device": model.device}
     embeds = torch.empty(len(images), 1 + vision.num_patches, vision.embed_dim, **options)
-    for k in range(0, len(images), batch):
+    for k in tqdm(range(0, len(images), batch), desc="encoding images", disable=not progress):
         pictures = [load_image(image) for image in images[k : k + batch]]
         pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         embeds[k : k + batch] = encode_images(model, pixels.to(**options))
@@ -97,6 +99,7 @@ def score_questions(
     questions: Sequence[str],
     *,
     batch: int = 256,
+    progress: bool = False,
 ) -> Tensor:
     """P(yes) [I, questions] of the same yes/no questions about each image of `embed_images`.
 
@@ -105,7 +108,7 @@ def score_questions(
     """
     begin, step = beginnings(processor.tokenizer), max(1, batch // max(1, len(questions)))
     scores = torch.empty(len(embeds), len(questions))
-    for k in range(0, len(embeds) if questions else 0, step):
+    for k in tqdm(range(0, len(embeds) if questions else 0, step), desc="scoring AUs", disable=not progress):
         some = embeds[k : k + step]
         inputs = prompt(model, processor, some, list(questions) * len(some))
         scores[k : k + step] = p_yes(model, inputs, begin).view(len(some), -1)
@@ -123,6 +126,7 @@ def generate(
     seed: int = 0,
     batch: int = 64,
     embeds: Tensor | None = None,
+    progress: bool = False,
     **options,
 ) -> list[list[str]]:
     """Answer one question an image, by beams or greedily; with `samples` > 1 by nucleus sampling from `seed`.
@@ -142,11 +146,11 @@ def generate(
     """
     options = _generation_options(model, processor.tokenizer, samples, options)
     if embeds is None:
-        embeds = embed_images(model, processor, images)
+        embeds = embed_images(model, processor, images, progress=progress)
     if samples > 1:
         set_seed(seed)
     answers, batch = [], max(1, batch // max(options["num_beams"], samples))
-    for k in range(0, len(questions), batch):
+    for k in tqdm(range(0, len(questions), batch), desc="answering", disable=not progress):
         inputs = prompt(model, processor, embeds[k : k + batch], questions[k : k + batch])
         inputs.pop("position_ids", None)  # `generate` counts them from the mask itself
         with warnings.catch_warnings():

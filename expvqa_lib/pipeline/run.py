@@ -244,7 +244,7 @@ class Run:
 
         def ask() -> pd.DataFrame:
             model = self.model(name)
-            return predict(model.model, model.processor, faces, questions, batch=256)
+            return predict(model.model, model.processor, faces, questions, batch=256, progress=True)
 
         return self.cached(f"{kind}-{made_of}", name, ask)
 
