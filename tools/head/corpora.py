@@ -1,0 +1,238 @@
+"""Three SynthFACS corpora in the shapes of the real ones; identities never cross the splits.
+
+- `synth_lab`: subjects, videos and frames, BP4D's 12 AUs with intensities (like BP4D and DISFA);
+- `synth_wild`: single pictures, every AU that can be rendered, and the emotion (like RAF-AU);
+- `synth_emotion`: single pictures, 8 emotions and no AU label (like AffectNet).
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from expvqa_lib.errors import SettingsError
+from expvqa_lib.facs import ACTION_UNITS, BP4D_AUS, EMOTIONS
+from expvqa_lib.files import atomic, fingerprint
+
+from .expression import AUS
+from .identity import Identity, random_identity
+from .render import Face, Scene, random_scene, render
+
+PRESENT = 0.35
+"""Intensity from which an AU counts as present; below it a frame shows a trace and is labelled absent."""
+
+VERSION = 4
+"""Raised whenever the same settings draw other faces."""
+
+CORPORA = ("lab", "wild", "emotion")
+_SPLITS = ("train", "validation", "test")
+_VIDEO_FRAMES, _SAMPLED_EVERY = 120, 10  # frames
+
+_EXCLUSIVE = (  # of each group one AU at most: opposite pulls, or lips both closed and open
+    *((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15), (19, 28)),
+    *((19, 24), (28, 10), (24, 16), (24, 25), (24, 26), (28, 16), (28, 25), (28, 26)),
+)
+_CONFLICTS = {frozenset(pair) for group in _EXCLUSIVE for pair in combinations(group, 2)}
+
+
+@dataclass(frozen=True)
+class CorpusSizes:
+    """Subjects of the lab corpus (`videos` videos each, of 12 sampled frames) and pictures of the others."""
+
+    lab_train: int = 220
+    lab_validation: int = 8
+    lab_test: int = 24
+    videos: int = 2
+    wild_train: int = 1200
+    wild_validation: int = 80
+    wild_test: int = 160
+    emotion_train: int = 900
+    emotion_validation: int = 80
+    emotion_test: int = 600
+    image: int = 96  # pixels
+    seed: int = 42
+
+
+def random_expression(
+    rng: np.random.Generator, *, mixed: float = 0.0, extra: float = 0.04
+) -> tuple[str, dict[int, float], dict[int, float]]:
+    """Draw an emotion and its AUs: the FACS prototype with AUs dropped and added.
+
+    Args:
+        mixed: chance of random AUs instead of a prototype (so that AUs do not give each other away).
+        extra: chance of each further AU.
+
+    Returns:
+        The emotion, AU intensities in [0.6, 1], and their sides (-1 to 1; contempt is one-sided).
+    """
+    emotion, is_mixed = str(rng.choice(list(EMOTIONS))), rng.random() < mixed
+    core = [] if is_mixed else list(EMOTIONS[emotion].prototype)
+    wanted = [au for au in core if rng.random() < 0.85]
+    wanted = wanted if len(wanted) >= min(2, len(core)) else core
+    chance = 0.5 if is_mixed else extra / 2 if emotion == "neutral" else extra
+    added = [
+        au
+        for au in rng.permutation(AUS).tolist()
+        if au not in wanted and rng.random() < (chance if au in BP4D_AUS else 0.3 * chance)
+    ]
+    aus = {}
+    for au in wanted + added:
+        if all(frozenset((au, other)) not in _CONFLICTS for other in aus):
+            aus[au] = float(rng.uniform(0.6, 1.0))
+    if {26, 27} & set(aus):
+        aus.setdefault(25, 0.7)
+    lateral = {au: float(np.clip(rng.normal(0, 0.15), -0.4, 0.4)) for au in aus}
+    if emotion == "contempt" and not is_mixed:
+        lateral |= dict.fromkeys({12, 14} & set(aus), float(rng.choice([-1.0, 1.0])) * 0.85)
+    return emotion, aus, lateral
+
+
+def sequence(
+    identity: Identity, programme: Mapping[int, tuple[float, float, float]], frames: int, seed: int = 0
+) -> list[Face]:
+    """Return one person over time, a face a frame: AUs rise smoothly and fall again while the head drifts.
+
+    Args:
+        programme: for each AU the frames where it begins and ends, and its intensity in the middle (0 to 1].
+        frames: how many.
+        seed: of the view.
+    """
+    rng, t = np.random.default_rng(seed), np.arange(frames)
+    moves = [
+        (au, 0.0, peak * np.sin(np.pi * np.clip((t - begin) / (end - begin), 0, 1)) ** 2)
+        for au, (begin, end, peak) in programme.items()
+    ]
+    return _film(rng, identity, [random_scene(rng, 0.5) for _ in range(2)], t / (frames - 1), moves)
+
+
+def _video(rng: np.random.Generator, identity: Identity) -> list[tuple[int, Face]]:
+    """Sampled frames of two expressions one after the other, each AU with its own onset and offset."""
+    scenes, moves = [random_scene(rng) for _ in range(2)], []
+    t = np.arange(_SAMPLED_EVERY // 2, _VIDEO_FRAMES, _SAMPLED_EVERY)
+    for start in (0, _VIDEO_FRAMES // 2):
+        _, aus, lateral = random_expression(rng, mixed=0.7, extra=0.2)
+        for au, peak in aus.items():
+            onset, offset = start + rng.uniform(0, 12), start + _VIDEO_FRAMES / 2 - rng.uniform(0, 12)
+            ramp = np.minimum(np.minimum(t - onset, offset - t) / 5, 1.0)  # 5 frames to the apex and from it
+            moves.append((au, lateral[au], np.where(ramp > 0.05, peak * ramp, 0.0)))
+    return list(zip(t.tolist(), _film(rng, identity, scenes, 0.5 * t / _VIDEO_FRAMES, moves), strict=True))
+
+
+def _film(
+    rng: np.random.Generator,
+    identity: Identity,
+    scenes: list[Scene],
+    drift: np.ndarray,
+    moves: list[tuple[int, float, np.ndarray]],
+) -> list[Face]:
+    """A face a frame: `drift` [T] (0 to 1) is the pose between the scenes; moves are AU, side, course [T]."""
+    (first, last), faces = scenes, []
+    for k, share in enumerate(drift.tolist()):
+        pose = {
+            name: (1 - share) * getattr(first, name) + share * getattr(last, name)
+            for name in ("yaw", "pitch", "roll", "zoom", "shift_x", "shift_y")
+        }
+        acting = [(au, side, round(float(course[k]), 3)) for au, side, course in moves if course[k] >= 0.001]
+        aus, lateral = {au: value for au, _, value in acting}, {au: side for au, side, _ in acting}
+        faces.append(Face(identity, replace(first, **pose, seed=int(rng.integers(2**31))), aus, lateral))
+    return faces
+
+
+def prototype_face(emotion: str, seed: int) -> Face:
+    """A random person who shows the prototype that FACS gives an emotion, from the front."""
+    aus = dict.fromkeys(EMOTIONS[emotion].prototype, 0.9)
+    return Face(random_identity(np.random.default_rng(seed)), aus=aus)
+
+
+def example_photos() -> Path:
+    """Write a folder of four files: one face, two faces, none, and text that is called a picture."""
+    folder = Path(tempfile.mkdtemp(prefix="expvqa-")) / "photos"
+    folder.mkdir()
+    emotions = ("happiness", "surprise", "anger")
+    one, two, three = (render(prototype_face(name, seed), 384).image for seed, name in enumerate(emotions))
+    files = {"portrait.png": one, "together.jpg": np.hstack([two, three]), "sky.jpg": np.full_like(one, 200)}
+    for name, pixels in files.items():
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "notes.jpg").write_text("This was never a picture.")
+    return folder
+
+
+def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame:
+    """Draw the three corpora into `folder`, unless they are there, and return their face table.
+
+    Further columns are `face` (for `Face.from_json`) and `landmarks` (x, y pairs in pixels).
+
+    Raises:
+        SettingsError: the folder holds something else, which drawing would replace.
+    """
+    folder = Path(folder)
+    mark = folder / f"{fingerprint(asdict(sizes) | {'version': VERSION})}.json"
+    if not mark.exists():
+        if folder.exists() and any(folder.iterdir()) and not (folder / "faces.parquet").exists():
+            raise SettingsError(
+                f"{folder}: not a SynthFACS folder, drawing would replace it; choose a new or an empty folder"
+            )
+        with atomic(folder) as temporary:
+            _draw(temporary, sizes).to_parquet(temporary / "faces.parquet", index=False)
+            (temporary / mark.name).write_text(json.dumps(asdict(sizes), indent=1) + "\n")
+    table = pd.read_parquet(folder / "faces.parquet")
+    return table.assign(image=f"{folder.resolve()}/" + table["image"])
+
+
+def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
+    """Draw all pictures on all processors; the face table, typed, with every AU's column."""
+    jobs = [
+        (corpus, split, number, sizes, folder)
+        for corpus, split in product(CORPORA, _SPLITS)
+        for number in range(getattr(sizes, f"{corpus}_{split}"))
+    ]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        try:
+            drawn = tqdm(pool.map(_draw_rows, jobs, chunksize=4), total=len(jobs), desc="drawing faces")
+            table = pd.DataFrame([row for unit in drawn for row in unit])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
+            raise
+    types = {unit.name: "Int8" for unit in ACTION_UNITS.values()}
+    types |= dict.fromkeys(("emotion", "labelled_by"), "string")
+    return table.reindex(columns=list(dict.fromkeys([*table, *types]))).astype(types)
+
+
+def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
+    """Draw one unit of a corpus (a lab subject, or one picture) into the folder; return its rows."""
+    corpus, split, number, sizes, folder = job
+    rng = np.random.default_rng([VERSION, sizes.seed, CORPORA.index(corpus), _SPLITS.index(split), number])
+    identity, labelled = random_identity(rng), {"lab": BP4D_AUS, "wild": AUS, "emotion": ()}[corpus]
+    if corpus == "lab":
+        videos = range(sizes.videos)
+        shots = [(f"v{v}_{t:03d}", face, None) for v in videos for t, face in _video(rng, identity)]
+    else:
+        emotion, aus, lateral = random_expression(rng, extra=0.10 if corpus == "wild" else 0.04)
+        shots = [("0", Face(identity, random_scene(rng, 1.2), aus, lateral), emotion)]
+    (folder / corpus / split).mkdir(parents=True, exist_ok=True)
+    rows, subject = [], f"{split[:2]}{number:05d}"
+    for frame, face, emotion in shots:
+        name, drawn = f"{corpus}/{split}/{subject}_{frame}.png", render(face, sizes.image)
+        Image.fromarray(drawn.image).save(folder / name, compress_level=1)
+        row = {
+            "image": name,
+            "dataset": f"synth_{corpus}",
+            "subject": subject,
+            "frame": frame,
+            "split": split,
+            "emotion": emotion,
+        }
+        for au in labelled:
+            row[f"AU{au}"] = int(face.aus.get(au, 0.0) >= PRESENT)
+            row[f"AU{au}_intensity"] = face.aus.get(au, 0.0)
+        rows.append(row | {"face": face.to_json(), "landmarks": drawn.landmarks.ravel().tolist()})
+    return rows
