@@ -121,7 +121,7 @@ def test_the_shipped_launch_configurations_are_read_by_accelerate():
 @pytest.mark.parametrize("path", [ROOT / "README.md", *badges.NOTEBOOKS], ids=lambda path: path.stem)
 def test_badges_and_install_lines_name_the_repository_of_pyproject(path):
     text = path.read_text(encoding="utf-8")
-    assert badges.rewritten(text) == text, "run python tools/badges.py"
+    assert badges.rewritten(text) == text, "run python -m tools.badges"
     fork = badges.rewritten(text, "https://github.com/someone/else")
     assert badges.REPOSITORY.removeprefix("https://github.com/") not in fork
     opened = set(re.findall(r"github/someone/else/blob/main/notebooks/([\w.]+)\)", fork))

@@ -1,4 +1,4 @@
-"""`python tools/badges.py` writes the repository of pyproject.toml into every badge and install line."""
+"""`python -m tools.badges` writes the repository of pyproject.toml into every badge and install line."""
 
 from __future__ import annotations
 
