@@ -16,7 +16,7 @@ from .raster import rasterise, vertex_normals
 from .shading import shade
 
 PIVOT = np.array([0.0, 0.06, -0.04])  # metres; the head turns around it
-SHADOW = 112  # pixels of 2.7 mm
+SHADOW = 80  # pixels of 3.8 mm
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def render(face: Face, size: int = 96) -> Rendering:
     """Render a face [size, size, 3], framed as `data.crop_face` frames photographs: the eyes at 40 % and the
     chin at 94 % of the height. The same face and size always give the same pixels."""
     who, scene, side = face.identity, face.scene, 2 * size if size < 400 else size
-    height = 152 if size <= 128 else 304
+    height = 128 if size <= 128 else 304
     albedo, lines, hair = paint(who, height)
     depth = lines + sum((strength * furrows(height).get(au, 0) for au, strength in face.aus.items()), 0)
     depth = np.minimum(depth, 1.15)
@@ -103,14 +103,16 @@ def render(face: Face, size: int = 96) -> Rendering:
     maps[..., 5], maps[..., 6] = hair, canvas(height).lips
 
     rest, turn = who.head(), _rotation(scene)
-    points = rest + (unit_weights(face.aus, face.lateral, face.gaze) @ UNITS).reshape(MEAN.shape)
-    points = points.astype(np.float32)
+    weights = unit_weights(face.aus, face.lateral, face.gaze)
+    moved = np.flatnonzero(weights)  # most face units are at rest
+    points = (rest + (weights[moved] @ UNITS[moved]).reshape(MEAN.shape)).astype(np.float32)
     uv = canvas(height).uv
     x, y = uv.astype(int).T.clip(0, np.array(hair.shape)[::-1, None] - 1)
     grown = cv2.GaussianBlur(hair, (0, 0), height / 150)[y, x] * ((PART == 0) & (INSIDE < 0.5))
-    points += vertex_normals(points, FACES) * (who.volume * grown)[:, None]
-    points = ((points - PIVOT) @ turn.T + PIVOT).astype(np.float32)
     normals = vertex_normals(points, FACES)
+    points += normals * (who.volume * grown)[:, None]
+    points = ((points - PIVOT) @ turn.T + PIVOT).astype(np.float32)
+    normals = normals @ turn.T
     eyes = np.mean([points[k == PART].mean(0) for k in (2, 3)], axis=0)
     chin = (rest[LANDMARK_VERTICES[8]] - PIVOT) @ turn.T + PIVOT
     away = points[:, 1:2] + scene.distance
@@ -154,7 +156,7 @@ def _rotation(scene: Scene) -> np.ndarray:
 
 
 def _background(scene: Scene, side: int) -> np.ndarray:
-    rng, (first, second) = np.random.default_rng(scene.seed), np.reshape(scene.background, (2, 3))
+    rng, (first, second) = np.random.default_rng(scene.seed), np.float32(scene.background).reshape(2, 3)
     share = cv2.resize(
         rng.random((scene.blobs, scene.blobs), np.float32), (side, side), interpolation=cv2.INTER_CUBIC
     )
