@@ -1,7 +1,6 @@
 """Pairs of a face table, and the authors' pair files, whose damage is named by file, row and key."""
 
 import json
-import os
 
 import datasets
 import pandas as pd
@@ -10,15 +9,9 @@ from PIL import Image
 
 from expvqa_lib.data import SPLITS, build_pairs, read_pairs_json, save_pairs, split_by_image
 from expvqa_lib.data import pairs as module
-from expvqa_lib.data.pairs import FEATURES
 from expvqa_lib.errors import SettingsError, TableError
 from expvqa_lib.files import fingerprint
 from expvqa_lib.pipeline.cli import main
-
-
-@pytest.fixture(scope="module")
-def rows(pairs) -> pd.DataFrame:
-    return pd.concat([pairs[split].to_pandas().assign(split=split) for split in pairs], ignore_index=True)
 
 
 def test_the_source_tells_peoples_labels_from_those_of_a_program(faces, pairs):
@@ -28,10 +21,11 @@ def test_the_source_tells_peoples_labels_from_those_of_a_program(faces, pairs):
     assert (made["source"] == made["dataset"].map({"synth_wild": "pseudo"}).fillna("rules")).all()
 
 
-def test_each_image_stays_in_its_split_under_one_name(rows, faces):
+def test_each_image_stays_in_its_split_under_one_name(pairs, faces):
+    rows = pd.concat([pairs[split].to_pandas().assign(split=split) for split in pairs])
     assert (rows["image"].map(faces.set_index("image")["split"]) == rows["split"]).all()
-    assert (rows.groupby("image_id")["image"].nunique() == 1).all()
-    assert (rows.groupby("image")["image_id"].nunique() == 1).all()
+    for one, other in (("image", "image_id"), ("image_id", "image")):
+        assert (rows.groupby(one)[other].nunique() == 1).all()
 
 
 def test_the_seed_alone_decides_in_memory_or_in_parts_on_disk(faces, pairs, tmp_path, monkeypatch):
@@ -72,10 +66,13 @@ ROWS = [
 
 @pytest.fixture
 def root(tmp_path):
-    for name in ("a/1.png", "2.png"):
-        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (48, 48), "tan").save(tmp_path / "images" / name)
-    return tmp_path / "images"
+    """A folder of images for the rows, with a link out of it to one that is secret."""
+    folder = tmp_path / "images"
+    (folder / "a").mkdir(parents=True)
+    for path in (folder / "a" / "1.png", *(folder / f"{k}.png" for k in range(20)), tmp_path / "secret.png"):
+        Image.new("RGB", (8, 8), "tan").save(path)
+    (folder / "link").symlink_to(tmp_path)
+    return folder
 
 
 def write(folder, rows, name="pairs.json"):
@@ -95,15 +92,14 @@ def test_rows_keep_their_words_and_get_a_type_an_au_and_an_absolute_path(tmp_pat
     assert table["area"].fillna("-").tolist() == ["-", "lips", "cheeks", "-"]
 
 
-def test_a_type_in_the_files_name_goes_before_the_rows(tmp_path, root):
-    files = [write(tmp_path, ROWS, name) for name in ("train_Q2.json", "type3.json")]
-    assert read_pairs_json(files, root)[0]["question_type"][:] == ["Q2"] * 4 + ["Q3"] * 4
-
-
-def test_a_byte_order_mark_windows_lines_and_a_folder_for_the_pairs_change_nothing(tmp_path, root):
+def test_a_byte_order_mark_windows_lines_and_a_folder_change_nothing_and_a_files_name_tells_the_type(
+    tmp_path, root
+):
     plain = read_pairs_json([write(tmp_path, ROWS)], root)[0].to_list()
     windows = b"\xef\xbb\xbf" + json.dumps(ROWS, indent=2).replace("\n", "\r\n").encode()
     assert read_pairs_json([write(tmp_path, windows)], root, folder=tmp_path)[0].to_list() == plain
+    files = [write(tmp_path, ROWS, name) for name in ("train_Q2.json", "type3.json")]
+    assert read_pairs_json(files, root)[0]["question_type"][:] == ["Q2"] * 4 + ["Q3"] * 4
 
 
 def test_rows_with_missing_images_are_an_error_or_dropped_and_counted(tmp_path, root):
@@ -115,12 +111,13 @@ def test_rows_with_missing_images_are_an_error_or_dropped_and_counted(tmp_path, 
     assert len(pairs) == 4 and dropped == {"image missing": 30, "empty question or answer": 1}
     with pytest.raises(TableError, match="30"):
         read_pairs_json([write(tmp_path, missing)], root, drop_missing=True)
+    for file, folder in ((tmp_path / "none.json", root), (path, tmp_path / "none.json")):
+        with pytest.raises(TableError, match=r"none\.json"):
+            read_pairs_json([file], folder)
 
 
 @pytest.mark.parametrize("image", ["../secret.png", "a/../../secret.png", "/etc/passwd", "link/secret.png"])
 def test_an_image_outside_of_the_root_is_refused_by_file_row_and_key(tmp_path, root, image):
-    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
-    os.symlink(tmp_path, root / "link")
     path = write(tmp_path, [*ROWS, ROWS[0] | {"image": image}])
     with pytest.raises(TableError, match=f"{path}: row 4, key image: '{image}'.*{root}"):
         read_pairs_json([path], root, drop_missing=True)
@@ -146,39 +143,26 @@ def test_damage_is_named_by_file_row_and_key(tmp_path, root, content, message):
         read_pairs_json([path], root)
 
 
-def test_files_and_folders_that_are_missing_are_named(tmp_path, root):
-    for file, folder in ((tmp_path / "none.json", root), (write(tmp_path, ROWS), tmp_path / "none.json")):
-        with pytest.raises(TableError, match=r"none\.json"):
-            read_pairs_json([file], folder)
-
-
 def test_validation_takes_its_share_of_the_images_in_any_order_of_rows(tmp_path, root):
-    for k in range(20):
-        Image.new("RGB", (8, 8)).save(root / f"{k}.png")
     rows = [row(f"{k // 3}.png", f"{k}?") for k in range(60)]
-    splits = []
+    images = []
     for order in (rows, rows[::-1]):
         pairs, _ = read_pairs_json([write(tmp_path, order)], root)
-        splits.append(split_by_image(pairs, 0.2))
-    assert {split: len(rows) for split, rows in splits[0].items()} == {"train": 48, "validation": 12}
-    images = [set(split["validation"]["image"]) for split in splits]
+        splits = split_by_image(pairs, 0.2)
+        assert splits.num_rows == {"train": 48, "validation": 12}
+        images.append(set(splits["validation"]["image"]))
     assert images[0] == images[1] and len(images[0]) == 4
     with pytest.raises(SettingsError, match=r"validation=0\.01: 0 of 20"):
         split_by_image(pairs, 0.01)
 
 
 def test_the_command_writes_pairs_of_both_splits(tmp_path, root, capsys):
-    for k in range(6):
-        Image.new("RGB", (8, 8)).save(root / f"{k}.png")
     rows = [pair | {"image": f"{k}.png"} for k in range(6) for pair in ROWS]
     path = str(write(tmp_path, [*rows, ROWS[0] | {"image": "missing.png"}]))
     arguments = ["pairs", "--from-json", path, "--output", str(tmp_path / "pairs"), "--validation", "0.34"]
     assert main(arguments) == 1 and "--image-root" in capsys.readouterr().err
     arguments += ["--image-root", str(root)]
-    assert main(arguments) == 1 and "row 24" in capsys.readouterr().err
-    assert not (tmp_path / "pairs").exists()
-    assert main([*arguments, "--drop-missing"]) == 0
-    assert "image missing" in capsys.readouterr().err
+    assert main(arguments) == 1 and "row 24" in capsys.readouterr().err and not (tmp_path / "pairs").exists()
+    assert main([*arguments, "--drop-missing"]) == 0 and "image missing" in capsys.readouterr().err
     pairs = datasets.load_from_disk(str(tmp_path / "pairs"))
-    assert {split: len(rows) for split, rows in pairs.items()} == {"train": 16, "validation": 8}
-    assert pairs["train"].features == FEATURES
+    assert pairs.num_rows == {"train": 16, "validation": 8} and pairs["train"].features == module.FEATURES
