@@ -53,15 +53,14 @@ def heat():
 def example(seed):
     mask = np.zeros((48, 48))
     mask[30:40, 10:38] = seed
-    question = "How can this person's emotion be inferred from their facial actions?"
-    answer = "happy, as the lip corners are pulled"
-    return {"image": face(seed), "heat": heat(), "region": mask, "title": question, "answer": answer}
+    texts = {"title": "How is the emotion inferred?", "answer": "happy, as the lip corners are pulled"}
+    return {"image": face(seed), "heat": heat(), "region": mask, **texts}
 
 
 def log():
-    step = np.arange(1, 41)
-    eval_loss = np.where(step % 10 == 0, 2.2 / step, np.nan)
-    return pd.DataFrame({"step": step, "loss": 2 / step, "eval_loss": eval_loss})
+    loss = 2 / np.arange(1, 41)
+    table = pd.DataFrame({"step": np.arange(1, 41), "loss": loss})
+    return table.assign(eval_loss=table["loss"].where(table["step"] % 10 == 0))
 
 
 def crossed(**values):
@@ -89,10 +88,10 @@ def ablations():
     return table.assign(metric=table["question"].map({"Q3": "auc", "Q1 actions": "f1"}))
 
 
-def grid(labels=((1, 0, np.nan), (1, 1, 0))):
+def grid():
     maps, p_yes = np.stack([[heat()] * 3] * 2), np.array([[0.9, 0.7, 0.2], [0.4, 1.0, 0.1]])
-    regions = [[None, None, example(1)["region"]], [None] * 3]
-    return plots.attention_grid([face(), face(1)], [1, 4, 12], maps, p_yes, np.array(labels), regions)
+    labels, regions = np.array([(1, 0, np.nan), (1, 1, 0)]), [[None, None, heat() > 0.5], [None] * 3]
+    return plots.attention_grid([face(), face(1)], [1, 4, 12], maps, p_yes, labels, regions)
 
 
 def word(text, start, gain, row, column):
@@ -181,24 +180,20 @@ def test_figures_keep_their_look_and_leave_the_readers_settings_alone(tmp_path):
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "loud.png").read_bytes()
 
 
-def test_what_is_not_there_has_no_panel_and_is_named():
+def test_what_is_not_there_has_no_panel_and_is_named_and_every_model_has_a_colour_of_its_own():
     titles = [ax.get_title(loc="left") for ax in overview(1, {}).axes]
     assert "Emotions" not in titles and "How often each action unit is present" in titles
     with pytest.raises(TableError, match="'f2'"):
         plots.au_bars(results(), metric="f2")
-
-
-def test_every_named_model_has_a_colour_of_its_own():
     assert COLOURS.keys() == NAMES.keys() and len(set(COLOURS.values())) == len(COLOURS)
     assert colour("x", ["x", "y"]) != colour("y", ["x", "y"])
 
 
 def test_smooth_maps_are_shares_of_their_maximum():
     smoothed = smooth(5 * heat())
-    assert smoothed.min() >= 0 and 0.9 < smoothed.max() <= 1
     peak = np.array(np.unravel_index(smoothed.argmax(), smoothed.shape)) / len(smoothed)
     assert peak == pytest.approx((5.5 / 7, 3.5 / 7), abs=0.03)
-    assert not smooth(np.zeros((4, 4))).any()
+    assert smoothed.min() >= 0 and 0.9 < smoothed.max() <= 1 and not smooth(np.zeros((4, 4))).any()
 
 
 def test_the_grid_has_a_number_a_cell_a_frame_where_the_unit_is_and_colour_where_it_errs():
@@ -210,19 +205,14 @@ def test_the_grid_has_a_number_a_cell_a_frame_where_the_unit_is_and_colour_where
     assert np.argsort(strongest).tolist() == np.argsort([0.9, 0.7, 0.2, 0.4, 1.0, 0.1]).tolist()
 
 
-def test_words_have_the_colour_of_their_place_and_are_grey_without_gain():
-    key = _PLACES.astype(int)
-    assert np.abs(key - key[:, ::-1]).max() <= 1, "both halves of a face share their colours"
-    linear = (key / 255) ** 2.2 @ [0.2126, 0.7152, 0.0722]
+def test_the_words_of_an_answer_have_the_colour_and_number_of_their_maps_and_are_grey_without_gain():
+    linear = (_PLACES / 255) ** 2.2 @ [0.2126, 0.7152, 0.0722]
     assert (1.05 / (linear + 0.05)).min() > 3, "every colour can be read on white"
     grey, pale, raises, inner = map(word_colour, WORDS)
     assert np.ptp(grey) < 0.01 < np.ptp(pale) and np.abs(raises - inner).max() > 0.3
-
-
-def test_the_words_of_an_answer_are_coloured_and_numbered_like_their_maps():
     fig = plots.attention_words(face(), "Which?", ANSWER, WORDS)
     texts = {text.get_text().strip(): text for text in fig.findobj(mpl.text.Text)}
-    np.testing.assert_allclose(texts["raises³"].get_color(), word_colour(WORDS[2]))
+    np.testing.assert_allclose(texts["raises³"].get_color(), raises)
     assert texts["eyebrow."].get_color() == "#8C8C8C"
     titles = {ax.get_title(loc="left"): ax.get_xlabel() for ax in fig.axes}
     assert titles["3  raises"] == "20 × as likely" and titles["4  inner"] == "2.7 × as likely"

@@ -14,16 +14,13 @@ def markdown(table, stem, **options) -> list[str]:
 
 @pytest.fixture
 def table():
-    return pd.DataFrame(
-        {
-            "model": ["Base & co", "Exp_VQA", "x|y"],
-            "data": ["ours", "ours", "BP4D"],
-            "F1": [50.04, 50.01, np.nan],
-            "error": [3.0, 2.0, 1.0],
-            "AUC": ["71.3 [66.0, 75.2]", "80.0 [70.0, 90.0]", "9 of 10"],
-            "faces": [1, 2, 3],
-        }
-    )
+    columns = ["model", "data", "F1", "error", "AUC", "faces"]
+    rows = [("Base & co", "ours", 50.04, 3.0, "71.3 [66.0, 75.2]", 1)]
+    rows += [
+        ("Exp_VQA", "ours", 50.01, 2.0, "80.0 [70.0, 90.0]", 2),
+        ("x|y", "BP4D", np.nan, 1.0, "9 of 10", 3),
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def test_three_files_hold_the_table_with_the_best_of_each_column_bold(table, tmp_path):
@@ -57,17 +54,13 @@ def test_a_wide_table_is_scaled_to_the_line(tmp_path):
     assert text.count("{") == text.count("}") and "AU11" in text
 
 
-def test_rows_of_other_data_compete_apart(table, tmp_path):
+def test_models_in_columns_compete_by_row_and_rows_of_other_data_apart(table, tmp_path):
     lines = markdown(table, tmp_path / "t", lower=["error"], within="data")
     assert "| 3.0 |" in lines[2] and "**2.0**" in lines[3] and "**1.0**" in lines[4]
-
-
-def test_models_in_columns_compete_by_row_and_the_index_is_a_column(tmp_path):
-    table = pd.DataFrame({"A": [10.0, 3.0], "B": [20.0, 2.0]}, index=["AU1", "AU2"])
-    lines = markdown(table, tmp_path / "t", best="row")
-    assert lines[0] == "|  | A | B |"
-    assert lines[2:] == ["| AU1 | 10.0 | **20.0** |", "| AU2 | **3.0** | 2.0 |"]
-    assert "**" not in "".join(markdown(table, tmp_path / "t", best=None))
+    models = pd.DataFrame({"A": [10.0, 3.0], "B": [20.0, 2.0]}, index=["AU1", "AU2"])
+    lines = markdown(models, tmp_path / "t", best="row")
+    assert [lines[0], *lines[2:]] == ["|  | A | B |", "| AU1 | 10.0 | **20.0** |", "| AU2 | **3.0** | 2.0 |"]
+    assert "**" not in "".join(markdown(models, tmp_path / "t", best=None))
 
 
 def test_every_level_of_an_index_is_a_column_whose_groups_may_compete_apart_also_of_no_row(tmp_path):
