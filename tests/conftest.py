@@ -57,6 +57,16 @@ def images(faces) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def faces_of(faces):
+    """What `pipeline.Run.faces_of` is: the faces of a corpus and split, numbered anew."""
+
+    def select(dataset: str, split: str = "test"):
+        return faces[(faces["dataset"] == dataset) & (faces["split"] == split)].reset_index(drop=True)
+
+    return select
+
+
+@pytest.fixture(scope="session")
 def pairs(faces):
     from expvqa_lib.data import pairs
 

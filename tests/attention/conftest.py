@@ -9,12 +9,8 @@ from expvqa_lib.expvqa import ExpVQA
 
 
 @pytest.fixture
-def run(model, processor, faces):
+def run(model, processor, faces_of):
     """What `attention` uses of a `pipeline.Run`."""
-
-    def faces_of(dataset: str, split: str = "test"):
-        return faces[(faces["dataset"] == dataset) & (faces["split"] == split)].reset_index(drop=True)
-
     return SimpleNamespace(
         is_drawn=True,
         au_corpus="synth_lab",

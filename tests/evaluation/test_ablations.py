@@ -20,12 +20,8 @@ from expvqa_lib.training.curriculum import ABLATIONS, Curriculum
 from expvqa_lib.training.recipe import Recipe
 
 FEW = {"lab_validation": 1, "videos": 1, "wild_validation": 2, "emotion_validation": 2, "image": 48}
-SIZES = CorpusSizes(
-    lab_train=2, lab_test=3, wild_train=8, wild_test=2, emotion_train=12, emotion_test=8, **FEW
-)
-WILD = CorpusSizes(
-    lab_train=2, lab_test=2, wild_train=12, wild_test=120, emotion_train=2, emotion_test=2, **FEW
-)
+FEW |= {"lab_train": 2, "lab_test": 3, "emotion_train": 12, "emotion_test": 8}
+SIZES, WILD = (CorpusSizes(**FEW, wild_train=8, wild_test=n) for n in (2, 120))
 RECIPE = Recipe(steps=2, images=4, pairs_per_image=2, validate_every=1, augment=False)
 TOY = Profile("toy-ablations", SIZES, RECIPE, RECIPE, left_out=(12, 25), probed=16, resamples=5)
 ABLATED = ("q3_only", "cat_captioner")
@@ -72,17 +68,14 @@ def test_ablations_start_from_the_base_by_the_recipe_of_the_frozen_variant(run, 
     assert run.curriculum("without_au12") == Curriculum(unseen=(*TOY.unseen, 12))
 
 
-def test_the_cat_captioner_learns_halves_that_the_other_captioners_fill_in(run, table):
+def test_captioners_learn_halves_that_others_fill_in_and_are_asked_what_they_were_trained_on(run, table):
     pairs = run.training_pairs("cat_captioner")["train"].to_pandas()
     faces = run.faces().query("split == 'train' and dataset != 'synth_wild'")
     assert set(pairs.loc[pairs["source"] == "rules", "dataset"]) == {"synth_wild"}
     assert set(pairs.loc[pairs["source"] == "pseudo", "image"]) <= set(faces["image"])
-
-
-def test_a_captioner_is_asked_the_question_that_it_was_trained_on(run, table):
-    kinds = {p.name.split("-")[0] for p in (run.store / "predictions").glob("q*-cat_captioner-*")}
-    assert kinds == {"q1", "q3"}
-    asked = pd.concat(pd.read_parquet(p) for p in (run.store / "predictions").glob("q1-*-cat_captioner-*"))
+    files = list((run.store / "predictions").glob("q*-cat_captioner-*"))
+    assert {path.name.split("-")[0] for path in files} == {"q1", "q3"}
+    asked = pd.concat([pd.read_parquet(path) for path in files if path.name.startswith("q1-")])
     assert asked["question"].str.contains("emotion").all()
     assert "emotion" not in run.answers("q3_only", "Q1_actions")["question"].iat[0]
 
@@ -90,11 +83,9 @@ def test_a_captioner_is_asked_the_question_that_it_was_trained_on(run, table):
 def test_one_action_unit_left_out_is_measured_beside_the_model_that_was_asked(run):
     table, differences = ablations.leave_one_out(run)
     assert set(table["model"]) == {"prior", "left_out", "left_out_shuffled_images", ALL}
-    assert set(table["target"]) == {"AU12"}
-    value = table.set_index(["model", "metric"])["value"]
-    for row in differences.itertuples():
-        assert row.value == pytest.approx(value["left_out", row.metric] - value[ALL, row.metric])
-        assert row.low <= row.high
+    assert set(table["target"]) == {"AU12"} and (differences["low"] <= differences["high"]).all()
+    value = table.pivot(index="metric", columns="model", values="value").loc[differences["metric"]]
+    np.testing.assert_allclose(differences["value"], value["left_out"] - value[ALL])
     layout = ablations.left_out_layout(table, differences)
     assert layout["Metric"].tolist() == ["F1", "AUC"] and layout["Label prior"].iat[1] == "50.0 [50.0, 50.0]"
 
@@ -136,45 +127,36 @@ def unseen(scripted):
     return zero_shot.zero_shot(scripted)
 
 
-def groups_of(table: pd.DataFrame) -> dict[str, list[str]]:
-    """AUs of the table by group: each group's average follows its AUs."""
-    targets = list(table["target"].unique())
-    first = targets.index("seen")
-    return {"seen": targets[:first], "unseen": targets[first + 1 : -1]}
-
-
-def test_unseen_action_units_are_asked_where_they_are_labelled_and_frequent_enough(scripted, unseen):
+def test_unseen_action_units_are_asked_where_they_are_frequent_and_stand_beside_their_controls(
+    scripted, unseen
+):
     faces, left_out = scripted.faces_of("synth_wild"), {f"AU{au}" for au in scripted.profile.unseen}
-    assert zero_shot.corpus(scripted) == "synth_wild"
     enough = {au.name for au in ACTION_UNITS.values() if faces[au.name].eq(1).sum() >= zero_shot.FEWEST}
-    groups = groups_of(unseen)
+    targets = list(unseen["target"].unique())  # each group's average follows its AUs
+    first = targets.index("seen")
+    groups = {"seen": targets[:first], "unseen": targets[first + 1 : -1]}
+    assert zero_shot.corpus(scripted) == "synth_wild"
     assert set(groups["unseen"]) == enough & left_out and set(groups["seen"]) == enough - left_out
 
-
-def test_models_and_controls_stand_beside_each_other_and_what_is_named_has_no_rank(unseen):
     assert set(unseen["model"]) == {"prior", "base", "exp_vqa", "exp_vqa_fz", SHUFFLED, "exp_vqa_fz_named"}
     value = unseen.set_index(["model", "target", "metric"])["value"]
-    for group, aus in groups_of(unseen).items():
+    for group, aus in groups.items():
         of_each = [value["exp_vqa_fz", au, "auc"] for au in aus]
         assert value["exp_vqa_fz", group, "auc"] == pytest.approx(np.mean(of_each))
     assert value["exp_vqa", "unseen", "auc"] == 100 and value["prior", "unseen", "auc"] == 50
     assert value["exp_vqa_fz_named", "AU25", "f1"] == 100
-    assert ("exp_vqa_fz_named", "AU25", "auc") not in value.index
-
-
-def test_differences_to_the_controls_are_paired(scripted):
-    gains = zero_shot.differences(scripted).set_index(["group", "model", "metric", "minus"])
-    assert gains.loc[("unseen", "exp_vqa_fz", "auc", SHUFFLED), "low"] > 0
-    assert gains.loc[("unseen", "exp_vqa_fz", "f1", "prior"), "high"] < 0
-
-
-def test_layouts_put_unseen_action_units_first_in_the_chart_and_averages_in_the_table(unseen):
-    targets = list(zero_shot.auc_rows(unseen)["target"].unique())
-    assert targets == [*groups_of(unseen)["unseen"], "unseen", "seen"]
+    assert ("exp_vqa_fz_named", "AU25", "auc") not in value.index  # what is named has no rank
+    in_chart = list(zero_shot.auc_rows(unseen)["target"].unique())
+    assert in_chart == [*groups["unseen"], "unseen", "seen"]
     assert set(zero_shot.layout(unseen, ("seen", "unseen"))["AUs"]) == {"seen", "unseen"}
 
 
-def test_without_an_unseen_action_unit_the_tables_are_empty(scripted, monkeypatch):
+def test_differences_to_the_controls_are_paired_and_without_an_unseen_action_unit_empty(
+    scripted, unseen, monkeypatch
+):
+    gains = zero_shot.differences(scripted).set_index(["group", "model", "metric", "minus"])
+    assert gains.loc[("unseen", "exp_vqa_fz", "auc", SHUFFLED), "low"] > 0
+    assert gains.loc[("unseen", "exp_vqa_fz", "f1", "prior"), "high"] < 0
     monkeypatch.setattr(scripted, "profile", replace(scripted.profile, unseen=()))
     table = zero_shot.zero_shot(scripted)
     assert zero_shot.corpus(scripted) is None and table.empty and zero_shot.differences(scripted).empty

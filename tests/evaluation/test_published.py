@@ -4,21 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from expvqa_lib import facs
 from expvqa_lib.evaluation import published
 
-TABLES = {"main T3": "table 3", "main T4": "table 4"} | {
-    f"suppl T{n}": f"suppl. table {n}" for n in range(2, 9)
-}
+TABLES = {f"suppl T{n}": f"suppl. table {n}" for n in range(2, 9)}
+TABLES |= {"main T3": "table 3", "main T4": "table 4"}
+TABLES |= {"main T3": "table 3", "main T4": "table 4"}
 QUICK = SimpleNamespace(is_drawn=True, au_corpus="synth_lab", profile=SimpleNamespace(name="quick"))
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in published.FOLDER.glob("*.csv")))
-def test_every_published_table_loads_without_wholly_empty_rows(name):
-    table = published.load(name)
-    assert len(table) and not table.isna().all(axis=1).any()
 
 
 def test_recomputed_averages_are_the_printed_ones_and_agree_with_the_check_table():
@@ -57,12 +50,10 @@ def test_a_runs_rows_stand_below_the_published_ones_and_say_what_they_are():
     rows = [("exp_vqa", "AU1", "f1", 80.0), ("exp_vqa", "macro", "f1", 75.0), ("exp_vqa", "AU1", "auc", 90.0)]
     table = published.paper_table(QUICK, pd.DataFrame(rows, columns=["model", "target", "metric", "value"]))
     ours = table.iloc[-1]
-    assert ours["source"] == "this run" and ours[["AU1", "average"]].tolist() == [80.0, 75.0]
+    assert ours[["source", "AU1", "average"]].tolist() == ["this run", 80.0, 75.0]
     assert "not comparable" in ours["data"] and table["source"].notna().all()
-
-
-def test_a_runs_probes_stand_below_exp_blips():
     layout = pd.DataFrame({"Model": ["Base"], "Features": ["Q-Former"], "AU1": [60.0], "Average": [60.0]})
-    table = published.probes_beside_published(QUICK, layout)
-    assert table["Model"].iat[-1] == "Base, Q-Former" and (table["Source"] == "Exp-BLIP table 3").sum() == 14
-    assert published.exp_blip_probes().shape == (16, 3)
+    probes = published.probes_beside_published(QUICK, layout)
+    assert (
+        probes["Model"].iat[-1] == "Base, Q-Former" and (probes["Source"] == "Exp-BLIP table 3").sum() == 14
+    )
