@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from expvqa_lib.attention import answer_words, examples, face_au_grid, video
+from expvqa_lib.attention import examples, face_au_grid, video
 
 
 @pytest.fixture(params=["drawn", "pictures"])
@@ -34,11 +34,6 @@ def test_the_grid_has_one_face_a_person_and_outlines_of_present_aus(any_run):
     assert heat.shape == (3, 8, 48, 48) and p_yes.shape == labels.shape == (3, 8)
     outlined = [[region is not None for region in row] for row in regions]
     np.testing.assert_array_equal(outlined, (labels == 1) & any_run.is_drawn)
-
-
-def test_an_answer_comes_with_its_words(run):
-    _, _, answer, words = answer_words(run)
-    assert all(answer[word.start :].startswith(word.text) for word in words)
 
 
 def test_a_video_has_truth_and_p_yes_of_every_frame(any_run):

@@ -36,12 +36,9 @@ def pixels_of(processor, image) -> torch.Tensor:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_a_map_that_follows_the_picture(model, processor, images, method):
-    maps, p_yes, words = relevance(model, processor, images, QUESTIONS, method=method)
-    assert maps.dtype == np.float32 and np.ptp(maps, axis=(1, 2)).min() > 0.01  # not flat
-    assert p_yes.shape == (3,) and ((p_yes > 0) & (p_yes < 1)).all()
-    assert len(words) == 3 and all(isinstance(w, str) for w in words)
-    same = relevance(model, processor, images, [ask_q3(12)] * 3, targets=["yes"] * 3, method=method).maps
-    assert not np.allclose(same[0], same[1], atol=1e-3)
+    maps = relevance(model, processor, images, [ask_q3(12)] * 3, targets=["yes"] * 3, method=method).maps
+    assert np.ptp(maps, axis=(1, 2)).min() > 0.01  # not flat
+    assert maps.dtype == np.float32 and not np.allclose(maps[0], maps[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -82,13 +79,13 @@ def test_every_map_is_from_0_to_1_in_any_precision_and_of_a_converted_checkpoint
         model, processor = load_model(folder, device="cpu", quiet=True)
     else:
         model = model.to(getattr(torch, kind))
-    vision = model.config.vision_config
-    parts = (model.vision_model, model.qformer, model.language_model)
+    vision, parts = model.config.vision_config, (model.vision_model, model.qformer, model.language_model)
     before = [part.config._attn_implementation for part in parts]
     maps, p_yes, _ = relevance(model, processor, images, QUESTIONS, targets=["yes"] * 3, method=method)
     side = vision.image_size if method in ON_PIXELS else vision.image_size // vision.patch_size
-    assert maps.shape == (3, side, side) and np.isfinite(maps).all() and np.isfinite(p_yes).all()
+    assert maps.shape == (3, side, side) and np.isfinite(maps).all()
     assert maps.min() >= 0 and np.allclose(maps.max((1, 2)), 1)
+    assert p_yes.shape == (3,) and ((p_yes > 0) & (p_yes < 1)).all()
     assert [part.config._attn_implementation for part in parts] == before and "sdpa" in before
     assert all(weight.grad is None for weight in model.parameters())
 
@@ -104,9 +101,7 @@ def test_cross_attention_is_what_the_queries_attend_to(model, processor, images)
     np.testing.assert_allclose(heat, expected / expected.max(), atol=1e-4)
 
 
-def test_a_blur_keeps_what_is_even_and_the_mean():
-    flat = torch.full((2, 3, 16, 16), 0.7)
-    torch.testing.assert_close(blur(flat, 2.0), flat)
+def test_a_blur_is_a_gaussian_of_its_width():
     dot = torch.zeros(1, 1, 33, 33)
     dot[0, 0, 16, 16] = 1
     soft = blur(dot, 2.0)
