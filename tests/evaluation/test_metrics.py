@@ -14,6 +14,7 @@ from expvqa_lib.evaluation.metrics.bootstrap import group_codes, resample
 
 NAMES = {"model": "m", "dataset": "d", "split": "test"}
 AUS = ["AU1", "AU4", "AU12"]
+ANSWERED = ("f1", "balanced_accuracy", "precision", "recall", "accuracy")
 
 
 def faces(rows=300, seed=0, unlabelled=0.0):
@@ -30,16 +31,10 @@ def values(table):
 
 
 def scikit_learn(y, p, **weights):
-    yes = p >= 0.5
-    scores = {
-        "f1": sk.f1_score(y, yes, **weights),
-        "auc": sk.roc_auc_score(y, p, **weights),
-        "balanced_accuracy": sk.balanced_accuracy_score(y, yes, **weights),
-        "precision": sk.precision_score(y, yes, **weights),
-        "recall": sk.recall_score(y, yes, **weights),
-        "accuracy": sk.accuracy_score(y, yes, **weights),
-        "average_precision": sk.average_precision_score(y, p, **weights),
-    }
+    ranked = {"auc": sk.roc_auc_score, "average_precision": sk.average_precision_score}
+    of_answers = {name: getattr(sk, f"{name}_score") for name in ANSWERED}
+    scores = {name: score(y, p >= 0.5, **weights) for name, score in of_answers.items()}
+    scores |= {name: score(y, p, **weights) for name, score in ranked.items()}
     return {name: 100 * score for name, score in scores.items()}
 
 
@@ -47,46 +42,38 @@ def test_au_table_and_its_averages_agree_with_scikit_learn():
     labels, scores = faces(unlabelled=0.2)
     options = {"metrics": metrics.ALL_METRICS, "micro": True, "resamples": 20}
     table = metrics.au_table(labels, scores, **NAMES, **options)
-    got, y, p = values(table), labels.to_numpy(dtype=float, na_value=np.nan), scores.to_numpy()
+    got, y, p = values(table).unstack(), labels.to_numpy(dtype=float, na_value=np.nan), scores.to_numpy()
     assert tuple(table.columns) == metrics.COLUMNS
-    assert list(table["target"].unique()) == [*AUS, "macro", "micro"]
     columns = {au: (y[:, k], p[:, k]) for k, au in enumerate(AUS)} | {"micro": (y.ravel(), p.ravel())}
     for target, (truth, score) in columns.items():
         wanted = scikit_learn(truth[~np.isnan(truth)], score[~np.isnan(truth)])
-        assert got[target].drop("calibration_error").to_dict() == pytest.approx(wanted), target
-    for metric in metrics.ALL_METRICS:
-        assert got["macro", metric] == pytest.approx(np.mean([got[au, metric] for au in AUS]))
-    support = table.drop_duplicates("target").set_index("target")["support"]
-    labelled = labels.notna().any(axis=1).sum()
-    assert support.tolist() == [*labels.sum().tolist(), labelled, labelled]
+        assert got.loc[target].drop("calibration_error").to_dict() == pytest.approx(wanted), target
+    assert got.loc["macro"].tolist() == pytest.approx(got.loc[AUS].mean().tolist())
+    labelled, positives = labels.notna().any(axis=1).sum(), labels.sum().to_dict()
+    support = table.groupby("target", sort=False)["support"].first().to_dict()
+    assert list(support.items()) == list((positives | {"macro": labelled, "micro": labelled}).items())
     assert (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
 
 
 def test_every_resample_is_scikit_learns_weighted_value():
     labels, scores = faces(rows=80, unlabelled=0.1)
     y, p = labels.to_numpy(dtype=float, na_value=np.nan), scores.to_numpy()
-    measure = metrics.au._measure(y, p, 0.5, metrics.au.METRICS + ("average_precision",))
+    names = (*metrics.au.METRICS, "average_precision")
     weights = next(resample(np.arange(80) // 4, 5, seed=3))
-    for values_of_one, drawn in zip(measure(weights), weights, strict=True):
-        for a in range(3):
-            labelled = ~np.isnan(y[:, a])
+    for values_of_one, drawn in zip(metrics.au._measure(y, p, 0.5, names)(weights), weights, strict=True):
+        for a, labelled in enumerate(~np.isnan(y.T)):
             wanted = scikit_learn(y[labelled, a], p[labelled, a], sample_weight=drawn[labelled])
-            del wanted["accuracy"]
-            assert values_of_one[a].tolist() == pytest.approx(list(wanted.values()))
+            assert values_of_one[a].tolist() == pytest.approx([wanted[name] for name in names])
 
 
-def test_an_au_of_one_class_has_a_row_and_macro_leaves_its_undefined_values_out():
+def test_an_au_of_one_class_has_a_row_and_one_without_a_label_is_left_out_and_named():
     labels, scores = faces()
     got = values(metrics.au_table(labels.assign(AU1=0, AU4=1), scores, **NAMES, metrics=metrics.ALL_METRICS))
-    none = values(metrics.au_table(labels, scores * 0.4, **NAMES, resamples=0))
-    assert (none.xs("f1", level="metric") == 0).all()  # without a yes
     assert np.isnan(got["AU1", "auc"]) and np.isnan(got["AU1", "average_precision"]) and got["AU1", "f1"] == 0
     assert np.isnan(got["AU4", "auc"]) and got["AU4", "precision"] == 100
     assert got["AU4", "average_precision"] == pytest.approx(100) and got["macro", "auc"] == got["AU12", "auc"]
-
-
-def test_aus_without_a_label_are_left_out_and_named():
-    labels, scores = faces()
+    none = values(metrics.au_table(labels, scores * 0.4, **NAMES, resamples=0))
+    assert (none.xs("f1", level="metric") == 0).all()  # without a yes
     labels["AU12"] = pd.NA
     with pytest.warns(UserWarning, match="AU9, AU12"):
         table = metrics.au_table(labels, scores.assign(AU9=0.5), **NAMES, resamples=0)
@@ -98,10 +85,8 @@ def test_calibration_by_hand():
     scores = pd.DataFrame({"AU1": [0.62, 0.68, 0.98, 1.0, 0.62], "AU2": [0.0, 0.0, 0.0, 1.0, 1.0]})
     options = {"metrics": ["calibration_error"], "micro": True, "resamples": 0}
     got = values(metrics.au_table(labels, scores, **NAMES, **options)).droplevel("metric")
-    of_au1 = 100 * (2 * abs(0.65 - 0.5) + 2 * abs(0.99 - 1)) / 4
-    assert got.to_dict() == pytest.approx(
-        {"AU1": of_au1, "AU2": 0, "macro": of_au1 / 2, "micro": of_au1 * 4 / 9}
-    )
+    au1 = 100 * (2 * abs(0.65 - 0.5) + 2 * abs(0.99 - 1)) / 4
+    assert got.to_dict() == pytest.approx({"AU1": au1, "AU2": 0, "macro": au1 / 2, "micro": au1 * 4 / 9})
     bins = metrics.reliability_table(labels, scores).set_index("from")
     assert bins.loc[60].tolist() == pytest.approx([70, 2, 65, 50])
     assert bins.loc[90].tolist() == pytest.approx([100, 4, 99.5, 100])
@@ -155,24 +140,13 @@ def test_paired_difference_is_narrower_than_the_parts():
     assert metrics.paired_difference(labels, scores, scores).tolist() == [0, 0, 0, 1, 500]
 
 
-def test_the_p_of_equal_models_is_below_5_percent_about_once_in_20_times():
-    rng = np.random.default_rng(0)
-    y = pd.DataFrame({"AU1": rng.integers(0, 2, 300)})
-    p = []
-    for seed in range(100):
-        a, b = (pd.DataFrame({"AU1": rng.random(300)}) for _ in range(2))
-        p.append(metrics.paired_difference(y, a, b, metric="accuracy", resamples=150, seed=seed)["p"])
-    assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.1
-
-
 def test_answers_that_are_neither_are_counted_and_never_a_no():
     labels = pd.DataFrame({"AU1": [1, 1, 0, 0, pd.NA], "AU4": [1, 0, 0, 0, 0]})
     of_au1, of_au4 = ["Yes.", "maybe", "no", None, "perhaps"], ["yes", "No, it does not", "no", "no", "no"]
     answers = pd.DataFrame({"AU1": of_au1, "AU4": of_au4})
     table = metrics.answer_table(labels, answers, **NAMES, resamples=10).set_index(["target", "metric"])
-    names = ("f1", "balanced_accuracy", "precision", "recall", "accuracy")
-    assert table["value"]["AU4"].to_dict() == {**dict.fromkeys(names, 100), "unread": 0}
-    assert table["value"]["AU1"].to_dict() == pytest.approx(dict.fromkeys((*names, "unread"), 50))
+    assert table["value"]["AU4"].to_dict() == {**dict.fromkeys(ANSWERED, 100), "unread": 0}
+    assert table["value"]["AU1"].to_dict() == pytest.approx(dict.fromkeys((*ANSWERED, "unread"), 50))
     assert table.loc[("macro", "unread"), ["value", "support"]].tolist() == [25, 2]
 
 
@@ -203,15 +177,12 @@ def test_emotion_table_agrees_with_scikit_learn_and_counts_silence_as_wrong():
     table = metrics.emotion_table([*true, None], [*predicted, "anger"], **NAMES, **options)
     got, texts = values(table), ["" if pd.isna(p) else p for p in predicted]
     assert list(table["target"].unique()) == ["neutral", "happiness", "anger", "macro"]
-    of_all = {"labels": names, "average": "macro"}
-    wanted = {
-        ("macro", "accuracy"): sk.accuracy_score(true, texts),
-        ("macro", "f1"): sk.f1_score(true, texts, **of_all),
-        ("macro", "balanced_accuracy"): sk.recall_score(true, texts, **of_all),
-        ("anger", "precision"): sk.precision_score(true, texts, labels=["anger"], average="micro"),
-        ("anger", "recall"): sk.recall_score(true, texts, labels=["anger"], average="micro"),
-    }
-    assert {key: got[key] for key in wanted} == pytest.approx({k: 100 * v for k, v in wanted.items()})
+    of_all, anger = {"labels": names, "average": "macro"}, {"labels": ["anger"], "average": "micro"}
+    wanted = {"accuracy": sk.accuracy_score(true, texts), "f1": sk.f1_score(true, texts, **of_all)}
+    wanted["balanced_accuracy"] = sk.recall_score(true, texts, **of_all)
+    assert got["macro"][list(wanted)].to_dict() == pytest.approx({k: 100 * v for k, v in wanted.items()})
+    assert got["anger", "precision"] == pytest.approx(100 * sk.precision_score(true, texts, **anger))
+    assert got["anger", "recall"] == pytest.approx(100 * sk.recall_score(true, texts, **anger))
     assert (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
     assert table["support"].iat[-1] == 200 and table["support"].iat[0] == (true == "neutral").sum()
 
@@ -220,7 +191,7 @@ def test_emotion_difference_is_that_of_the_accuracies():
     rng = np.random.default_rng(0)
     true = rng.choice(["anger", "fear"], 300).astype(object)
     a, b = (np.where(rng.random(300) < share, true, "none").astype(object) for share in (0.9, 0.5))
-    true[0], b[1] = None, None
+    true[0] = b[1] = None
     result = metrics.emotion_difference(true, a, b, groups=np.arange(300) // 2)
     wanted = 100 * (np.mean(true[1:] == a[1:]) - np.mean(true[1:] == b[1:]))
     assert result["value"] == pytest.approx(wanted) and result["support"] == 299
@@ -229,11 +200,9 @@ def test_emotion_difference_is_that_of_the_accuracies():
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("something reached for the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    """Whatever reaches for the network fails."""
+    monkeypatch.setattr(socket.socket, "connect", None)
+    monkeypatch.setattr(socket, "getaddrinfo", None)
 
 
 def test_au_f1_adds_batches_and_captions_are_the_table():
@@ -250,7 +219,7 @@ def test_au_f1_adds_batches_and_captions_are_the_table():
     assert got == pytest.approx(wanted.to_dict())
 
 
-def test_emotion_accuracy_counts_an_empty_prediction_as_wrong():
+def test_emotion_accuracy_counts_an_empty_prediction_as_wrong_and_unknown_names_are_refused():
     metric = metrics.load("emotion_accuracy")
     metric.add_batch(predictions=["", "anger"], references=["anger", "anger"])
     metric.add(prediction="", reference="fear")
@@ -258,8 +227,5 @@ def test_emotion_accuracy_counts_an_empty_prediction_as_wrong():
     assert metric.compute() == pytest.approx({"accuracy": 50, "macro_f1": 200 / 3, "balanced_accuracy": 50})
     pair = {"predictions": ["fear", ""], "references": ["fear", "fear"]}
     assert evaluate.combine([metric]).compute(**pair)["accuracy"] == 50
-
-
-def test_unknown_names_are_refused():
     with pytest.raises(SettingsError, match="au_f1, captions, emotion_accuracy"):
         metrics.load("f1")
