@@ -28,12 +28,10 @@ from expvqa_lib.questions import ask_q2, ask_q3, read_yes_no
 def data(faces, tmp_path) -> list[str]:
     """The options for a table of few faces: one corpus with AUs, one with emotions."""
     root = os.path.commonpath(faces["image"].tolist())
-    groups = faces[faces["dataset"] != "synth_wild"].groupby(["dataset", "split"])
-    some = pd.concat([rows.iloc[:9] for _, rows in groups])
+    some = faces[faces["dataset"] != "synth_wild"].groupby(["dataset", "split"]).head(9)
     some = some.assign(image=[os.path.relpath(image, root) for image in some["image"]])
     lab = some["dataset"] == "synth_lab"  # not nine frames of one person
-    numbers = (np.arange(lab.sum()) % 3).astype(str)
-    some.loc[lab, "subject"] = some.loc[lab, "subject"].astype(str) + "-" + numbers
+    some.loc[lab, "subject"] += [f"-{k % 3}" for k in range(lab.sum())]
     write_table(some, tmp_path / "faces.parquet")
     return ["--data", str(tmp_path / "faces.parquet"), "--image-root", root]
 
@@ -74,45 +72,40 @@ def refused(arguments: list, capsys) -> str:
 
 def test_predictions_have_a_row_a_question_and_metrics_follow_alone(mine, data, tmp_path, monkeypatch):
     monkeypatch.chdir(mine)  # the name of the model is that of the folder, of `.` too
-    kinds = ["--question-types", "q3", "q1", "q2"]
-    assert main(["evaluate", "--model", ".", *data, *kinds, "--output", str(tmp_path / "out")]) == 0
-    out = tmp_path / "out"
-    table, faces = read_predictions(out / "predictions.parquet"), own_faces(data)
+    out, kinds = tmp_path / "out", ["--question-types", "q3", "q1", "q2"]
+    assert main(["evaluate", "--model", ".", *data, *kinds, "--output", str(out)]) == 0
+    table, faces = read_predictions(out / "predictions.parquet"), own_faces(data).query("split == 'test'")
     assert list(table.columns) == list(COLUMNS) and set(table["split"]) == {"test"}
-    lab = faces[(faces["dataset"] == "synth_lab") & (faces["split"] == "test")].reset_index(drop=True)
+    lab = faces[faces["dataset"] == "synth_lab"].reset_index(drop=True)
     aus, loaded = labelled_aus(lab), load_model(mine, quiet=True)
-    q3 = table[table["question_type"] == "Q3"]
-    assert len(q3) == len(lab) * len(aus) and q3["answer"].isna().all()
+    q1, q2, q3 = (table[table["question_type"] == kind] for kind in ("Q1", "Q2", "Q3"))
+    assert len(q3) == len(lab) * len(aus) and q3["answer"].isna().all() and len(q1) == len(faces)
     assert q3["question"].tolist() == [ask_q3(int(au[2:])) for au in q3["au"]]
     scores = score_yes_no(*loaded, lab["image"].tolist(), aus)
     np.testing.assert_allclose(mean_scores(q3, lab["name"], scores.columns), scores, atol=1e-5)
-    brows = table[(table["question_type"] == "Q2") & (table["area"] == "brows")].set_index("image")["answer"]
+    brows = q2[q2["area"] == "brows"].set_index("image")["answer"]
     answers = generate(*loaded, lab["image"].tolist(), [ask_q2("brows")] * len(lab))
     assert brows.loc[lab["name"]].tolist() == [answer for (answer,) in answers]
-    q1 = table[table["question_type"] == "Q1"]
-    assert len(q1) == (faces["split"] == "test").sum()
 
-    metrics = metrics_of(out)
-    names = {"model": "mine", "dataset": "synth_lab", "split": "test"}
-    expected = au_table(lab[scores.columns], scores, resamples=0, **names).set_index(["target", "metric"])[
-        "value"
-    ]
-    both = pd.concat([expected, metrics.loc[("Q3", "mine"), "value"]], axis=1, join="inner").dropna()
+    metrics, names = metrics_of(out), {"model": "mine", "dataset": "synth_lab", "split": "test"}
+    expected = au_table(lab[scores.columns], scores, resamples=0, **names).set_index(["target", "metric"])
+    both = [expected["value"], metrics.loc[("Q3", "mine"), "value"]]
+    both = pd.concat(both, axis=1, join="inner").dropna()
     np.testing.assert_allclose(both.iloc[:, 0], both.iloc[:, 1], atol=2e-4)
-    assert len(both) > len(aus)
+    assert len(both) > len(aus) and ("Q2", "mine", "macro", "f1") in metrics.index
     assert set(metrics.loc["Q3"].index.get_level_values("model")) == {"mine", "prior", "mine_shuffled_images"}
     assert metrics.loc[("Q1", "mine", "emotion", "unread"), "value"] == 100
     assert metrics.loc[("Q1", "mine", "emotion", "accuracy"), "value"] == 0
-    assert ("Q2", "mine", "macro", "f1") in metrics.index
-    assert metrics.loc[("Q1", "mine", "macro", "empty"), "support"].sum() == (q1["answer"] == "").sum()
     assert ("Q1", "prior", "emotion", "accuracy") in metrics.index
     monkeypatch.setattr("expvqa_lib.load", None)
     assert rewrite(out, data, lambda table: table) == 0
     pd.testing.assert_frame_equal(metrics_of(out), metrics)
+    empty = metrics.loc[("Q1", "mine", "macro", "empty"), "support"].sum()
+    assert empty == (q1["answer"] == "").sum()
     blank = table["answer"].where(table.index != q1.index[0], " ")
     assert rewrite(out, data, lambda table: table.assign(answer=blank)) == 0
-    empty = [m.loc[("Q1", "mine", "macro", "empty"), "support"].sum() for m in (metrics_of(out), metrics)]
-    assert empty[0] == empty[1] + (q1["answer"].iat[0] != "")
+    again = metrics_of(out).loc[("Q1", "mine", "macro", "empty"), "support"].sum()
+    assert again == empty + (q1["answer"].iat[0] != "")
 
 
 def test_a_killed_run_goes_on_and_asks_nothing_twice(model, processor, data, tmp_path, monkeypatch):
@@ -168,18 +161,15 @@ def test_answers_in_words_are_measured_beside_probabilities_or_alone(mine, data,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table.iloc[1:], r"AU\d+ of .*1 such row"),
-        (lambda table: pd.concat([table, table.iloc[[3]]]), r"more than once: AU\d+ of"),
-        (lambda table: table.assign(image=table["image"].where(table.index > 0, "who.png")), "who.png"),
-        (lambda table: table.assign(au=table["au"].where(table.index > 0, "AU99")), "AU99"),
-        (lambda table: table.assign(dataset="CK+"), r"'CK\+'.*found synth"),
-        (
-            lambda table: table.assign(p_yes=table["p_yes"].where(table.index > 0)),
-            r"column AU1 is nan; .*1 such",
-        ),
-        (lambda table: table.assign(p_yes=1.5), r"row 0, column AU1 is 1\.5"),
-        (lambda table: table.drop(columns=["au", "p_yes"]), "no column au, p_yes"),
-        (lambda table: table.iloc[:0], "Q1, Q2, Q3"),
+        (lambda t: t.iloc[1:], r"AU\d+ of .*1 such row"),
+        (lambda t: pd.concat([t, t.iloc[[3]]]), r"more than once: AU\d+ of"),
+        (lambda t: t.assign(image=t["image"].where(t.index > 0, "who.png")), "who.png"),
+        (lambda t: t.assign(au=t["au"].where(t.index > 0, "AU99")), "AU99"),
+        (lambda t: t.assign(dataset="CK+"), r"'CK\+'.*found synth"),
+        (lambda t: t.assign(p_yes=t["p_yes"].where(t.index > 0)), r"column AU1 is nan; .*1 such"),
+        (lambda t: t.assign(p_yes=1.5), r"row 0, column AU1 is 1\.5"),
+        (lambda t: t.drop(columns=["au", "p_yes"]), "no column au, p_yes"),
+        (lambda t: t.iloc[:0], "Q1, Q2, Q3"),
     ],
 )
 def test_wrong_predictions_are_refused(made, data, capsys, change, message):
@@ -208,17 +198,17 @@ def test_bad_data_and_models_are_refused(mine, made, data, tmp_path, capsys, mod
     assert "no.parquet" in refused(["--predictions", tmp_path / "no.parquet", *data], capsys)
     assert str(tmp_path / "mine") in refused(["--model", mine, "--data", tmp_path / "mine"], capsys)
     table = pd.read_parquet(data[1])
-    nobody = table.assign(image="nobody.png").drop_duplicates(["dataset", "image"]).assign(split="test")
-    for change, message in (
-        (table.assign(labelled_by="OpenFace"), "no row is labelled by people"),
-        (pd.concat([table, table.iloc[[0]]]), table["image"].iat[0]),
-        (table[table["split"] == "train"], "'test'; found train"),
-        (table[table["dataset"] == "synth_emotion"], "Q3"),
-        (nobody, "nobody.png"),
-    ):
-        write_table(change, tmp_path / "bad.parquet")
-        given = ["--model", mine, "--data", tmp_path / "bad.parquet", "--image-root", data[3]]
-        assert message in refused([*given, "--output", tmp_path / "x"], capsys)
+    bad = {
+        "no row is labelled by people": table.assign(labelled_by="OpenFace"),
+        table["image"].iat[0]: pd.concat([table, table.iloc[[0]]]),
+        "'test'; found train": table[table["split"] == "train"],
+        "Q3": table[table["dataset"] == "synth_emotion"],
+        "nobody.png": table.drop_duplicates("dataset").assign(image="nobody.png", split="test"),
+    }
+    for message, change in bad.items():
+        write_table(change, tmp_path / "faces.parquet")
+        assert message in refused(["--model", mine, *data, "--output", tmp_path / "x"], capsys)
+    write_table(table, tmp_path / "faces.parquet")
     model.language_projection.bias.data[:] = np.nan
     with pytest.raises(ModelError, match="AU1 of "):
         predict_in_parts(model, processor, own_faces(data), tmp_path / "nan")
@@ -233,10 +223,9 @@ def test_a_csv_table_is_read_like_a_parquet_one(data, tmp_path):
     pd.testing.assert_frame_equal(csv[columns], parquet[columns], check_dtype=False)
 
 
-def test_two_processes_predict_what_one_does(made, mine, data, tmp_path, monkeypatch):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "expvqa_lib"]
-    given = ["evaluate", "--model", mine, *data, "--output", tmp_path / "two"]
-    command = list(map(str, [sys.executable, *torchrun, *given]))
+def test_two_processes_predict_what_one_does(made, mine, data, tmp_path):
+    torchrun = "-m torch.distributed.run --standalone --nproc-per-node 2 -m expvqa_lib evaluate"
+    command = [sys.executable, *torchrun.split(), "--model", mine, *data, "--output", tmp_path / "two"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
