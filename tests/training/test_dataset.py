@@ -58,15 +58,14 @@ def test_drawn_pairs_stay_as_they_were_when_figures_were_made():
     assert drawn == [["Q3 1", "Q2 1", "Q1 0"], ["Q3 0", "Q3 1", "Q1 0"], ["Q3 0", "Q1 1", "Q3 1"]]
 
 
-@pytest.mark.parametrize("questions", [1, 4])
-def test_a_recipe_of_epochs_shows_each_pair_once_an_epoch(pairs, questions):
+def test_a_recipe_of_epochs_shows_each_pair_once_an_epoch(pairs):
     table = pairs["train"].to_pandas()
-    dataset = ImagePairs(pairs["train"], replace(PAPER, pairs_per_image=questions, reference_text=False))
+    dataset = ImagePairs(pairs["train"], replace(PAPER, pairs_per_image=4, reference_text=False))
     orders = []
     for epoch in (0, 1):
         dataset.set_epoch(epoch)
         items = list(dataset)
-        assert all(1 <= len(item["pairs"]) <= questions for item in items)
+        assert all(1 <= len(item["pairs"]) <= 4 for item in items)
         orders.append([(item["image"], *pair) for item in items for pair in item["pairs"]])
         rows = zip(table["image"], table["text_input"], table["text_output"], strict=True)
         assert sorted(orders[-1]) == sorted(rows)
@@ -118,14 +117,13 @@ def test_brightness_and_sharpness_change_nothing_and_other_operations_do():
     assert acting == ["Equalize", "ShearX", "ShearY", "TranslateX", "TranslateY"]
 
 
-@pytest.mark.parametrize(("name", "axis"), [("TranslateX", 1), ("TranslateY", 0)])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_shifts_are_of_5_pixels_and_uncover_grey(name, axis, sign):
-    expected = np.roll(array(PICTURE), -5 * sign, axis)
-    edge = [slice(None)] * 3
-    edge[axis] = slice(-5, None) if sign > 0 else slice(0, 5)
-    expected[tuple(edge)] = GREY
-    assert np.array_equal(array(apply(name, PICTURE, sign)), expected)
+def test_shifts_are_of_5_pixels_and_uncover_grey(sign):
+    edge = slice(-5, None) if sign > 0 else slice(0, 5)
+    for name, axis in (("TranslateX", 1), ("TranslateY", 0)):
+        expected = np.roll(array(PICTURE), -5 * sign, axis)
+        expected.swapaxes(0, axis)[edge] = GREY
+        assert np.array_equal(array(apply(name, PICTURE, sign)), expected)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -16,23 +16,10 @@ from weights import changed, full_logits, pixels_of, weights
 
 from expvqa_lib.data import load_image
 from expvqa_lib.errors import ImageError, SettingsError, TrainingError
-from expvqa_lib.expvqa import load
 from expvqa_lib.model import encode
-from expvqa_lib.training import (
-    PAPER,
-    VARIANTS,
-    Collator,
-    ImagePairs,
-    Recipe,
-    batch_loss,
-    cached_states,
-    encoder_key,
-    finetune,
-    freeze,
-    learning_rate,
-    loss,
-    vision_states,
-)
+from expvqa_lib.training import Collator, ImagePairs, finetune, freeze, loss
+from expvqa_lib.training.loss import batch_loss, cached_states, encoder_key, vision_states
+from expvqa_lib.training.recipe import PAPER, VARIANTS, Recipe, learning_rate
 
 TOY = Recipe(steps=4, images=4, pairs_per_image=3, validate_every=2, seed=3)
 
@@ -69,20 +56,18 @@ def test_fine_tuning_changes_what_the_variant_trains_and_nothing_else(model, tun
     assert {"query_tokens", "language_projection.weight", key} <= moved
     assert not any(name.startswith("language_model.") for name in moved)
     assert all(p.requires_grad for p in model.parameters()) and not model.training
-
     assert list(log.columns) == ["step", "loss", "eval_loss", "learning_rate"]
-    assert log.loc[log["loss"].notna(), "step"].tolist() == [1, 2, 3, 4]
-    assert log.loc[log["eval_loss"].notna(), "step"].tolist() == [2, 4]
+    assert log["step"][log["loss"].notna()].tolist() == [1, 2, 3, 4]
+    assert log["step"][log["eval_loss"].notna()].tolist() == [2, 4]
     saved_log = pd.read_csv(tmp_path / "model" / "log.csv")
     pd.testing.assert_frame_equal(saved_log, log.reset_index(drop=True), check_dtype=False)
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_fine_tuning_lowers_the_validation_loss_and_the_folder_answers(tune, pairs, tmp_path):
+def test_fine_tuning_lowers_the_validation_loss(tune):
     log = tune(steps=16, validate_every=8, images=8, learning_rate=5e-3)
     losses = log["eval_loss"].dropna().tolist()
     assert losses[1] < losses[0] < log["loss"].iloc[0]
-    assert isinstance(load(tmp_path / "model").ask(pairs["test"]["image"][0], "Why?"), str)
 
 
 def test_validation_counts_every_image_even_where_they_do_not_fill_a_batch(model, processor, pairs, tune):
@@ -94,10 +79,13 @@ def test_validation_counts_every_image_even_where_they_do_not_fill_a_batch(model
     assert log["eval_loss"].dropna().tolist() == [pytest.approx(float(expected), rel=1e-4)]
 
 
-def test_the_vision_encoder_has_a_learning_rate_of_its_own(model, tune):
-    before = copy.deepcopy(model.state_dict())
-    tune(vision_learning_rate=0.0)
-    moved = changed(before, model.state_dict())
+def test_the_vision_encoder_has_a_learning_rate_of_its_own_and_the_seed_decides_the_weights(model, tune):
+    trained = [copy.deepcopy(model) for _ in range(3)]
+    for seed, other in zip((1, 1, 2), trained, strict=True):
+        tune(to=other, steps=2, seed=seed, vision_learning_rate=0.0)
+    first, again, other = (each.state_dict() for each in trained)
+    assert not changed(first, again) and changed(first, other)
+    moved = changed(model.state_dict(), first)
     assert "query_tokens" in moved and not any(name.startswith("vision_model.") for name in moved)
 
 
@@ -111,14 +99,6 @@ def test_a_recipe_of_epochs_trains_by_the_references_schedule(model, processor, 
     rates = [recipe.learning_rate * learning_rate(recipe, step, steps) for step in range(steps)]
     np.testing.assert_allclose(log["learning_rate"], rates)
     assert log["eval_loss"].isna().all() and len(set(np.round(rates, 12))) >= 4  # warm-up and three epochs
-
-
-def test_the_seed_decides_the_weights(model, tune):
-    trained = [copy.deepcopy(model) for _ in range(3)]
-    for seed, other in zip((1, 1, 2), trained, strict=True):
-        tune(to=other, steps=2, seed=seed)
-    first, again, other = (each.state_dict() for each in trained)
-    assert not changed(first, again) and changed(first, other)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -185,28 +165,20 @@ def test_weights_that_are_not_finite_do_not_replace_the_last_checkpoint(tune, tm
     assert [path.name for path in tmp_path.rglob("checkpoint-*")] == ["checkpoint-2"]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_impossible_settings_are_refused_and_no_folder_of_another_kind_is_replaced(
+    tune, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "thesis.tex").write_text("precious")
+    for options, message in (
         ({"variant": "exp_blip"}, "'exp_blip'.* exp_vqa, exp_vqa_fz"),
         ({"images": 61}, "60 training images.* 61.*Recipe.images"),
         ({"precision": "float16"}, "precision='float16'"),
-    ],
-)
-def test_impossible_settings_are_refused_before_anything_is_written(
-    tune, tmp_path, monkeypatch, options, message
-):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SettingsError, match=message):
-        tune(**options)
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_folder_that_is_not_a_models_is_never_replaced(tune, tmp_path):
-    (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(SettingsError, match=str(tmp_path)):
-        tune(name=".")
-    assert (tmp_path / "thesis.tex").read_text() == "precious"
+        ({"name": "."}, str(tmp_path)),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            tune(**options)
+        assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
 @pytest.fixture
@@ -216,15 +188,13 @@ def images(faces, tmp_path) -> list[str]:
 
 
 @pytest.fixture
-def encoded(model, processor, tmp_path, monkeypatch):
+def encoded(model, processor, looks, tmp_path, monkeypatch):
     """Open the cache for some images, two a file; return it and how many of them are encoded."""
     monkeypatch.setattr(loss, "CHUNK", 2)
-    counts = []
-    model.vision_model.encoder.register_forward_hook(lambda *call: counts.append(len(call[2][0])))
 
     def open_cache(images: list[str]) -> tuple[dict[str, torch.Tensor], int]:
-        counts.clear()
-        return cached_states(model, processor, images, tmp_path / "cache"), sum(counts)
+        looks.clear()
+        return cached_states(model, processor, images, tmp_path / "cache"), sum(looks)
 
     return open_cache
 
@@ -263,10 +233,9 @@ def test_a_killed_run_computes_only_what_is_missing(images, encoded, tmp_path, m
 
 
 def test_the_key_changes_with_weights_precision_and_settings():
-    layer = nn.Linear(3, 2)
-    key = encoder_key([layer], {"size": 96})
-    assert key == encoder_key([layer], {"size": 96}) != encoder_key([layer], {"size": 224})
-    assert encoder_key([nn.Linear(3, 2).bfloat16()], {"size": 96}) != key
-    with torch.no_grad():
-        layer.weight[1, 2] += 1e-6
-    assert encoder_key([layer], {"size": 96}) != key
+    layer, size = nn.Linear(3, 2), {"size": 96}
+    keys = [encoder_key([layer], size), encoder_key([layer], {"size": 224})]
+    assert encoder_key([layer], size) == keys[0]
+    keys.append(encoder_key([copy.deepcopy(layer).bfloat16()], size))
+    layer.weight.data[1, 2] += 1e-6
+    assert len({*keys, encoder_key([layer], size)}) == 4

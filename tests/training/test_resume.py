@@ -1,6 +1,5 @@
 """Trainings that are cut off or killed end as if they had not been; two processes compute what one does."""
 
-import contextlib
 import copy
 import os
 import signal
@@ -72,33 +71,20 @@ def test_a_training_with_other_settings_starts_anew(model, processor, pairs, tmp
 
 
 def test_a_killed_process_goes_on_and_ends_with_the_same_bits(model, processor, pairs, tmp_path):
-    """SIGKILL twice, each time a moment after a new checkpoint; against a training that nothing disturbed."""
+    """SIGKILL a moment after the first checkpoint; against a training that nothing disturbed."""
     save(model, processor, tmp_path / "start")
     pairs.save_to_disk(tmp_path / "pairs")
     folder, script = tmp_path / "killed" / "model", Path(__file__).with_name("work.py")
     command = [sys.executable, script, "train_until_killed", tmp_path / "start", tmp_path / "pairs", folder]
-
-    def start() -> subprocess.Popen:
-        options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(list(map(str, command)), start_new_session=True, **options)
-
-    def checkpoints() -> set[str]:
-        return {path.name for path in folder.parent.glob(".model-*/checkpoint-*")}
-
-    killed = 0
-    for pause in (0.05, 0.3):
-        before, until, process = checkpoints(), time.monotonic() + 120, start()
-        while process.poll() is None and not checkpoints() - before and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(pause)
-        killed += process.poll() is None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    assert killed
-    process = start()
-    _, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
+    process, until = subprocess.Popen(command, start_new_session=True), time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        if list(folder.parent.glob(".model-*/checkpoint-*")):
+            break
+        time.sleep(0.01)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, check=True, timeout=300)
     finetune(model, processor, pairs, tmp_path / "whole", recipe=KILLED)
     assert not changed(weights(folder), weights(tmp_path / "whole"))
     log = pd.read_csv(folder / "log.csv")

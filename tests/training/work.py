@@ -29,13 +29,13 @@ def train_until_killed(start: str, pairs: str, folder: str) -> None:
 
 def share(start: str, pairs: str, folder: str) -> None:
     """In two processes, train both variants and compare sharded layers with whole ones."""
+    data = datasets.load_from_disk(pairs)
     for variant in VARIANTS:
-        model, processor = load_model(start, quiet=True)
         recipe = replace(TOY, images=TOY.images // 2, augment=variant == "exp_vqa")
-        data = datasets.load_from_disk(pairs)
+        model, processor = load_model(start, quiet=True)
         finetune(model, processor, data, f"{folder}/{variant}", variant=variant, recipe=recipe)
     for variant in VARIANTS:
-        compare_sharded(*load_model(start, quiet=True), datasets.load_from_disk(pairs)["train"], variant)
+        compare_sharded(*load_model(start, quiet=True), data["train"], variant)
 
 
 def compare_sharded(model, processor, pairs: datasets.Dataset, variant: str) -> None:
@@ -53,6 +53,7 @@ def compare_sharded(model, processor, pairs: datasets.Dataset, variant: str) -> 
     expected = sum(training.batch_loss(whole, batch, count) for batch in batches)
     expected.backward()
     sharded = LossModel(model)
+    assert set(layers) <= {type(module).__name__ for module in sharded.modules()}
     for module in list(sharded.modules()):
         if type(module).__name__ in layers:
             fully_shard(module)
