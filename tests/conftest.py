@@ -1,7 +1,5 @@
 """What tests share: a tiny model, its processor, and miniature SynthFACS corpora with their pairs."""
 
-from __future__ import annotations
-
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # asking a hub must fail at once, not download
@@ -82,15 +80,6 @@ def folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("converted") / "exp-vqa"
     return convert_checkpoint(GOLDEN / "exp_vqa_trimmed.pth", folder, **OPTIONS)
-
-
-@pytest.fixture(scope="session")
-def golden() -> dict:
-    """What the original implementation computed."""
-    from released import GOLDEN
-    from safetensors.torch import load_file
-
-    return load_file(GOLDEN / "golden.safetensors")
 
 
 @pytest.fixture

@@ -11,12 +11,6 @@ HEADS = {"vision_heads": 4, "qformer_heads": 4}
 OPTIONS = {"language_model": GOLDEN / "llm", "qformer_tokenizer": GOLDEN / "bert_tokenizer", **HEADS}
 
 
-def other_sizes(**changes) -> dict:
-    """Sizes of a toy checkpoint that differ from golden's in everything."""
-    sizes = {"image": 32, "patch": 8, "width": 24, "layers": 2, "mlp": 40, "q": 48, "q_layers": 3, "every": 1}
-    return sizes | {"q_mlp": 56, "queries": 3, "language": 32, "words": 420, "positions": 50} | changes
-
-
 def lavis_state(sizes: dict, seed: int = 0) -> dict[str, torch.Tensor]:
     """A LAVIS-format state written down by hand from the reference's layout, with random values."""
     d, q, mlp, inner, patch = (sizes[name] for name in ("width", "q", "mlp", "q_mlp", "patch"))

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -49,27 +48,22 @@ def test_one_image_in_any_form_gives_one_answer_and_several_samples_are_seeded(b
     for image in (Path(files[0]), picture, np.asarray(picture), Path(files[0]).read_bytes()):
         assert base.ask(image, QUESTION) == answer
     answers = base.ask(files[0], QUESTION, samples=3, seed=1)
-    assert isinstance(answers, list) and len(answers) == 3
-    assert base.ask(files[0], QUESTION, samples=3, seed=1) == answers
+    assert len(answers) == 3 and base.ask(files[0], QUESTION, samples=3, seed=1) == answers
 
 
 def test_a_list_gives_a_table_with_the_answer_that_each_image_gets_alone(base, files):
     table = base.ask(files, QUESTION)
-    assert list(table.columns) == ["image", "question", "answer"]
-    assert table["image"].tolist() == files and set(table["question"]) == {QUESTION}
-    assert table["answer"].tolist() == [base.ask(file, QUESTION) for file in files]
-    for images in (tuple(files), pd.Series(files, index=[9, 8, 7])):
-        pd.testing.assert_frame_equal(base.ask(images, QUESTION), table)
+    answers = [base.ask(file, QUESTION) for file in files]
+    assert table.to_dict("list") == {"image": files, "question": [QUESTION] * 3, "answer": answers}
+    pd.testing.assert_frame_equal(base.ask(pd.Series(files, index=[9, 8, 7]), QUESTION), table)
     assert base.ask(files[:1], QUESTION).shape == (1, 3) and base.ask([], QUESTION).shape == (0, 3)
     samples = base.ask(files, QUESTION, samples=2)
     assert samples["image"].tolist() == [file for file in files for _ in range(2)]
-    assert samples["answer"].map(type).eq(str).all()
 
 
 def test_empty_questions_and_unknown_aus_are_refused(base, files):
     for ask, options, message in (
         (base.ask, {"question": "  \n"}, "the question is empty"),
-        (base.explain, {}, "AU number or a question"),
         (base.explain, {"question": " "}, "AU number or a question"),
         (base.explain, {"au": 99}, "99"),
         (base.aus, {"aus": [99]}, "99"),
@@ -88,7 +82,7 @@ def test_unreadable_images_are_refused_by_every_method(base, files, tmp_path):
 
 def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(model, processor, base, files):
     row, table = base.aus(files[0]), base.aus(files)
-    assert isinstance(row, pd.Series) and row.between(0, 1).all()
+    assert row.between(0, 1).all() and list(row.index) == [f"AU{au}" for au in AUS]
     assert list(table.columns) == list(row.index) and list(table.index) == files
     np.testing.assert_allclose(table.iloc[0], row, atol=1e-4)
     np.testing.assert_allclose(base.aus(files[0], aus=[25, 12]), row[["AU25", "AU12"]], atol=1e-4)
@@ -97,7 +91,6 @@ def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(model, processor, ba
     assert base.aus([]).shape == (0, len(AUS))
     # the tiny models are asked about the renderer's AUs, any other about all of facs, AU8 and AU21 too
     assert base.model.config.aus == expvqa.load().model.config.aus == list(AUS)
-    assert list(row.index) == [f"AU{au}" for au in AUS]
     other = expvqa.ExpVQA(model, processor).aus(files[0], crop=False)
     assert list(other.index) == [f"AU{au}" for au in ACTION_UNITS]
 
@@ -123,15 +116,11 @@ def test_the_face_is_cut_out_of_a_photograph_first(base):
     np.testing.assert_allclose(base.aus(crop_face(photo)[0], crop=False), cropped, atol=1e-5)
     with pytest.warns(UserWarning):  # there is no face
         base.aus(np.zeros((200, 400, 3), np.uint8))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        base.aus(np.zeros((200, 400, 3), np.uint8), crop=False)
 
 
 def test_the_package_imports_without_torch_and_offers_its_public_names():
     code = "import sys, expvqa_lib; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
     assert all(callable(getattr(expvqa, name)) for name in expvqa.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         expvqa.nothing  # noqa: B018
@@ -150,21 +139,12 @@ def test_the_default_model_sees_a_smile_and_raised_brows_and_is_called_an_experi
     assert "drawn faces" in model.notice
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    """Puts a CUDA GPU into the machine: its name, compute capability and free memory in GB."""
+def test_a_gpu_with_room_is_offered_the_large_model_and_else_the_note_tells_why(monkeypatch):
+    def gpu(name: str, capability: tuple[int, int], free: float) -> None:
+        values = {"is_available": True, "get_device_name": name, "get_device_capability": capability}
+        for function, value in (values | {"mem_get_info": (int(free * 1e9),) * 2}).items():
+            monkeypatch.setattr(torch.cuda, function, lambda value=value: value)
 
-    def plug_in(name: str, capability: tuple[int, int], free: float) -> None:
-        memory = (int(free * 1e9), int(free * 1e9))
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: memory)
-
-    return plug_in
-
-
-def test_a_gpu_with_room_is_offered_the_large_model_and_else_the_note_tells_why(gpu, monkeypatch):
     for name, capability, free, dtype, bits in (
         ("Tesla T4", (7, 5), 15.6, "float16", 4),
         ("NVIDIA A100", (8, 0), 39, "bfloat16", None),

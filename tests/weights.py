@@ -1,9 +1,10 @@
 """What tests of models share: saving, transformers' own forward pass, and weights compared bit by bit."""
 
+import copy
 from pathlib import Path
 
 import torch
-from transformers import InstructBlipForConditionalGeneration
+from transformers import InstructBlipForConditionalGeneration, T5Config
 
 from expvqa_lib.data import load_image
 
@@ -12,6 +13,19 @@ def save(model, processor, folder: Path) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def encoder_decoder(model, words: int, seed: int = 0):
+    """The same kind of model with an untrained T5, as Salesforce/instructblip-flan-t5-xl has one."""
+    sizes = {"vocab_size": words, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+    ids = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 2, "tie_word_embeddings": False}
+    config = copy.deepcopy(model.config)
+    config.text_config = T5Config(**sizes, **ids)
+    config.use_decoder_only_language_model, config.is_encoder_decoder = False, True
+    torch.manual_seed(seed)
+    other = type(model)(config).eval()
+    other.query_tokens.data.normal_()
+    return other
 
 
 def pixels_of(processor, images) -> torch.Tensor:

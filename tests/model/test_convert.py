@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from released import GOLDEN, OPTIONS, language_folder
@@ -43,11 +44,8 @@ def refused(tmp_path):
 
 
 def test_a_converted_folder_answers_scores_explains_and_generates_as_the_reference(folder):
-    model = expvqa.load(folder, quiet=True)
-    picture = torch.zeros(80, 80, 3, dtype=torch.uint8).numpy()
-    assert isinstance(model.ask(picture, "AU12?"), str) and model.notice is None
-    assert len(model.ask(picture, "Why?", samples=3)) == 3
-    assert model.aus(picture, aus=[1, 12]).between(0, 1).all()
+    model, picture = expvqa.load(folder, quiet=True), np.zeros((80, 80, 3), np.uint8)
+    assert len(model.ask(picture, "Why?", samples=3)) == 3 and model.notice is None
     assert model.explain(picture, au=12).heat.shape == (56, 56)
     settings = GenerationConfig.from_pretrained(folder)
     assert (settings.num_beams, settings.max_length) == (5, 256)
@@ -99,8 +97,8 @@ def test_the_eva_file_is_read_without_what_the_reference_leaves_out(tmp_path):
     assert read_checkpoint(tmp_path / "eva.pth").keys() == read_checkpoint(EVA).keys()
     full = {f"blocks.{k}.norm1.bias": torch.zeros(1) for k in (38, 39)}
     torch.save(full | {"patch_embed.proj.weight": torch.zeros(1408, 1)}, tmp_path / "full.pth")
-    names = read_checkpoint(tmp_path / "full.pth").keys()
-    assert names == {"visual_encoder.patch_embed.proj.weight", "visual_encoder.blocks.38.norm1.bias"}
+    names = {f"visual_encoder.{name}" for name in ("patch_embed.proj.weight", "blocks.38.norm1.bias")}
+    assert read_checkpoint(tmp_path / "full.pth").keys() == names
 
 
 @dataclass
@@ -135,17 +133,14 @@ def test_truncated_files_and_files_of_another_kind_are_refused(tmp_path, refused
 
 
 def test_missing_surplus_and_wrongly_shaped_tensors_are_all_named(state, refused):
-    gone = ["Qformer.bert.encoder.layer.2.output.dense.bias", "ln_vision.weight"]
-    gone += ["visual_encoder.blocks.1.attn.v_bias"]
+    gone = ["ln_vision.weight", "visual_encoder.blocks.1.attn.v_bias"]
     odd = {name: value for name, value in state.items() if name not in gone}
     odd |= {"surplus.one": torch.zeros(1), "surplus.two": torch.zeros(1), "llm_proj.bias": torch.zeros(7)}
     shape = r"1 of another shape: llm_proj.bias \[7\], expected \[48\]"
-    refused(f"3 missing: {', '.join(gone)}; 2 not known: surplus.one, surplus.two; {shape}", odd)
+    refused(f"2 missing: {', '.join(gone)}; 2 not known: surplus.one, surplus.two; {shape}", odd)
     position = {"visual_encoder.pos_embed": torch.zeros(1, 16, 48)}  # 15 patches are no square
     refused(r"visual_encoder.pos_embed \[1, 16, 48\], expected \[1, 17, 48\]", state | position)
-
-    surplus = {"visual_encoder.blocks.5000.norm1.weight": torch.zeros(48)}
-    refused(r"visual_encoder\.blocks\.5000\.", state | surplus)
+    refused(r"blocks\.5000\.", state | {"visual_encoder.blocks.5000.norm1.weight": torch.zeros(48)})
     gap = {name: value for name, value in state.items() if ".layer.1." not in name}
     refused(r"missing: Qformer\.bert\.encoder\.layer\.1\.", gap)
     state = {name: value for name, value in state.items() if name != "visual_encoder.pos_embed"}
@@ -161,8 +156,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, refused):
     refused("type 'instructblip'; expected 'llama'", WHOLE, language_model=expvqa.expvqa.QUICK)
     refused("5 and 4 heads .* do not divide", WHOLE, vision_heads=5)
     refused("4 and 12 heads .* do not divide", WHOLE, qformer_heads=12)
-    bert = tmp_path / "bert"
-    shutil.copytree(GOLDEN / "bert_tokenizer", bert)
+    bert = shutil.copytree(GOLDEN / "bert_tokenizer", tmp_path / "bert")
     (bert / "vocab.txt").write_text((bert / "vocab.txt").read_text() + "surplus\n")
     refused(r"322 tokens with \[DEC\].* 321", WHOLE, qformer_tokenizer=bert)
     refused("a tokenizer cannot be read", WHOLE, qformer_tokenizer=tmp_path / "nowhere")
@@ -188,16 +182,17 @@ def test_a_taken_path_is_left_alone_and_a_full_disk_leaves_nothing(folder, tmp_p
 
 
 def test_a_folder_without_a_whole_model_is_not_exported(folder, tmp_path):
-    for place, message in ((tmp_path, "no instructblip"), (GOLDEN / "llm", "expected 'instructblip'")):
-        with pytest.raises(ModelError, match=message):
-            export_checkpoint(place, tmp_path / "out.pth")
     broken, index = tmp_path / "broken", {"weight_map": {"query_tokens": "../secret.safetensors"}}
-    shutil.copytree(folder, broken)
+    half = shutil.copytree(shutil.copytree(folder, broken), tmp_path / "half")
+    (half / "model.safetensors").write_bytes(b"half")
     (broken / "model.safetensors").rename(tmp_path / "secret.safetensors")
     (broken / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match="missing: .*query_tokens"):  # a file outside the folder is not read
-        export_checkpoint(broken, tmp_path / "out.pth")
-    (broken / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(ModelError, match=r"broken/model\.safetensors: cannot be read"):
-        export_checkpoint(broken, tmp_path / "out.pth")
+    for place, message in (
+        (tmp_path, "no instructblip"),
+        (GOLDEN / "llm", "expected 'instructblip'"),
+        (broken, "missing: .*query_tokens"),  # a file outside the folder is not read
+        (half, r"half/model\.safetensors: cannot be read"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            export_checkpoint(place, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()

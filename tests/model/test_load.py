@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, T5Config
 from transformers.utils import logging
-from weights import changed, save
+from weights import changed, encoder_decoder, save
 
 import expvqa_lib as expvqa
 from expvqa_lib.errors import ModelError, SettingsError
@@ -28,7 +28,7 @@ def folder(model, processor, tmp_path) -> Path:
     return save(model, processor, tmp_path / "mine")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_each_precision_loads_answers_scores_and_explains(folder, images, dtype):
     loaded = expvqa.load(folder, dtype=dtype, quiet=True)
     assert {p.dtype for p in loaded.model.parameters()} == {getattr(torch, dtype)}
@@ -42,7 +42,7 @@ def test_one_line_on_stderr_says_how_much_memory_it_takes_and_progress_bars_stay
     logging.enable_progress_bar()
     load_model(folder)
     out, err = capfd.readouterr()
-    assert out == "" and len(err.splitlines()) == 1
+    assert out == "" and err.count("\n") == 1
     assert str(folder) in err and f"{4 * model.num_parameters() / 1e9:.3f} GB on cpu" in err
     load_model(folder, dtype="bfloat16", quiet=True)
     assert capfd.readouterr() == ("", "") and logging.is_progress_bar_enabled()
@@ -59,25 +59,19 @@ def test_bits_need_bitsandbytes_and_settings_must_be_known(folder, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ModelError, match=r"pip install -e '\.\[quant"):
         patch.setattr("importlib.util.find_spec", lambda name: None)
         load_model(folder, bits=4)
-    refused = [
-        ({"bits": 3}, "bits=3: expected 8 or 4"),
-        ({"dtype": "int8"}, "'int8'.*float32, bfloat16, float16"),
-        ({"device": "nowhere"}, "'nowhere'"),
-    ]
-    if not torch.cuda.is_available():
-        refused.append(({"device": "cuda"}, "device 'cuda' cannot be used here"))
-    for options, message in refused:
+    refused = {"bits": (3, "bits=3: expected 8 or 4"), "device": ("nowhere", "'nowhere'")}
+    refused |= {"dtype": ("int8", "'int8'.*float32, bfloat16, float16")}
+    for name, (value, message) in refused.items():
         with pytest.raises(SettingsError, match=message):
-            load_model(folder, **options)
+            load_model(folder, **{name: value})
 
 
 def test_nothing_tells_people_to_install_a_strangers_project_of_our_name():
     """There is no project `expvqa` on PyPI: whoever takes the name would have his code run."""
-    patterns = ("expvqa_lib/**/*.py", "*.md", "docs/*.md", "notebooks/*")
-    pages = [page for pattern in patterns for page in ROOT.glob(pattern) if page.is_file()]
+    kinds = ("expvqa_lib/**/*.py", "*.md", "docs/*.md", "notebooks/*.ipynb")
     command = re.compile(r"pip install\s+(-\S+\s+)*[\\'\"]*expvqa(_lib)?(?![\w/-])")
-    assert len(pages) > 50
-    assert [page.name for page in pages if command.search(page.read_text("utf-8"))] == []
+    pages = {page: page.read_text("utf-8") for kind in kinds for page in ROOT.glob(kind)}
+    assert len(pages) > 50 and [page for page, text in pages.items() if command.search(text)] == []
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -102,39 +96,27 @@ def test_large_models_go_to_an_accelerator_in_half_precision_and_small_ones_stay
         assert _placement(None, "float32", True) == (torch.device(name), torch.float32)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_the_language_model_alone_can_be_held_in_half_precision(
-    folder, model, processor, tmp_path, capfd, dtype
-):
+def test_the_language_model_alone_can_be_held_in_half_precision(folder, model, processor, tmp_path, capfd):
     """Everything that trains is bit by bit that of the file, and what is saved is a plain InstructBLIP."""
-    loaded, _ = load_model(folder, language_dtype=dtype)
+    loaded, _ = load_model(folder, language_dtype="bfloat16")
     size = 4 * model.num_parameters() - 2 * model.language_model.num_parameters()
     assert f"{size / 1e9:.3f} GB" in capfd.readouterr().err
-    assert {p.dtype for p in loaded.language_model.parameters()} == {getattr(torch, dtype)}
+    assert {p.dtype for p in loaded.language_model.parameters()} == {torch.bfloat16}
     different = changed(dict(model.named_parameters()), dict(loaded.named_parameters()))
     assert all(name.startswith("language_model.") for name in different)
     config = InstructBlipConfig.from_pretrained(save(loaded, processor, tmp_path / "saved"))
     assert config.architectures == [InstructBlipForConditionalGeneration.__name__]
 
 
-def test_an_encoder_decoder_answers_scores_and_explains_but_does_not_train(
-    model, processor, images, pairs, tmp_path
-):
+def test_an_encoder_decoder_answers_and_explains_but_never_trains(model, processor, images, pairs, tmp_path):
     """As in Salesforce/instructblip-flan-t5-xl."""
-    sizes = {"vocab_size": 420, "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2}
-    parts = {name: getattr(model.config, name).to_dict() for name in ("vision_config", "qformer_config")}
-    parts["text_config"] = T5Config(**sizes, decoder_start_token_id=0).to_dict()
-    config = InstructBlipConfig(**parts, num_query_tokens=4, image_token_index=3)
-    torch.manual_seed(0)
-    other = InstructBlipForConditionalGeneration(config)
+    other = encoder_decoder(model, 420)
     initialise(other)
     loaded = expvqa.load(save(other, processor, tmp_path / "t5"), quiet=True)
-    image = images[0]
     assert not loaded.model.config.use_decoder_only_language_model
-    assert isinstance(loaded.ask(image, "Why?", crop=False), str)
-    assert len(loaded.ask(image, "Why?", samples=2, crop=False)) == 2
-    assert loaded.explain(image, au=12, crop=False).heat.max() == pytest.approx(1)
-    assert loaded.aus(image, aus=[12], crop=False).between(0, 1).all()
+    assert isinstance(loaded.ask(images[0], "Why?", crop=False), str)
+    assert len(loaded.ask(images[0], "Why?", samples=2, crop=False)) == 2
+    assert loaded.explain(images[0], au=12, crop=False).heat.max() == pytest.approx(1)
     with pytest.raises(ModelError, match="decoder-only"):
         finetune(loaded.model, processor, pairs, tmp_path / "out", recipe=Recipe(steps=1))
 

@@ -1,29 +1,13 @@
 """SynthFACS draws what a face says: each action unit in its area, landmarks where the muscles pull."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.facs import ACTION_UNITS
-from expvqa_lib.synthfacs import (
-    AUS,
-    BACKGROUNDS,
-    EYES,
-    HAIR,
-    HAIRSTYLES,
-    LANDMARKS,
-    PRESENT,
-    Face,
-    Scene,
-    au_mask,
-    close_gaps,
-    random_expression,
-    random_identity,
-    random_scene,
-    render,
-)
+from expvqa_lib.synthfacs import PRESENT, Face, Scene, random_expression, random_identity, random_scene
+from expvqa_lib.synthfacs.face import AUS, BACKGROUNDS, EYES, HAIR, HAIRSTYLES
+from expvqa_lib.synthfacs.render import LANDMARKS, au_mask, close_gaps, render
 
 PLACES = {  # rows and columns of a frontal face at 96 px in which an area's actions show, with their folds
     "brows": (8, 42, 12, 84),
@@ -38,15 +22,6 @@ PLACES = {  # rows and columns of a frontal face at 96 px in which an area's act
 def people(n):
     rng = np.random.default_rng(3)
     return [random_identity(rng) for _ in range(n)]
-
-
-def random_faces(n, **options):
-    rng = np.random.default_rng(5)
-    faces = []
-    for _ in range(n):
-        _, aus, lateral = random_expression(rng, **options)
-        faces.append(Face(random_identity(rng), random_scene(rng, 1.2), aus, lateral))
-    return faces
 
 
 def move(aus, name, lateral=None):
@@ -65,8 +40,11 @@ def test_each_au_alone_changes_its_area(au):
 
 
 def test_every_au_that_the_labels_call_present_can_be_seen():
-    for face in random_faces(40, mixed=0.5, extra=0.2):
-        for au in (au for au, intensity in face.aus.items() if intensity >= PRESENT):
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        _, aus, lateral = random_expression(rng, mixed=0.5, extra=0.2)
+        face = Face(random_identity(rng), random_scene(rng, 1.2), aus, lateral)
+        for au in (au for au, intensity in aus.items() if intensity >= PRESENT):
             assert au_mask(face, au).sum() >= 15, f"AU{au} changes nothing in {face.to_json()}"
 
 
@@ -86,40 +64,26 @@ def test_closing_fills_gaps_between_pixels_and_adds_nothing_beyond():
     assert region[10:14, 5:20].all() and region.sum() == 4 * 15 + 15
 
 
-@pytest.mark.parametrize(
-    ("au", "landmark", "dx", "dy"),
-    [
-        (1, "left inner eyebrow", 0, -1),
-        (1, "right inner eyebrow", 0, -1),
-        (2, "left outer eyebrow", 0, -1),
-        (4, "left inner eyebrow", 1, 1),
-        (5, "left upper lid", 0, -1),
-        (6, "right cheek", 0, -1),
-        (7, "right lower lid", 0, -1),
-        (9, "left nose wing", -1, -1),
-        (10, "upper lip top", 0, -1),
-        (12, "left lip corner", -1, -1),
-        (12, "right lip corner", 1, -1),
-        (14, "right lip corner", 1, 0),
-        (15, "left lip corner", 0, 1),
-        (16, "lower lip bottom", 0, 1),
-        (17, "chin", 0, -1),
-        (18, "left lip corner", 1, 0),
-        (20, "left lip corner", -1, 0),
-        (22, "upper lip edge", 0, -1),
-        (23, "right lip corner", -1, 0),
-        (24, "lower lip bottom", 0, -1),
-        (25, "lower lip edge", 0, 1),
-        (26, "chin", 0, 1),
-        (27, "chin", 0, 1),
-        (28, "lower lip bottom", 0, -1),
-        (43, "left upper lid", 0, 1),
-        (43, "right lower lid", 0, -1),
-    ],
-)
-def test_landmarks_move_as_the_muscles_pull(au, landmark, dx, dy):
-    x, y = move({au: 1.0}, landmark)
-    assert (dx == 0 or x * dx > 0.7) and (dy == 0 or y * dy > 0.7)
+PULLS = {  # AU and landmark by the direction of the movement: x to the right, y down
+    (0, -1): "1 left inner eyebrow, 1 right inner eyebrow, 2 left outer eyebrow, 5 left upper lid,"
+    "6 right cheek, 7 right lower lid, 10 upper lip top, 17 chin, 22 upper lip edge, 24 lower lip bottom,"
+    "28 lower lip bottom, 43 right lower lid",
+    (0, 1): "15 left lip corner, 16 lower lip bottom, 25 lower lip edge, 26 chin, 27 chin, 43 left upper lid",
+    (1, 1): "4 left inner eyebrow",
+    (-1, -1): "9 left nose wing, 12 left lip corner",
+    (1, -1): "12 right lip corner",
+    (1, 0): "14 right lip corner, 18 left lip corner",
+    (-1, 0): "20 left lip corner, 23 right lip corner",
+}
+
+
+@pytest.mark.parametrize("direction", PULLS)
+def test_landmarks_move_as_the_muscles_pull(direction):
+    dx, dy = direction
+    for pull in PULLS[direction].split(","):
+        au, _, landmark = pull.strip().partition(" ")
+        x, y = move({int(au): 1.0}, landmark)
+        assert (dx == 0 or x * dx > 0.7) and (dy == 0 or y * dy > 0.7), pull
 
 
 def test_a_stronger_au_moves_further_and_a_lateral_one_moves_one_side():
@@ -135,11 +99,10 @@ def test_an_au_that_cannot_be_drawn_is_refused():
 
 
 def test_people_use_the_whole_vocabulary_and_stay_in_range():
-    drawn = people(400)
-    assert {p.hair for p in drawn} == set(HAIR) and {p.eyes for p in drawn} == set(EYES)
-    assert {p.hairstyle for p in drawn} == set(HAIRSTYLES) and {p.glasses for p in drawn} == {True, False}
-    for p in drawn:
-        assert all(0 <= value <= 1 for value in (p.skin, p.age, p.beard))
-        assert -1 <= p.mouth_width <= 1
-    rng = np.random.default_rng(0)
+    drawn, rng = people(400), np.random.default_rng(0)
+    vocabulary = {"hair": HAIR, "eyes": EYES, "hairstyle": HAIRSTYLES, "glasses": (True, False)}
+    for name, values in vocabulary.items():
+        assert {getattr(person, name) for person in drawn} == set(values)
+    assert all(0 <= value <= 1 for person in drawn for value in (person.skin, person.age, person.beard))
+    assert all(-1 <= person.mouth_width <= 1 for person in drawn)
     assert {random_scene(rng).background for _ in range(100)} == set(BACKGROUNDS)

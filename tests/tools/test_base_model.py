@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from expvqa_lib.expvqa import load
 from expvqa_lib.facs import ACTION_UNITS, EMOTIONS
-from expvqa_lib.model import encode, encode_images, query_image
+from expvqa_lib.model import encode_images
 from expvqa_lib.pipeline.profiles import BASE
 from expvqa_lib.questions import NO, YES, ask_q2, ask_q3, read_aus, read_emotion
 from expvqa_lib.synthfacs import AUS, LANDMARKS, Face, render
@@ -39,31 +39,14 @@ def asked(drawn) -> list[tuple]:
     return [(*face, questions_about(*face)) for face in faces]
 
 
-def test_the_size_decides_every_shape_and_the_seed_the_weights():
+def test_the_size_decides_every_shape_and_the_shipped_base_is_small():
     model = build(replace(TOY, qformer_layers=3, patch=8, queries=5, qformer_vocabulary=77))
     assert model.query_tokens.shape == (1, 5, 32) and model.config.num_query_tokens == 5
     assert len(model.qformer.encoder.layer) == 3 and len(model.language_model.model.layers) == 1
     assert model.qformer.embeddings.word_embeddings.weight.shape == (77, 32)
     assert encode_images(model, torch.zeros(2, 3, 48, 48)).shape == (2, 1 + 36, 32)
     assert 1_500_000 < build().num_parameters() < 3_000_000
-    first, again, other = (build(TOY, seed).state_dict() for seed in (1, 1, 2))
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["query_tokens"], other["query_tokens"])
-
-
-@torch.no_grad()
-def test_a_fresh_model_can_tell_queries_positions_images_and_questions_apart(model, processor):
-    queries = model.query_tokens[0]
-    assert torch.cdist(queries, queries).add(torch.eye(len(queries)) * 9).min() > 1
-    grid = model.vision_model.embeddings.position_embedding[0, 1:].view(4, 4, -1)
-    assert (grid[0, 0] - grid[0, 1]).norm() < (grid[0, 0] - grid[0, 3]).norm()  # neighbours are alike
-    torch.testing.assert_close(grid[0, 1] - grid[0, 0], grid[2, 1] - grid[2, 0])  # in each row alike
-    text = encode(processor, ["What is here?", "What is here?", "Why?"])
-    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))[[0, 1, 0]]
-    embeds = encode_images(model, pixels)
-    output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
-    assert 0.3 < embeds.std() < 3 and 0.3 < output.std() < 3  # the signal neither dies nor explodes
-    assert min((output[0] - output[k]).abs().mean() for k in (1, 2)) > 0.05
+    assert sum(path.stat().st_size for path in BASE.rglob("*")) < 12_000_000
 
 
 def test_tokenizers_are_the_same_for_the_same_texts_with_special_tokens_at_their_places():
@@ -71,28 +54,23 @@ def test_tokenizers_are_the_same_for_the_same_texts_with_special_tokens_at_their
     language, qformer = train_tokenizers(texts, 400)
     for a, b in zip((language, qformer), train_tokenizers(texts, 400), strict=True):
         assert a.get_vocab() == b.get_vocab() and sorted(a.get_vocab().values()) == list(range(400))
-    assert language.convert_tokens_to_ids(["[PAD]", "<s>", "</s>", "<image>"]) == [0, 1, 2, 3]
+    assert language.convert_ids_to_tokens(range(4)) == ["[PAD]", "<s>", "</s>", "<image>"]
     assert language.bos_token_id == language.eos_token_id == language.unk_token_id == 2
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
-    assert qformer.convert_tokens_to_ids(names) == list(range(6))
+    assert qformer.convert_ids_to_tokens(range(6)) == names
     assert qformer.unk_token_id not in qformer(" ".join(texts[:50]))["input_ids"]
-    for text in ("Größe 顔 😀", "The person raises cheek."):  # any text, but for its case
-        ids = language(text, add_special_tokens=False)["input_ids"]
-        assert language.decode(ids, clean_up_tokenization_spaces=False).strip() == text.lower()
+    ids = language("Größe 顔 😀", add_special_tokens=False)["input_ids"]  # any text, but for its case
+    assert language.decode(ids, clean_up_tokenization_spaces=False).strip() == "größe 顔 😀"
 
 
-PARTS = {
-    "vision": {"vision_model"},
-    "language": {"language_model"},
-    "alignment": {"query_tokens", "qformer", "language_projection"},
-}
+PARTS = {"vision": {"vision_model"}, "language": {"language_model"}}
+PARTS |= {"alignment": {"query_tokens", "qformer", "language_projection"}}
 
 
 def train(stage: str, model, processor, drawn, **options) -> list[float]:
     if stage == "vision":
-        return pretrain.pretrain_vision(
-            model, drawn[1], *geometry_targets(drawn[0], *drawn[2:], 48), **options
-        )
+        targets = geometry_targets(drawn[0], *drawn[2:], 48)
+        return pretrain.pretrain_vision(model, drawn[1], *targets, **options)
     if stage == "language":
         return pretrain.pretrain_language(model, processor, **options)
     return align(model, processor, *drawn, each=2, **options)
@@ -106,15 +84,6 @@ def test_each_stage_learns_and_changes_its_parts_alone(model, processor, drawn):
         changed = {k.split(".")[0] for k, value in model.state_dict().items() if not value.equal(before[k])}
         assert changed == parts
     assert all(p.requires_grad for p in model.parameters())
-
-
-@pytest.mark.parametrize("stage", PARTS)
-def test_the_seed_decides_every_stage(model, processor, drawn, stage):
-    options = {"steps": 2, "batch": 8}
-    first, again, other = (
-        train(stage, copy.deepcopy(model), processor, drawn, seed=seed, **options) for seed in (1, 1, 2)
-    )
-    assert first == again != other
 
 
 def test_pixels_are_those_that_the_processor_makes(processor, drawn):
@@ -181,13 +150,8 @@ def test_image_questions_are_answered_from_identity_scene_and_measures_alone(dra
     face, points, span, questions = asked[0]
     identity = next(f.identity for f in drawn[0] if f.identity.eyes != face.identity.eyes)
     scene = next(f.scene for f in drawn[0] if f.scene.background != face.scene.background)
-    for changed in (
-        (replace(face, identity=identity), points, span),
-        (replace(face, scene=scene), points, span),
-        (face, 48 - points, span),
-        (face, points, 4 - span),
-    ):
-        others = questions_about(*changed)
+    for changed in (replace(face, identity=identity), replace(face, scene=scene)):
+        others = questions_about(changed, points, span)
         assert [q.text for q in others] == [q.text for q in questions] and others != questions
 
 
@@ -257,7 +221,3 @@ def test_a_base_is_made_with_its_card_and_a_killed_one_resumes_after_its_last_st
     record = json.loads((tmp_path / "whole" / "pretraining.json").read_text())
     assert record["budget"] == vars(budget) and len(record["mean_loss_of_last_100_steps"]) == 3
     assert "30 drawn faces" in (tmp_path / "whole" / "README.md").read_text()
-
-
-def test_the_shipped_base_is_small():
-    assert sum(path.stat().st_size for path in BASE.rglob("*")) < 12_000_000

@@ -132,18 +132,15 @@ def test_a_frozen_vision_encoder_sees_each_image_once_in_two_trainings(model, pa
 
 
 def test_gradient_checkpointing_and_bfloat16_train_too(model, tune):
-    passes, mlp = [], model.language_model.model.layers[0].mlp
+    passes, counts, losses = [], [], []
+    mlp = model.language_model.model.layers[0].mlp
     mlp.register_forward_pre_hook(lambda *_: passes.append(torch.is_grad_enabled()))
-
-    def losses(**changes) -> tuple[pd.Series, int]:
-        passes.clear()
-        log = tune(to=copy.deepcopy(model), steps=3, **changes)
-        return log["loss"].dropna(), sum(passes)
-
-    plain, once = losses()
-    saving, twice = losses(gradient_checkpointing=True)
-    half, _ = losses(precision="bfloat16")
-    assert (once, twice) == (6, 12)  # two groups by length in each step; checkpointing computes them again
+    for changes in ({}, {"gradient_checkpointing": True}, {"precision": "bfloat16"}):
+        losses.append(tune(to=copy.deepcopy(model), steps=3, **changes)["loss"].dropna())
+        counts.append(sum(passes))
+    plain, saving, half = losses
+    # two groups by length in each step; checkpointing computes them again
+    assert counts == [6, 6 + 12, 6 + 12 + 6]
     np.testing.assert_allclose(saving, plain, rtol=1e-5)
     np.testing.assert_allclose(half, plain, rtol=0.03)
     assert not np.allclose(half, plain, rtol=1e-6)
