@@ -5,6 +5,7 @@ import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -173,10 +174,7 @@ def test_a_taken_path_is_left_alone_and_a_full_disk_leaves_nothing(folder, tmp_p
     with pytest.raises(ModelError, match="taken.pth: exists already"):
         export_checkpoint(folder, tmp_path / "taken.pth")
     assert (tmp_path / "taken.pth").read_text() == "mine"
-
-    def no_room(*_, **__):
-        raise OSError(28, "No space left on device")
-
+    no_room = Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr(InstructBlipForConditionalGeneration, "save_pretrained", no_room)
     refused("disk is full", WHOLE, error=ExpVQAError)
 

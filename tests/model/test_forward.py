@@ -25,9 +25,8 @@ def test_queries_and_cross_attention_weights_are_transformers_own_and_leave_no_t
     with cross_attention_weights(model.qformer) as weights:
         query_image(model, embeds, ids, mask)
         count = len(weights)
-        theirs = model.qformer(
-            **inputs, encoder_hidden_states=embeds, output_attentions=True
-        ).cross_attentions
+        options = {"encoder_hidden_states": embeds, "output_attentions": True}
+        theirs = model.qformer(**inputs, **options).cross_attentions
     assert len(theirs) == count == len(model.qformer.encoder.layer)
     for ours, other in zip(weights[:count], theirs, strict=True):
         torch.testing.assert_close(ours, other)

@@ -5,8 +5,7 @@ import pytest
 
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.facs import ACTION_UNITS
-from expvqa_lib.synthfacs import PRESENT, Face, Scene, random_expression, random_identity, random_scene
-from expvqa_lib.synthfacs.face import AUS, BACKGROUNDS, EYES, HAIR, HAIRSTYLES
+from expvqa_lib.synthfacs import AUS, PRESENT, Face, Scene, random_expression, random_identity, random_scene
 from expvqa_lib.synthfacs.render import LANDMARKS, au_mask, close_gaps, render
 
 PLACES = {  # rows and columns of a frontal face at 96 px in which an area's actions show, with their folds
@@ -96,13 +95,3 @@ def test_a_stronger_au_moves_further_and_a_lateral_one_moves_one_side():
 def test_an_au_that_cannot_be_drawn_is_refused():
     with pytest.raises(SettingsError, match=r"AU \[8, 21\]"):
         Face(aus={21: 1.0, 8: 0.5, 12: 1.0})
-
-
-def test_people_use_the_whole_vocabulary_and_stay_in_range():
-    drawn, rng = people(400), np.random.default_rng(0)
-    vocabulary = {"hair": HAIR, "eyes": EYES, "hairstyle": HAIRSTYLES, "glasses": (True, False)}
-    for name, values in vocabulary.items():
-        assert {getattr(person, name) for person in drawn} == set(values)
-    assert all(0 <= value <= 1 for person in drawn for value in (person.skin, person.age, person.beard))
-    assert all(-1 <= person.mouth_width <= 1 for person in drawn)
-    assert {random_scene(rng).background for _ in range(100)} == set(BACKGROUNDS)
