@@ -18,11 +18,6 @@ PLACES = {  # rows and columns of a frontal face at 96 px in which an area's act
 }
 
 
-def people(n):
-    rng = np.random.default_rng(3)
-    return [random_identity(rng) for _ in range(n)]
-
-
 def move(aus, name, lateral=None):
     """How far the AUs move a landmark of the average face, in pixels: x to the right, y down."""
     k = LANDMARKS.index(name)
@@ -32,7 +27,8 @@ def move(aus, name, lateral=None):
 @pytest.mark.parametrize("au", AUS)
 def test_each_au_alone_changes_its_area(au):
     top, bottom, left, right = PLACES[ACTION_UNITS[au].area]
-    for who in people(6):
+    rng = np.random.default_rng(3)
+    for who in (random_identity(rng) for _ in range(6)):
         strong, weak = (au_mask(Face(who, Scene(), {au: intensity}), au) for intensity in (1.0, 0.45))
         assert strong.sum() >= 60 and weak.sum() >= 10, f"{strong.sum()} and {weak.sum()} pixels changed"
         assert strong[top:bottom, left:right].sum() >= 0.9 * strong.sum()
@@ -48,7 +44,8 @@ def test_every_au_that_the_labels_call_present_can_be_seen():
 
 
 def test_any_size_is_the_same_face_and_the_mask_of_an_absent_au_is_empty():
-    face = Face(people(1)[0], random_scene(np.random.default_rng(0)), {12: 0.8, 25: 0.5})
+    rng = np.random.default_rng(3)
+    face = Face(random_identity(rng), random_scene(rng), {12: 0.8, 25: 0.5})
     assert not any(au_mask(face, au).any() for au in AUS if au not in face.aus)
     small, large = render(face, 48), render(face, 96)
     assert small.image.shape == (48, 48, 3) and au_mask(face, 12, size=48).shape == (48, 48)

@@ -11,6 +11,7 @@ import expvqa_lib as expvqa
 from expvqa_lib.data import AU_COLUMNS, au_labels, build_pairs, write_table
 from expvqa_lib.data.table import SPLITS
 from expvqa_lib.errors import ImageError, SettingsError
+from expvqa_lib.model import load_model
 from expvqa_lib.pipeline.cli import main
 from expvqa_lib.questions import Q1_ACTIONS, Q1_EMOTION, ask_q1, read_aus, read_emotion
 from expvqa_lib.synthfacs import CorpusSizes, make
@@ -107,8 +108,7 @@ def corpora(tmp_path_factory) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def captioner():
-    loaded = expvqa.load()
-    return loaded.model, loaded.processor
+    return load_model(expvqa.expvqa.QUICK, quiet=True)
 
 
 @pytest.fixture(scope="module")
