@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import expvqa_lib as expvqa
 from expvqa_lib.data import AU_COLUMNS, au_labels, build_pairs, write_table
 from expvqa_lib.data.table import SPLITS
 from expvqa_lib.errors import ImageError, SettingsError
+from expvqa_lib.expvqa import QUICK
 from expvqa_lib.model import load_model
 from expvqa_lib.pipeline.cli import main
 from expvqa_lib.questions import Q1_ACTIONS, Q1_EMOTION, ask_q1, read_aus, read_emotion
@@ -108,7 +108,7 @@ def corpora(tmp_path_factory) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def captioner():
-    return load_model(expvqa.expvqa.QUICK, quiet=True)
+    return load_model(QUICK, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_the_command_writes_pairs_with_pseudo_captions(corpora, captions, tmp_pa
     root = faces["image"].iloc[0].rpartition("/data/")[0] + "/data"
     table, output = f"{root}/own.parquet", str(tmp_path / "pairs")
     write_table(faces.assign(image=faces["image"].str.removeprefix(f"{root}/")), table)
-    options = ["--table", table, "--captioner", str(expvqa.expvqa.QUICK), "--output", output]
+    options = ["--table", table, "--captioner", str(QUICK), "--output", output]
     assert main(["pairs", *options]) == 0
     made = datasets.load_from_disk(output)
     expected = add_pseudo_pairs(build_pairs(faces), faces, captions)
