@@ -21,17 +21,14 @@ BP4D_CODED = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24)
 
 
 @cache
-def faces() -> tuple[tuple[bytes, dict[int, float], str], ...]:
-    """Sixteen drawn faces: JPEG, AU intensities, emotion."""
-    drawn = []
-    for k in range(16):
-        rng = np.random.default_rng([11, k])
-        emotion, aus, lateral = random_expression(rng, extra=0.2)
-        buffer = io.BytesIO()
-        face = Face(random_identity(rng), random_scene(rng), aus, lateral)
-        Image.fromarray(render(face, 48).image).save(buffer, "JPEG")
-        drawn.append((buffer.getvalue(), aus, emotion))
-    return tuple(drawn)
+def drawn(k: int) -> tuple[bytes, dict[int, float], str]:
+    """One of sixteen drawn faces: JPEG, AU intensities, emotion."""
+    rng = np.random.default_rng([11, k])
+    emotion, aus, lateral = random_expression(rng, extra=0.2)
+    buffer = io.BytesIO()
+    face = Face(random_identity(rng), random_scene(rng), aus, lateral)
+    Image.fromarray(render(face, 48).image).save(buffer, "JPEG")
+    return buffer.getvalue(), aus, emotion
 
 
 def put(path: Path, content: bytes | str) -> None:
@@ -40,20 +37,19 @@ def put(path: Path, content: bytes | str) -> None:
 
 
 def put_lines(path: Path, lines: list[str]) -> None:
-    put(path, "".join(f"{line}\n" for line in lines))
+    put(path, "\n".join([*lines, ""]))
 
 
 def build_bp4d(root: Path) -> None:
     """Six people, two to test on; a face stays for two frames. AU24 of frame 2 and all of the last are 9."""
+    coded_in = [BP4D_CODED, BP4D_CODED[:-1], *[BP4D_CODED] * 3, ()]
     for n, subject in enumerate(("F001", "M007", "M011", "F003", "F007", "F015")):
-        lines = [",".join(map(str, range(30)))]
-        for k in range(6):
-            jpeg, aus, _ = faces()[(n * 3 + k // 2) % 16]
+        lines, digits = [",".join(map(str, range(30)))], 3 if subject[0] == "M" else 4
+        for k, coded in enumerate(coded_in):
+            jpeg, aus, _ = drawn((n * 3 + k // 2) % 16)
             frame = 2440 + k if n < 3 else 98 + k
-            coded = set(BP4D_CODED if k < 5 else ()) - ({24} if k == 1 else set())
             codes = [int(au in aus) if au in coded else 9 for au in range(1, 30)]
             lines.append(",".join(map(str, [frame, *codes])))
-            digits = 3 if subject[0] == "M" else 4
             put(root / "Sequences_2D+3D" / subject / "T1" / f"{frame:0{digits}d}.jpg", jpeg)
         put_lines(root / "AUCoding" / "AU_OCC" / f"{subject}_T1.csv", lines)
 
@@ -63,7 +59,7 @@ def build_disfa(root: Path, first_image: int = 1) -> None:
     for n in range(6):
         subject, lines = f"SN{n + 1:03d}", {au: [] for au in DISFA_AUS}
         for k in range(6):
-            jpeg, aus, _ = faces()[(n * 3 + k // 2) % 16]
+            jpeg, aus, _ = drawn((n * 3 + k // 2) % 16)
             for au in DISFA_AUS:
                 lines[au].append(f"{k + 1},{round(5 * aus.get(au, 0))}")
             put(root / "Images" / subject / f"{k + first_image:05d}.jpg", jpeg)
@@ -75,7 +71,7 @@ def build_raf_au(root: Path) -> None:
     """24 pictures, every fifth one-sided somewhere, the last without an AU."""
     lines = []
     for k in range(24):
-        jpeg, aus, _ = faces()[k % 16]
+        jpeg, aus, _ = drawn(k % 16)
         codes = "+".join(map(str, [*sorted(aus), *([32] if k == 3 else [])]))
         codes = f"L{codes}" if codes and k % 5 == 0 else codes
         lines.append(f"{k:04d}.jpg {codes if k < 23 and codes else 'null'} ")
@@ -87,7 +83,7 @@ def build_emotionet(root: Path) -> None:
     """24 pictures; AU5 is not annotated in every fourth."""
     lines = ["URL,URL orig," + ",".join(f"'AU {au}'" for au in range(1, 61))]
     for k in range(24):
-        jpeg, aus, _ = faces()[k % 16]
+        jpeg, aus, _ = drawn(k % 16)
         name = f"{k % 2:06d}/N_{k:010d}_00001.jpg"
         codes = ["999" if au > 28 or (au == 5 and k % 4 == 0) else str(int(au in aus)) for au in range(1, 61)]
         lines.append(",".join([f"'http://example.org/data/{name}','http://example.org/{k}.jpg'", *codes]))
@@ -100,7 +96,7 @@ def build_affectnet(root: Path) -> None:
     for name, size in (("training", 24), ("validation", 8)):
         lines = [f"{AFFECTNET_HEAD},valence,arousal"]
         for k in range(size + 3):
-            jpeg, _, emotion = faces()[k % 16]
+            jpeg, _, emotion = drawn(k % 16)
             code = list(EMOTIONS).index(emotion) if k < size else 8 + k - size
             image = f"{k % 3 + 1}/{name[:2]}{k:08x}.jpg"
             lines.append(f"{image},10,10,80,80,1.0;2.0;3.0;4.0,{code},0.1,-0.1")
@@ -112,7 +108,7 @@ def build_affectnet_arrays(root: Path) -> None:
     """The later layout: an array file a picture, as text in the training set and else as a number."""
     for folder, size in (("train_set", 24), ("val_set", 8)):
         for k in range(size):
-            jpeg, _, emotion = faces()[k % 16]
+            jpeg, _, emotion = drawn(k % 16)
             code, file = list(EMOTIONS).index(emotion), root / folder / "annotations" / f"{k}_exp.npy"
             put(file, "")
             np.save(file, np.array(str(code) if folder == "train_set" else code))
@@ -126,8 +122,8 @@ def build_raf_db(root: Path, kind: str = "compound") -> None:
         for k in range(size):
             name = f"{part}_{k + 1:04d}"
             lines.append(f"{name}.jpg {k % (11 if kind == 'compound' else 7) + 1}")
-            put(root / kind / "Image" / "aligned" / f"{name}_aligned.jpg", faces()[k % 16][0])
-            put(root / kind / "Image" / "original" / f"{name}.jpg", faces()[k % 16][0])
+            for image in (f"aligned/{name}_aligned.jpg", f"original/{name}.jpg"):
+                put(root / kind / "Image" / image, drawn(k % 16)[0])
     put_lines(root / kind / "EmoLabel" / "list_patition_label.txt", lines)
 
 
