@@ -26,18 +26,17 @@ def damage_line(dice: random.Random, file: Path) -> None:
     cells = re.split("([, ])", lines[row])
     match dice.choice(("cut", "contradict", "nonsense", "move")):
         case "cut":  # a list of AUs cut within its list is another list: there the whole list goes
-            lines[row] = lines[row][: dice.randrange(len(lines[row]))] if "," in cells else cells[0]
+            cells = lines[row][: dice.randrange(len(lines[row]))] if "," in cells else cells[0]
         case "contradict":
-            places = [k for k, cell in enumerate(cells) if k and cell in ("0", "1")]
-            for place in dice.sample(places, min(1, len(places))):
-                cells[place] = "10"[int(cells[place])]
-            lines.append("".join(cells))
+            labels = [k for k, cell in enumerate(cells) if k and cell in ("0", "1")]
+            for k in dice.sample(labels, min(1, len(labels))):
+                cells[k] = "10"[int(cells[k])]
+            row = len(lines)
         case "nonsense":
             cells[dice.randrange(0, len(cells), 2)] = dice.choice(NONSENSE)
-            lines[row] = "".join(cells)
         case "move":
             cells[1:2] = dice.choice((",,", "", ";", "\t"))
-            lines[row] = "".join(cells)
+    lines[row : row + 1] = ["".join(cells)]
     put(file, "\n".join(lines))
 
 
@@ -131,30 +130,25 @@ def test_label_files_with_one_row_or_none_are_read_or_refused(whole, copy, name,
             read(name, folder)
 
 
-BP4D_FILE = "AUCoding/AU_OCC/F001_T1.csv"
-RAF_FILE = "compound/EmoLabel/list_patition_label.txt"
-AFFECTNET_FILE = "Manually_Annotated_file_lists/training.csv"
-EMOTIONET_FILE = "EmotioNet_FACS_aws_2020_24600.csv"
-
-
 @pytest.mark.parametrize(
-    ("name", "file", "line", "example"),
+    ("name", "line", "found"),
     [
-        ("BP4D", BP4D_FILE, "2441,7" + ",9" * 28, f"{BP4D_FILE}, row 3, column AU1: found '7'"),
-        ("DISFA", "ActionUnit_Labels/SN001/SN001_au1.txt", "3,6", "_au1.txt, row 3, column code: found '6'"),
-        ("RAF-AU", "RAFAU_label.txt", "0002.jpg 70", "RAFAU_label.txt, row 3: found '70'"),
-        ("RAF-DB", RAF_FILE, "train_0003.jpg 12", "row 3: found '12', expected label 1, 2"),
-        ("AffectNet", AFFECTNET_FILE, "/etc/passwd,1,1,1,1,1,1,0,0", "row 3: found '/etc/passwd'"),
-        ("EmotioNet", EMOTIONET_FILE, "'http://x/../y.jpg','u'" + ",0" * 60, "row 3: found '../y.jpg'"),
+        ("BP4D", "2441,7" + ",9" * 28, ", column AU1: found '7'"),
+        ("DISFA", "3,6", ", column code: found '6'"),
+        ("RAF-AU", "0002.jpg 70", ": found '70'"),
+        ("RAF-DB", "train_0003.jpg 12", ": found '12', expected label 1, 2"),
+        ("AffectNet", "/etc/passwd,1,1,1,1,1,1,0,0", ": found '/etc/passwd'"),
+        ("EmotioNet", "'http://x/../y.jpg','u'" + ",0" * 60, ": found '../y.jpg'"),
     ],
 )
-def test_what_is_wrong_is_listed_with_file_row_and_column(whole, copy, name, file, line, example):
+def test_what_is_wrong_is_listed_with_file_row_and_column(whole, copy, name, line, found):
     folder = copy(name)
-    lines = (folder / file).read_text().splitlines()
-    put(folder / file, "\n".join([*lines[:2], line, *lines[3:]]))
+    file = label_files(folder)[0]
+    lines = file.read_text().splitlines()
+    put(file, "\n".join([*lines[:2], line, *lines[3:]]))
     examine(name, folder, whole[name][1])
     examples = [place for places in read(name, folder).problems.values() for place in places]
-    assert any(example in place for place in examples), examples
+    assert any(f"{file.relative_to(folder)}, row 3{found}" in place for place in examples), examples
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\r"])
