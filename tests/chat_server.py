@@ -32,6 +32,7 @@ class ChatServer(http.server.ThreadingHTTPServer):
         self.faults: list[str] = []
         self.bodies: list[str] = []
         self.keys: set[str | None] = set()
+        self.finish_reason = "stop"
         self.usage: dict | None = {"prompt_tokens": 10, "completion_tokens": 50, "total_tokens": 60}
         self.lock, self.active, self.most_active = threading.Lock(), 0, 0
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -58,39 +59,37 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         server, length = self.server, int(self.headers["Content-Length"])
-        body = self.rfile.read(length).decode()
-        if len(body.encode()) < length:  # the client was killed within its request
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client was killed within its request
             self.close_connection = True
             return
         with server.lock:
-            server.bodies.append(body)
+            server.bodies.append(body.decode())
             server.keys.add(self.headers["Authorization"])
             server.active += 1
             server.most_active = max(server.most_active, server.active)
             fault = server.faults.pop(0) if server.faults else ""
         time.sleep(server.delay)
+        status, answer = 200, {} if fault == "another form" else self._completion(json.loads(body))
         if fault.isdigit():
-            self._send(int(fault), json.dumps({"error": {"message": "not now", "code": "injected"}}), fault)
-        else:
-            self._send(200, "{}" if fault == "another form" else self._completion(body), fault)
+            status, answer = int(fault), {"error": {"message": "not now", "code": "injected"}}
+        self._send(status, json.dumps(answer).encode(), cut=fault == "cut")
         with server.lock:
             server.active -= 1
 
-    def _completion(self, body: str) -> str:
-        request = json.loads(body)
+    def _completion(self, request: dict) -> dict:
         message = {"role": "assistant", "content": self.server.write(request["messages"])}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        choice = {"index": 0, "finish_reason": self.server.finish_reason, "message": message}
         completion = {"id": "1", "object": "chat.completion", "created": 0, "model": request["model"]}
-        return json.dumps(completion | {"choices": [choice], "usage": self.server.usage})
+        return completion | {"choices": [choice], "usage": self.server.usage}
 
-    def _send(self, status: int, text: str, fault: str) -> None:
+    def _send(self, status: int, answer: bytes, cut: bool) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text.encode())))
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        cut = len(text) // 2 if fault == "cut" else None
-        self.wfile.write(text.encode()[:cut])
-        self.close_connection = cut is not None
+        self.wfile.write(answer[: len(answer) // 2] if cut else answer)
+        self.close_connection = cut
 
     def log_message(self, *_) -> None:
         """Nothing on standard error."""

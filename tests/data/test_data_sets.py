@@ -134,21 +134,19 @@ def test_bp4d_reads_three_digits_and_tables_without_their_folder(root, every_fra
     assert images.tolist() == ["098.jpg", "099.jpg", "100.jpg", "101.jpg", "102.jpg"]
 
 
-def test_bp4d_tests_on_13_of_its_41_subjects_and_drops_others(root):
+def test_bp4d_tests_on_all_frames_of_13_of_its_41_subjects_and_drops_other_subjects(root):
     train, test = videos.BP4D_TRAIN.split(), videos.BP4D_TEST.split()
     assert (len(train), len(test), len({*train, *test})) == (28, 13, 41)
-    codes = root("BP4D") / "AUCoding" / "AU_OCC"
-    (codes / "F001_T1.csv").rename(codes / "F099_T1.csv")
-    assert read_bp4d(codes.parents[1]).dropped["subject of no split"] == 5
-
-
-def test_training_frames_are_sampled_and_test_frames_are_not(root):
-    reading = read_bp4d(root("BP4D"))
+    folder = root("BP4D")
+    reading = read_bp4d(folder)
     tested = reading.table.query("split == 'test'")["subject"].value_counts().to_dict()
     assert tested == {"F007": 5, "F015": 5} and reading.dropped["not sampled"] == 4
     train = reading.table.query("subject == 'F001'")["frame"].tolist()
     # 1 differs in AU24 alone; 2 and 4 are new faces
     assert train == ["T1_02440", "T1_02441", "T1_02442", "T1_02444"]
+    codes = folder / "AUCoding" / "AU_OCC"
+    (codes / "F001_T1.csv").rename(codes / "F099_T1.csv")
+    assert read_bp4d(folder).dropped["subject of no split"] == 5
 
 
 def test_one_frame_in_ten_is_taken_and_each_whose_labels_differ_from_the_frame_before(monkeypatch):

@@ -7,16 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pandas as pd
 import pytest
 from chat_server import ChatServer, by_rules
 
 from expvqa_lib.data import build_pairs, check_table, write_table
 from expvqa_lib.data.rewriting import AT_REST, EXAMPLE, ROLE, Chat, caption_faults, rewrite
-from expvqa_lib.facs import ACTION_UNITS, EMOTIONS
 from expvqa_lib.pipeline.cli import main
-from expvqa_lib.questions import Q1_ACTIONS, answer_q1, read_aus, read_emotion
+from expvqa_lib.questions import Q1_ACTIONS, read_aus, read_emotion
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +40,12 @@ def answers_to_q1(pairs: datasets.DatasetDict) -> list[str]:
 
 def table_of(*faces: tuple[dict[int, int], str | None], words: tuple[str, ...] = ()) -> pd.DataFrame:
     """A face table without pixels: the labelled AUs and the emotion of each face."""
-    rows = []
-    for k, (labels, emotion) in enumerate(faces):
-        face = {"image": f"{k}.jpg", "dataset": "mine", "subject": f"s{k}", "frame": "0", "split": "train"}
-        rows.append(face | {"emotion": emotion} | {f"AU{n}": label for n, label in labels.items()})
+    columns = {"dataset": "mine", "frame": "0", "split": "train"}
+    rows = [
+        columns | {"emotion": emotion} | {f"AU{n}": au for n, au in aus.items()} for aus, emotion in faces
+    ]
+    for k, row in enumerate(rows):
+        row.update(image=f"{k}.jpg", subject=f"s{k}")
     table = pd.DataFrame(rows)
     table.attrs["emotions"] = list(words)
     return check_table(table)
@@ -65,22 +65,20 @@ def test_all_pairs_of_three_corpora_keep_their_meaning_in_other_words(pairs, con
     assert report["accepted"] == report["captions"] == report["requests"] == len(server.bodies)
     assert (second["requests"], second["cached"]) == (0, report["requests"])
     for split in pairs:
+        assert again[split].to_list() == new[split].to_list()
         before, after = pairs[split].to_pandas(), new[split].to_pandas()
         added, after = after.iloc[len(before) :], after.iloc[: len(before)]
-        same = [name for name in before if name not in ("text_output", "source")]
-        pd.testing.assert_frame_equal(after[same], before[same])
-        assert list(after) == list(before) and again[split].to_list() == new[split].to_list()
         assert (added["text_output"] == AT_REST).all()
+        words = ["text_output", "source"]
+        pd.testing.assert_frame_equal(after.drop(columns=words), before.drop(columns=words))
         texts = before["text_output"]
         described = texts.str.startswith("The person ") & ~texts.str.contains("does not")
-        if split == "test":
-            assert set(after["source"]) == {"pseudo"}
-        else:
-            assert (after["source"] == described.map({True: "llm", False: "rules"})).all()
+        sources = described.map({True: "llm", False: "rules"})
+        assert (after["source"] == ("pseudo" if split == "test" else sources)).all()
         assert (after["text_output"] != texts)[described].all()
         for old, text in zip(texts[described], after["text_output"][described], strict=True):
             assert read_aus(text) == read_aus(old) and read_emotion(text) == read_emotion(old)
-        rest = after[~described & after["question_type"].isin(["Q2", "Q3"])]
+        rest = after[~described & (after["question_type"] != "Q1")]
         assert (rest["text_output"] == texts[rest.index]).all()
 
 
@@ -88,10 +86,10 @@ def test_faces_with_the_same_labels_share_one_request_and_the_fusion_gets_the_ca
     with ChatServer() as server:
         new, report = rewrite(build_pairs(FEW), connect(server))
     requests = [json.loads(body)["messages"] for body in server.bodies]
-    one_shot = [messages for messages in requests if messages[0]["role"] == "system"]
+    one_shot = [messages for messages in requests if messages[0] == {"role": "system", "content": ROLE}]
     fusions = [messages[0]["content"] for messages in requests if messages[0]["role"] == "user"]
     assert len(one_shot) == 6 and len(fusions) == 2  # two faces, their four areas; two with an emotion
-    assert all(messages[0]["content"] == ROLE and len(messages) == 4 for messages in one_shot)
+    assert {len(messages) for messages in one_shot} == {4}
     actions = "Facial actions: In this face, the person raises cheek and pulls lip corner.\n"
     assert f"{actions}Emotion: The face shows happiness." in "".join(fusions)
     q1 = answers_to_q1(new)
@@ -102,9 +100,8 @@ def test_faces_with_the_same_labels_share_one_request_and_the_fusion_gets_the_ca
 
 def test_several_emotions_and_further_words_are_named_as_they_are(connect):
     kinds = ({6: 1, 26: 1}, "happiness+surprise"), ({4: 1}, "neutral"), ({7: 1}, "doubt")
-    faces = table_of(*kinds, words=("doubt",))
     with ChatServer(lambda messages: by_rules(messages).replace("infers .", "infers doubt.")) as server:
-        new, report = rewrite(build_pairs(faces), connect(server))
+        new, report = rewrite(build_pairs(table_of(*kinds, words=("doubt",))), connect(server))
     feelings = [text.partition("one infers ")[2] for text in answers_to_q1(new)]
     assert feelings == ["happiness and surprise.", "neutral.", "doubt."]
     assert report["accepted"] == report["captions"]
@@ -121,8 +118,8 @@ def test_a_face_at_rest_gets_the_fixed_description_without_a_request(connect):
     texts = [f"{AT_REST} {feelings[0]}", *feelings[::-1], "In this face, the person lowers brow.", AT_REST]
     assert answers_to_q1(new) == texts  # what is new comes last
     row = new["train"][len(pairs["train"])]
-    assert row["text_input"] in Q1_ACTIONS and row["area"] is None and row["au"] is None
-    assert (row["source"], row["image_id"]) == ("rules", "mine/s0/0") and read_aus(AT_REST) == (set(), set())
+    assert row["text_input"] in Q1_ACTIONS and read_aus(AT_REST) == (set(), set())
+    assert [row[key] for key in ("source", "image_id", "area", "au")] == ["rules", "mine/s0/0", None, None]
 
 
 @pytest.mark.parametrize("source", ["llm", None])
@@ -147,35 +144,19 @@ def test_a_caption_with_faults_is_requested_again_with_the_reasons(connect):
     assert second[:5] == [*first, {"role": "assistant", "content": bad}]
     assert "chin raiser" in second[5]["content"] and "codes" in second[5]["content"]
     counts = {"captions": 1, "accepted again": 1, "rejected: form": 1, "rejected: emotion word": 1}
-    assert {name: report[name] for name in counts} == counts and "accepted" not in report
-    assert {row["text_output"] for row in new["train"]} == {"In this face, the person pulls lip corner."}
+    assert report[list(counts)].to_dict() == counts and "accepted" not in report
+    assert set(new["train"]["text_output"]) == {"In this face, the person pulls lip corner."}
 
 
-@pytest.mark.parametrize("answer", ["", "The person " * 300, "AU6, AU12", "The person smiles."])
-def test_captions_with_lasting_faults_are_left_to_the_rules(connect, answer):
+@pytest.mark.parametrize("answer", ["", "The person " * 300, "AU6, AU12", "The person smiles.", None])
+def test_captions_with_lasting_faults_or_cut_off_are_left_to_the_rules(connect, answer):
     pairs = build_pairs(FEW)
-    with ChatServer(lambda messages: answer) as server:
+    with ChatServer(by_rules if answer is None else lambda messages: answer) as server:
+        server.finish_reason = "length" if answer is None else "stop"
         new, report = rewrite(pairs, connect(server))
     assert new["train"].to_list() == pairs["train"].to_list()
     assert report["left to the rules"] == report["captions"] == 8 and report["requests"] == 24
-
-
-def test_a_caption_that_was_cut_off_is_rejected(connect):
-    with ChatServer() as server:
-        chat = connect(server)
-        ask = chat.ask
-        chat.ask = lambda messages: (ask(messages)[0], "length")
-        _, report = rewrite(build_pairs(table_of(({12: 1}, None))), chat)
-    assert report["left to the rules"] == 1 and report["rejected: length"] == 3
-
-
-def test_the_worked_example_and_the_rules_captions_have_no_faults():
-    assert caption_faults(EXAMPLE[1], [4, 15, 17]) == {}
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        present = sorted(rng.choice(list(ACTION_UNITS), rng.integers(1, 10), replace=False).tolist())
-        emotion = rng.choice([None, "happiness+surprise", *EMOTIONS])
-        assert caption_faults(answer_q1(present, emotion), present, emotion) == {}
+    assert report.get("rejected: length", 0) == (24 if answer is None else 0)
 
 
 GOOD = "The person raises the cheek and pulls the lip corner."
@@ -185,8 +166,6 @@ GOOD = "The person raises the cheek and pulls the lip corner."
     ("text", "emotion", "kinds"),
     [
         (f"{GOOD} Both go together well.", None, set()),
-        ("The person raises the cheek.", None, {"missing action"}),
-        (f"{GOOD} The person also lowers the brow.", None, {"invented action"}),
         (f"{GOOD} The person does not drop the jaw.", None, {"invented action", "denied action"}),
         ("The person raises the cheek without pulling the lip corner.", None, {"denied action"}),
         ("These are two action units. " + GOOD, None, {"form"}),
@@ -202,6 +181,7 @@ GOOD = "The person raises the cheek and pulls the lip corner."
 )
 def test_faults_of_a_caption(text, emotion, kinds):
     assert set(caption_faults(text, [6, 12], emotion)) == kinds
+    assert caption_faults(EXAMPLE[1], [4, 15, 17]) == {}  # the worked example of the prompt
 
 
 @pytest.fixture(scope="module")
@@ -228,20 +208,18 @@ def test_a_killed_run_goes_on_without_a_second_request(many, connect):
     assert report["cached"] >= 12 and set(new["train"]["source"]) == {"llm", "rules"}
 
 
-def test_a_missing_setting_or_a_spent_budget_stops_cleanly_and_the_next_run_goes_on(
-    many, tmp_path, capsys, monkeypatch
-):
-    command = ["pairs", "--table", str(many), "--output", str(tmp_path / "pairs"), "--rewrite"]
+def test_a_missing_setting_or_a_spent_budget_stops_and_the_next_run_goes_on(many, connect, tmp_path, capsys):
+    output = tmp_path / "pairs"
+    command = ["pairs", "--table", str(many), "--output", str(output), "--rewrite"]
     assert main(command) == 1 and "--llm-model" in capsys.readouterr().err
     command += ["--llm-model", "tiny"]
     assert main(command) == 1 and "OPENAI_API_KEY" in capsys.readouterr().err
     with ChatServer() as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        connect(server)
         assert main([*command, "--budget", "0.002", "--price", "1", "2"]) == 1
         message = capsys.readouterr().err
-        assert "0.002" in message and "pairs-answers.sqlite" in message
-        assert not (tmp_path / "pairs").exists() and 19 <= len(server.bodies) <= 19 + 8
-        assert main(command) == 0
-        assert max(Counter(server.bodies).values()) == 1
+        assert "0.002" in message and "pairs-answers.sqlite" in message and not output.exists()
+        assert 19 <= len(server.bodies) <= 19 + 8
+        assert main(command) == 0 and max(Counter(server.bodies).values()) == 1
     assert "pairs by llm" in capsys.readouterr().out
-    assert set(datasets.load_from_disk(str(tmp_path / "pairs"))["train"]["source"]) == {"llm", "rules"}
+    assert set(datasets.load_from_disk(str(output))["train"]["source"]) == {"llm", "rules"}

@@ -30,16 +30,13 @@ def ask_all(chat: Chat, words: list[str]) -> list[str]:
     return chat.map(lambda word: chat.ask([{"role": "user", "content": word}])[0], words, "asking")
 
 
-def test_answers_come_in_order_and_only_so_many_requests_are_under_way(connect, server, monkeypatch):
+def test_answers_come_in_order_so_many_at_a_time_and_the_key_stays_off_the_disk(
+    connect, server, tmp_path, monkeypatch
+):
     monkeypatch.setattr(module, "PARALLEL", 3)
     server.delay, chat = 0.05, connect()
-    assert ask_all(chat, WORDS) == ANSWERS
-    assert 1 < server.most_active <= 3
+    assert ask_all(chat, WORDS) == ANSWERS and 1 < server.most_active <= 3
     assert chat.counts == {"requests": 12, "cached": 0, "tokens_in": 120, "tokens_out": 600, "cost": 0}
-
-
-def test_the_key_goes_to_the_server_and_not_to_the_disk(connect, server, tmp_path):
-    ask_all(connect(), WORDS[:1])
     assert server.keys == {"Bearer sk-very-secret"}
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files and all(b"secret" not in path.read_bytes() for path in files)
