@@ -107,6 +107,18 @@ def test_subjects_splits_frames_and_data_sets_are_followed_where_given(own):
     assert labels_of(reading) == {"2.png": {1: 1}} and "row 3: found 'test'" in examples_of(reading)
 
 
+def test_a_drawn_split_parts_subjects_by_their_names_alone(own):
+    lines = [f"{k}.png,s{k // 2},{k % 2}" for k in range(2, 30)]
+    one, other, some = (
+        own("\n".join(["image,subject,AU1", *rows])) for rows in (lines, lines[::-1], lines[:9])
+    )
+    pd.testing.assert_frame_equal(one.table, other.table)
+    assert (one.table.groupby("subject")["split"].nunique() == 1).all()
+    splits = one.splits.set_index("subject")["split"]
+    assert set(splits) == {"train", "validation", "test"}
+    assert some.splits.set_index("subject")["split"].to_dict().items() <= splits.to_dict().items()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
