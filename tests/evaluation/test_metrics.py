@@ -140,6 +140,16 @@ def test_paired_difference_is_narrower_than_the_parts():
     assert metrics.paired_difference(labels, scores, scores).tolist() == [0, 0, 0, 1, 500]
 
 
+def test_the_p_of_equal_models_is_below_5_percent_about_once_in_20_times():
+    rng = np.random.default_rng(0)
+    y = pd.DataFrame({"AU1": rng.integers(0, 2, 300)})
+    p = []
+    for seed in range(100):
+        a, b = (pd.DataFrame({"AU1": rng.random(300)}) for _ in range(2))
+        p.append(metrics.paired_difference(y, a, b, metric="accuracy", resamples=150, seed=seed)["p"])
+    assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.1
+
+
 def test_answers_that_are_neither_are_counted_and_never_a_no():
     labels = pd.DataFrame({"AU1": [1, 1, 0, 0, pd.NA], "AU4": [1, 0, 0, 0, 0]})
     of_au1, of_au4 = ["Yes.", "maybe", "no", None, "perhaps"], ["yes", "No, it does not", "no", "no", "no"]
