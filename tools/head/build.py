@@ -21,8 +21,6 @@ from tools.head.raster import rasterise, vertex_normals
 
 IDENTITIES, COMPONENTS, BATCH = 1400, 56, 100
 EYE_DISTANCE = 0.064
-PHENOTYPES = ("male", "age", "african", "asian")
-"""What shapes the head beside the components: each is centred, age runs from 0 (18) to 1 (80 years)."""
 _SHAPES = ("nose", "eye-", "eyebrows", "mouth", "chin", "cheek", "head", "ear-", "forehead")
 _EXPRESSIONS = ("mouth-angles", "mouth-laugh", "mouth-dimples", "head-back")  # identities are at rest
 
@@ -44,7 +42,7 @@ def head_vertices(model) -> np.ndarray:
 
 
 def draw_people(model, index: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`BATCH` people at rest: vertices [N, V, 3], and `PHENOTYPES` [N, 4]."""
+    """`BATCH` people at rest: vertices [N, V, 3], and male, age (0: 18 to 1: 80), African, Asian [N, 4]."""
     import torch
 
     race, male, age = rng.dirichlet([0.5] * 3, BATCH), rng.random(BATCH), rng.random(BATCH)
@@ -193,6 +191,8 @@ def build(folder: Path) -> None:
     centred = traits - traits.mean(0)
     told = np.linalg.lstsq(centred, residual, rcond=None)[0]
     _, spread, axes = np.linalg.svd(residual - centred @ told, full_matrices=False)
+    held = (spread[:COMPONENTS] ** 2).sum() / (spread**2).sum()
+    print(f"{COMPONENTS} components hold {held:.1%} of the variance that the traits leave")
     components = axes[:COMPONENTS] * spread[:COMPONENTS, None] / np.sqrt(IDENTITIES)
     basis = np.concatenate([told, components]).reshape(-1, *mean.shape)
 

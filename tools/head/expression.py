@@ -45,9 +45,6 @@ UNITS_OF_AU: dict[int, dict[str, float]] = {
 AUS = tuple(UNITS_OF_AU)
 """The AUs that can be rendered."""
 
-LEVELS = {"A": 0.1, "B": 0.25, "C": 0.5, "D": 0.75, "E": 1.0}
-"""The intensities that stand for FACS's levels: trace, slight, marked, severe, maximum."""
-
 
 def unit_weights(
     aus: Mapping[int, float], lateral: Mapping[int, float], gaze: tuple[float, float]

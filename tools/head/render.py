@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field, replace
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFilter
 
 from expvqa_lib.errors import SettingsError
 
@@ -234,13 +233,3 @@ def au_mask(face: Face, au: int, size: int = 96, threshold: float = 12.0) -> np.
     rest = replace(clean, aus={other: value for other, value in face.aus.items() if other != au})
     with_it, without = (render(f, size).image.astype(np.int16) for f in (clean, rest))
     return np.abs(with_it - without).max(2) > threshold
-
-
-def close_gaps(mask: np.ndarray) -> np.ndarray:
-    """Return a mask [H, W] with its gaps of up to 1/24 of the height closed.
-
-    Where lids tighten, the pixels of both their edges change; the closed mask has the eye between them.
-    """
-    gap = 2 * round(len(mask) / 48) + 1
-    grown = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(gap))
-    return np.asarray(grown.filter(ImageFilter.MinFilter(gap))) > 0
