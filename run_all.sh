@@ -8,7 +8,7 @@ Usage: ./run_all.sh [options]
 
 Set up an environment (once), run the numbered notebooks in order and write runs/PROFILE/report.html and the figures.
 
-  --profile NAME    quick (default: drawn faces, minutes on a CPU), full (quick with the ablations, within the hour), paper (data
+  --profile NAME    quick (default: rendered faces, minutes on a CPU), full (quick with the ablations, within the hour), paper (data
                     sets of your own, the paper's scale) or paper-full (paper with the ablations)
   --data-root DIR   with paper: folder that holds the data sets, each in a folder of its name (BP4D, DISFA, ...)
   --base DIR        with paper: model folder or hub name to start from (default: the hub's InstructBLIP-Vicuna-7B)

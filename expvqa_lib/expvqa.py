@@ -25,11 +25,11 @@ QUICK = Path(__file__).parent / "assets" / "quick"
 
 INSTRUCTBLIP = "Salesforce/instructblip-vicuna-7b"
 
-DRAWN_FACES = "drawn faces"
+RENDERED_FACES = "rendered faces"
 """`config.trained_on` of the tiny models."""
 
 NOTICES = {
-    DRAWN_FACES: "This is the quick profile's tiny model: it was trained on drawn faces, so its "
+    RENDERED_FACES: "This is the quick profile's tiny model: it was trained on rendered faces, so its "
     "answer about a photograph is an experiment, not a finding.",
     INSTRUCTBLIP: "InstructBLIP was trained on photographs, but never on action units: its answers are "
     "guesses. `expvqa.load` also takes the folder of a converted or fine-tuned Exp-VQA.",

@@ -1,4 +1,4 @@
-"""The licensed data sets in miniature, in the layouts in which they are distributed, with drawn faces.
+"""The licensed data sets in miniature, in the layouts in which they are distributed, with rendered faces.
 
 `BUILDERS` makes them by name, as `readers.READERS` calls them; each has enough people for three splits.
 """
@@ -22,7 +22,7 @@ BP4D_CODED = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24)
 
 @cache
 def drawn(k: int) -> tuple[bytes, dict[int, float], str]:
-    """One of sixteen drawn faces: JPEG, AU intensities, emotion."""
+    """One of sixteen rendered faces: JPEG, AU intensities, emotion."""
     rng = np.random.default_rng([11, k])
     emotion, aus, lateral = random_expression(rng, extra=0.2)
     buffer = io.BytesIO()

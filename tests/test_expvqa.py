@@ -19,8 +19,7 @@ from expvqa_lib.facs import ACTION_UNITS
 from expvqa_lib.model import score_yes_no
 from expvqa_lib.pipeline.profiles import BASE
 from expvqa_lib.questions import ask_q1, ask_q3
-from expvqa_lib.synthfacs.face import AUS, Face, Scene, random_identity
-from expvqa_lib.synthfacs.render import render
+from expvqa_lib.synthfacs import AUS, Face, Scene, random_identity, render
 
 QUESTION = ask_q1()
 
@@ -32,7 +31,7 @@ def base() -> expvqa.ExpVQA:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> list[str]:
-    """Three drawn faces as files."""
+    """Three rendered faces as files."""
     folder, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(0)
     paths = [str(folder / f"{k}.png") for k in range(3)]
     for path, au in zip(paths, (12, 1, 27), strict=True):
@@ -125,7 +124,7 @@ def test_the_default_model_sees_a_smile_and_raised_brows_and_is_called_an_experi
     rest = scores({})
     assert (scores({12: 1.0, 6: 0.8})["AU12"] > rest["AU12"]).sum() >= 16  # by chance: 0.6%
     assert (scores({1: 1.0, 2: 0.8})["AU1"] > rest["AU1"]).sum() >= 16
-    assert "drawn faces" in model.notice
+    assert "rendered faces" in model.notice
 
 
 def test_a_gpu_with_room_is_offered_the_large_model_and_else_the_note_tells_why(monkeypatch):

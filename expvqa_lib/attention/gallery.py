@@ -45,7 +45,7 @@ def examples(run) -> pd.DataFrame:
 
     Returns:
         Columns type, question, word, title, answer, image, heat [h, h], region (mask of what the AUs in
-        question moved; None unless faces are drawn), and then, in percent, `relevance_inside` of it, its
+        question moved; None unless faces are rendered), and then, in percent, `relevance_inside` of it, its
         `area`, and their ratio.
     """
     expvqa, faces = run.model(MAIN), run.faces_of(run.caption_corpus)
@@ -54,7 +54,7 @@ def examples(run) -> pd.DataFrame:
         fitting = faces[faces[column].eq(value)]
         if len(fitting):
             face, region = fitting.iloc[place % len(fitting)], None
-            if run.is_drawn:
+            if run.is_rendered:
                 present = [au for au, label in data.au_labels(face).items() if label and au in aus]
                 region = synthfacs.close_gaps(
                     np.any([changed_pixels(face["face"], au)[0] for au in present], axis=0)
@@ -69,7 +69,7 @@ def examples(run) -> pd.DataFrame:
     ]
     texts = [f"Says {text}. Explained: {word}" for text, word in zip(says, words, strict=True)]
     table = table.assign(answer=texts, heat=list(maps), relevance_inside=np.nan, area=np.nan)
-    if run.is_drawn:
+    if run.is_rendered:
         regions = np.stack(table["region"])
         large = upsample(maps, regions.shape[1])
         table["relevance_inside"] = 100.0 * (large * regions).sum((1, 2)) / large.sum((1, 2))
@@ -81,7 +81,7 @@ def face_au_grid(run) -> tuple:
     """Explain yes for five test persons' faces with most AUs, and for the eight most frequent AUs there.
 
     Returns:
-        What `plots.attention_grid` takes: images, AUs, maps, P(yes), labels, and outlines of drawn faces.
+        What `plots.attention_grid` takes: images, AUs, maps, P(yes), labels, and outlines of rendered faces.
     """
     faces, labels, rows = _expressive(run)
     names = ordered_targets(labels.loc[rows].sum().nlargest(8).index)
@@ -92,7 +92,7 @@ def face_au_grid(run) -> tuple:
     regions = [
         [
             changed_pixels(faces.at[row, "face"], au)[1]
-            if run.is_drawn and labels.at[row, f"AU{au}"] == 1
+            if run.is_rendered and labels.at[row, f"AU{au}"] == 1
             else None
             for au in aus
         ]
@@ -115,11 +115,11 @@ def answer_words(run) -> tuple[str, str, str, list[Word]]:
 def video(run) -> Video:
     """P(yes), the mean over the wordings of Q3, frame by frame beside the truth.
 
-    Of drawn faces the first test person makes three expressions one after the other, and the truth is each
+    Of rendered faces the first test person makes three expressions one after the other, and the truth is each
     AU's intensity. Of data sets it is the label in the first test person's first frames.
     """
     faces, _, rows = _expressive(run)
-    if run.is_drawn:
+    if run.is_rendered:
         first = synthfacs.Face.from_json(faces.at[rows.iat[0], "face"])
         acted = synthfacs.sequence(first.identity, _PROGRAMME, _FRAMES, run.profile.seed)
         film = {number: synthfacs.render(acted[number], 192).image for number in range(0, _FRAMES, 12)}
@@ -131,7 +131,9 @@ def video(run) -> Video:
         frames = list(film.values())
     aus = [int(column[2:]) for column in truth]
     p_yes = run.model(MAIN).aus(frames, aus, crop=False).set_axis(truth.index) if aus else truth
-    return Video(film, truth, p_yes, *((synthfacs.PRESENT, "intensity") if run.is_drawn else (None, "label")))
+    return Video(
+        film, truth, p_yes, *((synthfacs.PRESENT, "intensity") if run.is_rendered else (None, "label"))
+    )
 
 
 def _expressive(run) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:

@@ -1,5 +1,5 @@
-"""Whether relevance maps tell the truth: of drawn faces the pixels that an AU changed are known, and patches
-can be blurred. A `run` is a `pipeline.Run`.
+"""Whether relevance maps tell the truth: of rendered faces the pixels that an AU changed are known, and
+patches can be blurred. A `run` is a `pipeline.Run`.
 """
 
 import copy
@@ -30,10 +30,10 @@ def pointing(run) -> pd.DataFrame:
             of changed pixels), and of the faces where the model detects the AU `pointing_detected`, and
             `pointing_detected_region` of peaks in the whole region, as figures outline it
             (`synthfacs.close_gaps`), with its mean share `chance_region`; NaN where it detects none. Empty
-            where faces are not drawn.
+            where faces are not rendered.
     """
     tables = [pd.DataFrame(columns=list(COLUMNS))]
-    for name, part in ((MAIN, 2), ("base", 5)) if run.is_drawn else ():
+    for name, part in ((MAIN, 2), ("base", 5)) if run.is_rendered else ():
         expvqa, cases = run.model(name), pointing_cases(run, part)
         maps, p_yes, _ = _explain_yes(expvqa.model, expvqa.processor, cases)
         changed, regions = _moved(cases)
@@ -63,10 +63,10 @@ def faithfulness(run) -> pd.DataFrame:
 
     Returns:
         Tidy table of models `exp_vqa` and `exp_vqa_randomised`, with the column `method`, an AU and `macro`;
-        95% intervals by subject. Empty where faces are not drawn, or the model detects no AU.
+        95% intervals by subject. Empty where faces are not rendered, or the model detects no AU.
     """
     tables, cases = [pd.DataFrame(columns=[*COLUMNS, "method"])], pd.DataFrame()
-    if run.is_drawn:
+    if run.is_rendered:
         expvqa, cases = run.model(MAIN), pointing_cases(run, 4)
         cheapest = _explain_yes(expvqa.model, expvqa.processor, cases, "cross_attention")
         cases = cases[cheapest.p_yes >= DETECTED].reset_index(drop=True)
@@ -118,7 +118,7 @@ def faithfulness_layout(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def pointing_cases(run, part: int) -> pd.DataFrame:
-    """Choose drawn test faces that show an AU, one `part` of `Profile.explained` an AU, with `au` and
+    """Choose rendered test faces that show an AU, one `part` of `Profile.explained` an AU, with `au` and
     `question`.
     """
     rng, faces, cases = np.random.default_rng(run.profile.seed), run.faces_of(run.au_corpus), []
@@ -205,7 +205,7 @@ def _moved(cases: pd.DataFrame):
 
 @lru_cache(4096)
 def changed_pixels(face: str, au: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels that an AU changes in a drawn face (the JSON of a `Face`), and the region they enclose."""
+    """The pixels that an AU changes in a rendered face (JSON of a `Face`), and the region they enclose."""
     changed = synthfacs.au_mask(synthfacs.Face.from_json(face), au)
     return changed, synthfacs.close_gaps(changed)
 

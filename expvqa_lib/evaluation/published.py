@@ -80,7 +80,7 @@ def paper_table(run, detection: pd.DataFrame) -> pd.DataFrame:
 
 
 def _data(run) -> str:
-    return run.au_corpus + (", rendered faces: not comparable" if run.is_drawn else "")
+    return run.au_corpus + (", rendered faces: not comparable" if run.is_rendered else "")
 
 
 def probes_beside_published(run, layout: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Widgets to ask a model about a drawn face or a photo, in a notebook."""
+"""Widgets to ask a model about a rendered face or a photo, in a notebook."""
 
 from .app import Explorer, explore
 

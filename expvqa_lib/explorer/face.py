@@ -1,4 +1,4 @@
-"""The part of the explorer that gives the face: drawn by sliders, or a photo."""
+"""The part of the explorer that gives the face: rendered by sliders, or a photo."""
 
 from collections import namedtuple
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from ..errors import ImageError
 from ..facs import ACTION_UNITS, EMOTIONS
 from ..synthfacs import AUS, Face, Identity, Scene, random_identity, random_scene, render
 
-DRAWN, PHOTO = "Drawn face", "Photo"
+RENDERED, PHOTO = "Rendered face", "Photo"
 SIDE = 224  # px: of the picture beside the widgets
 
 FaceImage = namedtuple("FaceImage", "image shown name notice")
@@ -23,7 +23,7 @@ FaceImage = namedtuple("FaceImage", "image shown name notice")
 
 def draw_face(face: Face) -> FaceImage:
     """Draw a face for the model, at the size that the tiny one was trained on, and for the page."""
-    return FaceImage(*(Image.fromarray(render(face, side).image) for side in (96, 448)), DRAWN, None)
+    return FaceImage(*(Image.fromarray(render(face, side).image) for side in (96, 288)), RENDERED, None)
 
 
 def load_photo(name: str, source: ImageSource, crop: bool) -> FaceImage:
@@ -51,10 +51,12 @@ class FaceChooser(w.VBox):
         self._seed, self._identity, self._scene, self._photo = 0, Identity(), Scene(), None
         for name, widget in _widgets().items():
             setattr(self, name, widget)
-        self.drawn_tools = w.VBox([w.HBox([self.person, self.rest]), self.expression, *self.sliders.values()])
+        self.rendered_tools = w.VBox(
+            [w.HBox([self.person, self.rest]), self.expression, *self.sliders.values()]
+        )
         self.photo_tools = w.VBox([w.HBox([self.upload, self.path]), self.limit, self.no_crop])
         super().__init__(
-            [self.source, self.picture, self.drawn_tools, self.photo_tools], layout={"width": "228px"}
+            [self.source, self.picture, self.rendered_tools, self.photo_tools], layout={"width": "228px"}
         )
         for widget in (self.source, self.no_crop, *self.sliders.values()):
             widget.observe(self._on_change, "value")
@@ -81,9 +83,9 @@ class FaceChooser(w.VBox):
 
     def _show_tools(self) -> None:
         """Show the tools that apply, and a face as the sliders have it; a photo is shown once it is read."""
-        for tools, source in ((self.drawn_tools, DRAWN), (self.photo_tools, PHOTO)):
+        for tools, source in ((self.rendered_tools, RENDERED), (self.photo_tools, PHOTO)):
             tools.layout.display = None if self.source.value == source else "none"
-        if self.source.value == DRAWN:
+        if self.source.value == RENDERED:
             self.show(self.chosen()().shown)
 
     def _on_change(self, _=None) -> None:
@@ -137,7 +139,7 @@ def _widgets() -> dict[str, w.Widget | dict[int, w.FloatSlider]]:
         "layout": full | {"height": "22px", "margin": "0"},
     }
     return {
-        "source": w.ToggleButtons(options=[DRAWN, PHOTO], style={"button_width": "109px"}),
+        "source": w.ToggleButtons(options=[RENDERED, PHOTO], style={"button_width": "109px"}),
         "picture": w.Image(format="png", width=SIDE, height=SIDE),
         "person": w.Button(description="New person", layout=half),
         "rest": w.Button(description="At rest", layout=half),

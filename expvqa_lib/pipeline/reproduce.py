@@ -217,8 +217,8 @@ def _headline(run: Run) -> str:
     if len(emotions := labels.loc[labels["question"] == "Q1", "dataset"].unique()):
         text += f", the emotion read out of the answer to Q1 on those of {', '.join(emotions)}"
     text += ". No test person is in training. Percent, with 95 % intervals from resampling people."
-    if run.is_drawn:
-        text += " Drawn faces: these figures do not compare with published ones."
+    if run.is_rendered:
+        text += " Rendered faces: these figures do not compare with published ones."
     table = results_table(detection, labels).rename_axis(None).fillna("").to_html(border=0)
     return f"{table}<p>{html.escape(text)}</p>"
 

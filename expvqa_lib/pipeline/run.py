@@ -58,19 +58,19 @@ class Run:
         base: str = "",
     ) -> None:
         self.profile = with_data(profile, data_root)
-        self.is_drawn = self.profile.corpora is not None  # so that the pixels that an AU moved are known
+        self.is_rendered = self.profile.corpora is not None  # so that the pixels that an AU moved are known
         root = repository_root() or Path.cwd()
         runs = Path(output).resolve() if output else root / "runs"
         figures = root / "figures" if profile in COMMITTED else runs / profile / "figures"
         self.folder, self.store = runs / profile, runs / "store"
         self.figures_dir = Path(figures_dir).resolve() if figures_dir else figures
         self.data_root, self.base = data_root, base or self.profile.base
-        drawn = (synthfacs.VERSION, vars(self.profile.corpora)) if self.is_drawn else ()
+        drawn = (synthfacs.VERSION, vars(self.profile.corpora)) if self.is_rendered else ()
         self._data_folder = self.store / f"data-{fingerprint(*(drawn or [str(Path(data_root).resolve())]))}"
 
     def about(self, corpus: str) -> str:
-        """The corpus' name, which says where its faces are drawn."""
-        return f"{corpus}, drawn faces" if self.is_drawn else corpus
+        """The corpus' name, which says where its faces are rendered."""
+        return f"{corpus}, rendered faces" if self.is_rendered else corpus
 
     # --------------------------------------------------------------------------- faces and pairs
 
@@ -80,7 +80,7 @@ class Run:
 
     @cached_property
     def _faces(self) -> pd.DataFrame:
-        if self.is_drawn:
+        if self.is_rendered:
             return synthfacs.make(self._data_folder, self.profile.corpora)
         return read_available(self.data_root, self._data_folder)
 
@@ -105,8 +105,8 @@ class Run:
 
     @property
     def caption_corpus(self) -> str:
-        """The corpus of the Q1 captions: the drawn one with AUs and emotion, or the AU corpus."""
-        return "synth_wild" if self.is_drawn else self.au_corpus
+        """The corpus of the Q1 captions: the rendered one with AUs and emotion, or the AU corpus."""
+        return "synth_wild" if self.is_rendered else self.au_corpus
 
     def _first(self, order: tuple[str, ...], labelled: pd.Series) -> str | None:
         test = (self._faces["split"] == "test") & self._faces["labelled_by"].isna()
@@ -144,7 +144,7 @@ class Run:
 
     def model(self, name: str) -> ExpVQA:
         """`base`, a variant or a model of `training.curriculum`; fine-tuned first if it is not there."""
-        return load(self.train(name), quiet=self.is_drawn)
+        return load(self.train(name), quiet=self.is_rendered)
 
     def train(self, name: str) -> str | Path:
         """Fine-tune a model if it is not there yet (a killed training goes on).
@@ -161,7 +161,7 @@ class Run:
         if not (folder := self.model_dir(name)).exists():
             pairs, recipe = self.training_pairs(name), self.recipe(name)
             start, features = self.train(self._start(name)), self.store / "features"
-            model = load_model(start, device="cpu", language_dtype=recipe.precision, quiet=self.is_drawn)
+            model = load_model(start, device="cpu", language_dtype=recipe.precision, quiet=self.is_rendered)
             finetune(*model, pairs, folder, variant=variant_of(name), recipe=recipe, features=features)
         return folder
 
@@ -238,7 +238,7 @@ class Run:
 
     def predictions(self, name: str, faces: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
         """The prediction table of one model, which is loaded only if it has not been asked yet."""
-        faces = with_names(faces, self._data_folder if self.is_drawn else self.data_root)
+        faces = with_names(faces, self._data_folder if self.is_rendered else self.data_root)
         kind = questions["question_type"].iat[0].lower()
         made_of = fingerprint(faces["name"].tolist(), questions.to_numpy().tolist())
 
@@ -276,7 +276,7 @@ class Run:
 
     @cached_property
     def _data_fingerprint(self) -> str:
-        if self.is_drawn:
+        if self.is_rendered:
             return fingerprint(synthfacs.VERSION, vars(self.profile.corpora), self.profile.seed)
         rows = pd.util.hash_pandas_object(self._faces.astype("string"), index=False)
         return fingerprint(rows.to_numpy().tobytes(), self.profile.seed)

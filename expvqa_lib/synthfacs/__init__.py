@@ -1,4 +1,4 @@
-"""SynthFACS: drawn faces with exact action units, landmarks and changed pixels."""
+"""SynthFACS: rendered faces with exact action units, landmarks and changed pixels."""
 
 from .corpora import (
     PRESENT,
@@ -6,34 +6,23 @@ from .corpora import (
     CorpusSizes,
     example_photos,
     make,
+    one_thread,
     prototype_face,
     random_expression,
     sequence,
 )
-from .face import (
-    AUS,
-    BACKGROUNDS,
-    EYES,
-    HAIR,
-    HAIRSTYLES,
-    SHAPE,
-    Face,
-    Identity,
-    Scene,
-    random_identity,
-    random_scene,
-)
-from .render import LANDMARKS, Rendering, au_mask, close_gaps, render
+from .expression import AUS, LEVELS
+from .identity import BEARDS, EYES, HAIR, HAIRSTYLES, Identity, random_identity
+from .render import Face, Rendering, Scene, au_mask, close_gaps, random_scene, render
 
 __all__ = [
     "AUS",
-    "BACKGROUNDS",
+    "BEARDS",
     "EYES",
     "HAIR",
     "HAIRSTYLES",
-    "LANDMARKS",
+    "LEVELS",
     "PRESENT",
-    "SHAPE",
     "VERSION",
     "CorpusSizes",
     "Face",
@@ -44,6 +33,7 @@ __all__ = [
     "close_gaps",
     "example_photos",
     "make",
+    "one_thread",
     "prototype_face",
     "random_expression",
     "random_identity",

@@ -1,7 +1,7 @@
 """Three SynthFACS corpora in the shapes of the real ones; identities never cross the splits.
 
 - `synth_lab`: subjects, videos and frames, BP4D's 12 AUs with intensities (like BP4D and DISFA);
-- `synth_wild`: single pictures, every AU that can be drawn, and the emotion (like RAF-AU);
+- `synth_wild`: single pictures, every AU that can be rendered, and the emotion (like RAF-AU);
 - `synth_emotion`: single pictures, 8 emotions and no AU label (like AffectNet).
 """
 
@@ -14,21 +14,24 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ..errors import SettingsError
 from ..facs import ACTION_UNITS, BP4D_AUS, EMOTIONS
 from ..files import atomic, fingerprint
-from .face import AUS, Face, Identity, Scene, random_identity, random_scene
-from .render import render
+from .expression import AUS
+from .identity import Identity, random_identity
+from .render import Face, Scene, random_scene, render
 
 PRESENT = 0.35
 """Intensity from which an AU counts as present; below it a frame shows a trace and is labelled absent."""
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same settings draw other faces."""
 
 CORPORA = ("lab", "wild", "emotion")
@@ -39,6 +42,15 @@ _EXCLUSIVE = (  # of each group one AU at most: opposite pulls, or lips both clo
     *((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15), (19, 28)),
     *((19, 24), (28, 10), (24, 16), (24, 25), (24, 26), (28, 16), (28, 25), (28, 26)),
 )
+VARIANTS = {  # of prototypes, with parted lips or without: FACS Investigator's Guide (Ekman et al. 2002)
+    "happiness": ((6, 12, 25, 26), (12, 25), (6, 12)),
+    "sadness": ((1, 4, 15), (1, 4, 11, 25)),
+    "surprise": ((1, 2, 5, 25, 27), (1, 2, 25, 26)),
+    "fear": ((1, 2, 4, 5, 25, 26), (1, 2, 4, 5, 20, 25, 27)),
+    "disgust": ((9, 16, 25, 26), (10, 16, 25), (9, 17)),
+    "anger": ((4, 5, 7, 10, 23, 25, 26), (4, 7, 10, 16, 25, 26), (4, 5, 7, 17, 24)),
+    "contempt": ((14,),),
+}
 _CONFLICTS = {frozenset(pair) for group in _EXCLUSIVE for pair in combinations(group, 2)}
 
 
@@ -50,10 +62,10 @@ class CorpusSizes:
     lab_validation: int = 8
     lab_test: int = 24
     videos: int = 2
-    wild_train: int = 1200
+    wild_train: int = 2400
     wild_validation: int = 80
     wild_test: int = 160
-    emotion_train: int = 900
+    emotion_train: int = 600
     emotion_validation: int = 80
     emotion_test: int = 600
     image: int = 96  # pixels
@@ -74,6 +86,8 @@ def random_expression(
     """
     emotion, is_mixed = str(rng.choice(list(EMOTIONS))), rng.random() < mixed
     core = [] if is_mixed else list(EMOTIONS[emotion].prototype)
+    if core and rng.random() < 0.5:
+        core = list(VARIANTS[emotion][rng.integers(len(VARIANTS[emotion]))])
     wanted = [au for au in core if rng.random() < 0.85]
     wanted = wanted if len(wanted) >= min(2, len(core)) else core
     chance = 0.5 if is_mixed else extra / 2 if emotion == "neutral" else extra
@@ -135,13 +149,17 @@ def _film(
     """A face a frame: `drift` [T] (0 to 1) is the pose between the scenes; moves are AU, side, course [T]."""
     (first, last), faces = scenes, []
     for k, share in enumerate(drift.tolist()):
-        pose = {
-            name: (1 - share) * getattr(first, name) + share * getattr(last, name)
-            for name in ("yaw", "pitch", "roll", "scale", "shift_x", "shift_y")
+        view = {
+            name: tuple(
+                (
+                    (1 - share) * np.array(getattr(first, name)) + share * np.array(getattr(last, name))
+                ).tolist()
+            )
+            for name in ("pose", "framing")
         }
         acting = [(au, side, round(float(course[k]), 3)) for au, side, course in moves if course[k] >= 0.001]
         aus, lateral = {au: value for au, _, value in acting}, {au: side for au, side, _ in acting}
-        faces.append(Face(identity, replace(first, **pose, seed=int(rng.integers(2**31))), aus, lateral))
+        faces.append(Face(identity, replace(first, **view), aus, lateral))
     return faces
 
 
@@ -186,6 +204,12 @@ def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame
     return table.assign(image=f"{folder.resolve()}/" + table["image"])
 
 
+def one_thread() -> None:
+    """Keep this process to one thread: where every core renders a face, threads only wait for each other."""
+    cv2.setNumThreads(1)
+    threadpool_limits(1)
+
+
 def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
     """Draw all pictures on all processors; the face table, typed, with every AU's column."""
     jobs = [
@@ -193,9 +217,9 @@ def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
         for corpus, split in product(CORPORA, _SPLITS)
         for number in range(getattr(sizes, f"{corpus}_{split}"))
     ]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), initializer=one_thread) as pool:
         try:
-            drawn = tqdm(pool.map(_draw_rows, jobs, chunksize=4), total=len(jobs), desc="drawing faces")
+            drawn = tqdm(pool.map(_draw_rows, jobs, chunksize=4), total=len(jobs), desc="rendering faces")
             table = pd.DataFrame([row for unit in drawn for row in unit])
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn

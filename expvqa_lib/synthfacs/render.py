@@ -1,66 +1,229 @@
-"""Drawing of SynthFACS faces in face units (see `face`), painted with PIL at twice the size and halved."""
+"""Rendering of a face: head, light, camera, and the damage that pictures suffer."""
 
-from dataclasses import dataclass, replace
+import json
+from collections import namedtuple
+from dataclasses import asdict, dataclass, field, replace
 
+import cv2
 import numpy as np
-from PIL import Image, ImageFilter
+from scipy.spatial.transform import Rotation
 
-from .eyes import paint_brow, paint_eye
-from .face import BACKGROUNDS, Face
-from .mouth import paint_mouth
-from .painter import Painter, closed_curve, curve, mirrored, mix
-
-LANDMARKS = (
-    *(
-        f"{side} {part}"
-        for side in ("left", "right")
-        for part in ("inner eyebrow", "eyebrow middle", "outer eyebrow")
-    ),
-    *(f"left {part}" for part in ("inner eye corner", "outer eye corner", "upper lid", "lower lid", "iris")),
-    *(f"right {part}" for part in ("inner eye corner", "outer eye corner", "upper lid", "lower lid", "iris")),
-    *("nose tip", "left nose wing", "right nose wing"),
-    *("left lip corner", "right lip corner"),
-    *("upper lip top", "upper lip edge", "lower lip edge", "lower lip bottom"),
-    *("left upper lip", "right upper lip", "left lower lip", "right lower lip"),
-    *("chin", "left jaw", "right jaw", "left cheek", "right cheek"),
+from ..errors import SettingsError
+from .expression import AUS, furrows, unit_weights
+from .head import (
+    FACES,
+    INSIDE,
+    LANDMARK_VERTICES,
+    LIGHT,
+    MEAN,
+    PART,
+    UNITS,
+    canvas,
+    rasterise,
+    vertex_normals,
 )
-"""Names of the rows of `Rendering.landmarks`; left and right are the viewer's."""
+from .identity import EYES, HAIR, Identity, Looks, paint
+from .shading import shade
 
-_HAIRLINES = {  # its right end, middle points and left end; the ends inwards from the widest of the head
-    "short": ((0.10, -0.55), [(0.45, -0.93), (0, -0.90), (-0.45, -0.93)], (0.10, -0.55)),
-    "long": ((0.07, -0.30), [(0.52, -0.93), (0, -1.02), (-0.52, -0.93)], (0.07, -0.30)),
-    "parted": ((0.06, -0.36), [(0.62, -0.72), (-0.28, -1.05), (-0.58, -0.78)], (0.10, -0.42)),
-    "fringe": ((0.08, -0.45), [(0.58, -0.74), (0.1, -0.80), (-0.45, -0.76)], (0.08, -0.45)),
-}
+PIVOT = np.array([0.0, 0.06, -0.04])  # metres; the head turns around it
+SHADOW = 80  # pixels of 3.8 mm
 
 
 @dataclass(frozen=True)
-class Rendering:
-    """A drawn face: `image` uint8 [S, S, 3]; `landmarks` float32 [len(LANDMARKS), 2] in pixels, x then y."""
+class Scene:
+    """The picture around a face: camera, light, background, and what befalls the picture."""
 
-    image: np.ndarray
-    landmarks: np.ndarray
+    pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # yaw to the image's right, pitch down, roll; degrees
+    framing: tuple[float, float, float] = (1.0, 0.0, 0.0)  # zoom; shift right and down, shares of the side
+    distance: float = 0.8  # metres from the camera
+    lamp: tuple[float, float, float] = (-0.45, -0.8, 0.55)  # the direction to it
+    light: tuple[float, float, float, float] = (0.95, 0.52, 0.0, 1.05)  # lamp, sky, warmth, exposure
+    background: tuple[float, ...] = (0.25, 0.26, 0.28, 0.30, 0.31, 0.33)  # two colours, linear
+    clothes: tuple[float, float, float] = (0.06, 0.07, 0.09)
+    blur: float = 0.0  # standard deviation as a share of the image's side
+    noise: float = 0.0  # grey levels
+    jpeg: int = 0  # quality; 0 is no compression
+    grey: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face to render: `aus` are intensities in (0, 1]; `lateral` is an AU's side, -1 the subject's right
+    only, 1 left only; `gaze` is to the image's right and up, -1 to 1.
+
+    SettingsError where an AU cannot be rendered.
+    """
+
+    identity: Identity = field(default_factory=Identity)
+    scene: Scene = field(default_factory=Scene)
+    aus: dict[int, float] = field(default_factory=dict)
+    lateral: dict[int, float] = field(default_factory=dict)
+    gaze: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.aus) - set(AUS)):
+            raise SettingsError(f"AU {unknown} cannot be rendered; SynthFACS renders {list(AUS)}")
+
+    def to_json(self) -> str:
+        """Return everything needed to render the face again."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Face":
+        """Inverse of `to_json`."""
+
+        def build(value: dict):
+            value = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+            return {int(k): v for k, v in value.items()} if all(k.isdigit() for k in value) else value
+
+        parts = json.loads(text, object_hook=build)
+        who = Identity(**parts["identity"] | {"looks": Looks(*parts["identity"]["looks"])})
+        return Face(**parts | {"identity": who, "scene": Scene(**parts["scene"])})
+
+
+Rendering = namedtuple("Rendering", "image landmarks")
+"""A rendered face: `image` uint8 [S, S, 3]; `landmarks` float32 [70, 2] in pixels, x then y: iBUG's 68 in its
+order, then the cheeks."""
 
 
 def render(face: Face, size: int = 96) -> Rendering:
-    """Draw a face [size, size, 3]; the same face and size always give the same pixels."""
-    painter = Painter(face, 2 * size)
-    landmarks = painter.pixels(_paint(painter))
-    scene, axis = face.scene, np.linspace(-1, 1, size, dtype=np.float32)
-    light = scene.exposure + np.stack(np.meshgrid(axis, axis), 2) @ np.array(
-        [scene.light_x, scene.light_y], np.float32
+    """Render a face [size, size, 3], framed as `data.crop_face` frames photographs: the eyes at 40 % and the
+    chin at 94 % of the height. The same face and size always give the same pixels."""
+    who, scene, side = face.identity, face.scene, round(1.25 * size)
+    height = 112 if size <= 128 else 304
+    points, normals, seen, turn = _place(face, side)
+    uv = canvas(height).uv
+    values = np.column_stack([points, normals, MEAN, uv, LIGHT, INSIDE]).astype(np.float32)
+    _, triangle, values = rasterise(seen, FACES, values, side, side, 1)
+    lamp = np.float32(scene.lamp) / np.float32(np.linalg.norm(scene.lamp))
+    lamp_sees, to_shadow = _lamp_view(points, lamp)
+    shadow = rasterise(lamp_sees, FACES[PART[FACES[:, 0]] == 0], values[0, :0], SHADOW, SHADOW, 0)[0]
+    key, sky, warmth, _ = scene.light
+    tint = np.array([1 + warmth, 1, 1 - warmth], np.float32)
+    light = np.float32([key * tint, sky * (1 + (1 - tint) / 2)])
+    picture, shown = _background(face, seen, side), triangle >= 0
+    kind = np.where(shown, PART[FACES[triangle, 0]], -1)
+    albedo, relief = _surface(face, height)
+    eyes = EYES[who.eyes]
+    picture[shown] = shade(kind, values, albedo, relief, eyes, turn, lamp, light, shadow, to_shadow)
+    image = _expose(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA), scene)
+    return Rendering(image, (seen[LANDMARK_VERTICES, :2] * size / side).astype(np.float32))
+
+
+def _surface(face: Face, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """The canvas as the face acts: albedo [H, W, 3]; slopes to the left and up, hair, lips [H, W, 4]."""
+    albedo, lines, hair = paint(face.identity, height)
+    depth = lines + sum((strength * furrows(height).get(au, 0) for au, strength in face.aus.items()), 0)
+    depth = np.minimum(depth, 1.15)
+    slopes = [
+        sign * 0.00041 * height * cv2.Sobel(depth, cv2.CV_32F, *way)
+        for sign, way in ((-1, (1, 0)), (1, (0, 1)))
+    ]
+    albedo = albedo * (1 - 0.3 * depth[..., None] * np.array((0.75, 1, 1.1), np.float32))
+    albedo[canvas(height).z < -0.146] = face.scene.clothes
+    return albedo, cv2.merge([*slopes, hair, canvas(height).lips])
+
+
+def _place(face: Face, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices and normals [V, 3] before the camera, in pixels and depth [V, 3], the head's rotation."""
+    who, scene, rest = face.identity, face.scene, face.identity.head()
+    weights = unit_weights(face.aus, face.lateral, face.gaze)
+    moved = np.flatnonzero(weights)  # most face units are at rest
+    points = (rest + (weights[moved] @ UNITS[moved]).reshape(MEAN.shape)).astype(np.float32)
+    normals = vertex_normals(points)
+    hair, c = paint(who, 112)[2], canvas(112)
+    x, y = c.uv.astype(int).T.clip(0, np.array(hair.shape)[::-1, None] - 1)
+    grown = cv2.GaussianBlur(hair, (0, 0), 0.85)[y, x] * ((PART == 0) & (INSIDE < 0.5))
+    points += normals * (who.looks.volume * grown)[:, None]
+    yaw, pitch, roll = scene.pose
+    turn = Rotation.from_euler("zxy", (yaw, -pitch, -roll), degrees=True).as_matrix()
+    points, rest = (points - PIVOT) @ turn.T + PIVOT, (rest[LANDMARK_VERTICES[8]] - PIVOT) @ turn.T + PIVOT
+    eyes = np.mean([points[k == PART].mean(0) for k in (2, 3)], axis=0)
+    away, (zoom, *shift) = points[:, 1:2] + scene.distance, scene.framing
+    scale = 0.54 * side / max(0.08, eyes[2] - rest[2]) * (scene.distance + eyes[1]) * zoom
+    middle = np.array([(eyes[0] + rest[0]) / 2, eyes[2]])
+    seen = side * (np.array([0.5, 0.4]) + shift) + (points[:, [0, 2]] - middle) * [1, -1] * scale / away
+    turn, seen = turn.astype(np.float32), np.column_stack([seen, away]).astype(np.float32)
+    return points.astype(np.float32), normals @ turn.T, seen, turn
+
+
+def _lamp_view(points: np.ndarray, lamp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices as the lamp sees them: pixels and depth [V, 3], and the map [3, 4] that does it."""
+    right = np.cross(lamp, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    axes = np.stack([right * SHADOW / 0.3, np.cross(lamp, right) * SHADOW / 0.3, -lamp])
+    shift = np.array([SHADOW / 2, SHADOW / 2, 0]) - axes @ [0, 0.05, -0.03]
+    return (points @ axes.T + shift).astype(np.float32), np.column_stack([axes, shift]).astype(np.float32)
+
+
+def _background(face: Face, seen: np.ndarray, side: int) -> np.ndarray:
+    """What is behind the head: two colours, shoulders, long hair."""
+    who, scene, rng = face.identity, face.scene, np.random.default_rng(face.scene.seed)
+    first, second = np.float32(scene.background).reshape(2, 3)
+    cells = rng.random([2 + scene.seed % 7] * 2, np.float32)
+    picture = first + cv2.resize(cells, (side, side), interpolation=cv2.INTER_CUBIC)[..., None] * (
+        second - first
     )
-    pixels = np.asarray(painter.image.reduce(2), np.float32) * light[..., None]
-    if scene.noise:
-        noise = np.random.default_rng(scene.seed).standard_normal(pixels.shape, np.float32)
-        pixels = pixels + noise * scene.noise
-    return Rendering(np.clip(pixels, 0, 255).astype(np.uint8), (landmarks / 2).astype(np.float32))
+    skin, y = (PART == 0) & (np.abs(MEAN[:, 0]) > 0.06) & (MEAN[:, 1] < 0.12), np.arange(side)[:, None]
+    left, right = seen[skin, 0].min(), seen[skin, 0].max()
+    x = (np.arange(side) - (left + right) / 2) / ((right - left) / 2)
+    neck = seen[np.abs(MEAN[:, 2] + 0.146) < 0.004, 1].mean()
+    picture[y > neck + 0.12 * side * (np.abs(x) - 0.5).clip(0)] = scene.clothes
+    if who.hairstyle in ("long", "bob"):
+        top = seen[PART == 0, 1].min() + 0.3 * side
+        across = np.abs(x) / (1.02 + 8 * who.looks.volume)
+        end = (1.4 if who.hairstyle == "long" else 0.92) * side - 0.25 * side * across**4
+        inside = (across < 1 + 0.03 * np.sin(23 * y / side)) & (y < end)
+        inside &= y > top - 0.25 * side * np.sqrt((1 - across**2).clip(0, 1))
+        strands = np.random.default_rng(who.seed).random((2, side // 2), np.float32)
+        strands = 0.35 * (0.4 + 0.6 * scene.light[0]) * (0.75 + 0.5 * cv2.resize(strands, (side, side)))
+        picture[inside] = strands[inside][:, None] * np.array(HAIR[who.hair], np.float32)
+    return picture
+
+
+def _expose(picture: np.ndarray, scene: Scene) -> np.ndarray:
+    """Linear light to uint8: exposure, film's shoulder, blur, noise, grey, JPEG."""
+    value = picture * scene.light[3]
+    value = np.where(value > 0.7, 0.7 + 0.3 * np.tanh((value - 0.7) / 0.3), value).clip(0, 1)
+    value = 255 * value ** (1 / 2.2)
+    value = cv2.GaussianBlur(value, (0, 0), max(1e-3, scene.blur * len(value)))
+    value += scene.noise * np.random.default_rng(scene.seed).standard_normal(value.shape, np.float32)
+    grey = np.array((0.299, 0.587, 0.114), np.float32)
+    value = np.repeat(value @ grey[:, None], 3, 2) if scene.grey else value
+    image = np.rint(value).clip(0, 255).astype(np.uint8)
+    if scene.jpeg:
+        _, packed = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg])
+        image = np.ascontiguousarray(cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1])
+    return image
+
+
+def random_scene(rng: np.random.Generator, spread: float = 1.0) -> Scene:
+    """Draw a view; `spread` scales how far pose, light and damage stray from a frontal studio picture."""
+    limits = np.array((35, 20, 15))
+    pose = (rng.normal(0, (11, 7, 4)) * spread).clip(-limits, limits)
+    lamp = rng.normal((-0.1, -0.8, 0.45), np.array((0.65, 0.15, 0.3)) * spread).clip(None, (9, -0.4, 9))
+    return Scene(
+        pose=tuple(pose.tolist()),
+        framing=tuple((rng.normal(0, (0.05, 0.02, 0.02)) * spread + (1, 0, 0)).tolist()),
+        distance=float(rng.uniform(0.45, 1.4)),
+        lamp=tuple(lamp.round(3).tolist()),
+        light=tuple(rng.uniform((0.5, 0.35, -0.1 * spread, 0.85), (1.15, 0.8, 0.1 * spread, 1.25)).tolist()),
+        background=tuple((rng.random(6) ** 1.5 * rng.uniform(0.2, 1)).round(3).tolist()),
+        clothes=tuple((rng.random(3) ** 2 * rng.uniform(0.05, 0.8)).round(3).tolist()),
+        blur=float(rng.uniform(0, 0.012) * spread) if rng.random() < 0.5 else 0.0,
+        noise=float(rng.uniform(0, 8) * spread) if rng.random() < 0.6 else 0.0,
+        jpeg=int(rng.integers(30, 96)) if rng.random() < 0.5 else 0,
+        grey=bool(rng.random() < 0.3),
+        seed=int(rng.integers(2**31)),
+    )
 
 
 def au_mask(face: Face, au: int, size: int = 96, threshold: float = 12.0) -> np.ndarray:
     """Return the pixels that an AU changed by more than `threshold` grey levels, bool [size, size]."""
-    rest = replace(face, aus={other: value for other, value in face.aus.items() if other != au})
-    with_it, without = (render(f, size).image.astype(np.int16) for f in (face, rest))
+    clean = replace(face, scene=replace(face.scene, noise=0.0, jpeg=0))
+    rest = replace(clean, aus={other: value for other, value in face.aus.items() if other != au})
+    with_it, without = (render(f, size).image.astype(np.int16) for f in (clean, rest))
     return np.abs(with_it - without).max(2) > threshold
 
 
@@ -69,73 +232,5 @@ def close_gaps(mask: np.ndarray) -> np.ndarray:
 
     Where lids tighten, the pixels of both their edges change; the closed mask has the eye between them.
     """
-    gap = 2 * round(len(mask) / 48) + 1
-    grown = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(gap))
-    return np.asarray(grown.filter(ImageFilter.MinFilter(gap))) > 0
-
-
-def _paint(p: Painter) -> np.ndarray:
-    """Paint everything; return the landmarks in face units."""
-    a, who = p.strength, p.who
-    jaw, wide = 0.13 * a(26) + 0.24 * a(27), 0.86 + 0.05 * who.face_width
-    jaw_x, jaw_y = wide * (0.70 + 0.09 * who.jaw_width), 0.66 + jaw * 0.7
-    chin_y = 0.98 + 0.05 * who.chin_length + jaw - 0.035 * a(17)
-    p.disc((0.25, -0.3), 0.55, 0.9, mix(BACKGROUNDS[p.scene.background], (255, 255, 255), 0.12))
-    if who.hairstyle == "long":
-        side = [(0.55, 1.45), (wide + 0.22, 1.35), (wide + 0.24, 0.1), (wide + 0.12, -0.75), (0.4, -1.25)]
-        p.fill(closed_curve(mirrored(side)), mix(p.hair, (0, 0, 0), 0.15))
-    elif who.hairstyle != "bald":
-        p.disc((0, -0.55), wide + 0.1, 0.72, mix(p.hair, (0, 0, 0), 0.1))
-    p.fill([(-0.42, 0.6), (0.42, 0.6), (0.48, 1.4), (-0.48, 1.4)], mix(p.skin, (50, 20, 20), 0.28))
-    p.fill(curve([(-1.6, 1.7), (-0.9, 1.02), (0, 1.28), (0.9, 1.02), (1.6, 1.7)], 15), p.scene.clothes)
-    for side in (-1, 1) if who.hairstyle != "long" else ():
-        p.disc((side * (wide + 0.02), -0.02), 0.10, 0.20, mix(p.skin, (90, 30, 25), 0.18))
-    side = [(0.30, chin_y - 0.02), (jaw_x, jaw_y), (wide, 0.12), (wide * 0.97, -0.34), (wide * 0.72, -0.86)]
-    head = closed_curve([(0, chin_y), *mirrored([*side, (0.26, -1.06)])], 5)
-    p.fill(head, p.skin)
-    p.stroke(np.vstack([head, head[:1]]), p.crease(0.45), 0.8)
-    if who.beard:
-        side = [(0.24, chin_y - 0.03), (jaw_x * 0.96, 0.64 + jaw * 0.7), (wide * 0.95, 0.22), (0.62, 0.42)]
-        beard = [(0, chin_y), *side, (0.36, 0.40), (0.0, 0.38), (-0.36, 0.40), *mirrored(side)[4:]]
-        p.fill(closed_curve(beard, 5), mix(p.skin, p.hair, 0.25 + 0.3 * who.beard))
-    # folds of raised inner brows (middle) and outer brows (tails), furrows of lowered brows (between)
-    rest = 0.22 * max(0.0, who.age - 0.35)
-    for y, tail in ((-0.78, 0.10), (-0.68, 0.12)):
-        middle = [(-0.26, y + 0.02), (0, y - 0.05), (0.26, y + 0.02)]
-        outer = [(0.34, y + 0.02), (0.52, y - 0.06), (0.72, y + tail)]
-        for au, side, points in ((1, 0, middle), (2, -1, outer), (2, 1, outer)):
-            if (depth := 0.75 * a(au, side) + rest) > 0.05:
-                p.fold(points, p.crease(depth), 1.1, side or 1)
-    for side in (-1, 1) if a(4) else ():
-        p.fold([(0.055, -0.20), (0.07, -0.32), (0.04, -0.44)], p.crease(0.9 * a(4)), 1.3, side)
-    eyes = [paint_eye(p, side) for side in (-1, 1)]
-    nose, mouth = _paint_nose(p), paint_mouth(p, jaw, chin_y)
-    brows = [paint_brow(p, side) for side in (-1, 1)]
-    if who.hairstyle != "bald":
-        right, middle, left = _HAIRLINES[who.hairstyle]
-        line = [(wide - right[0], right[1]), *middle, (-wide + left[0], left[1]), (0, -1.3)]
-        cap = curve(mirrored([(wide + 0.06, -0.30), (wide + 0.08, -0.9), (0.4, -1.35)])[::-1], 13)
-        p.fill(np.vstack([cap, closed_curve(line)[:16]]), mix(p.hair, (255, 255, 255), 0.06))
-    rim = [(0, chin_y), (-jaw_x, jaw_y), (jaw_x, jaw_y)]
-    rim += [(side * 0.52, 0.28 - 0.07 * a(6, side) - 0.04 * a(12, side)) for side in (-1, 1)]
-    return np.vstack([*brows, *eyes, nose, mouth, rim])
-
-
-def _paint_nose(p: Painter) -> list[tuple[float, float]]:
-    wrinkle = p.strength(9)
-    lift, w = 0.065 * wrinkle + 0.02 * p.strength(10), 0.155 + 0.025 * p.who.nose_width + 0.025 * wrinkle
-    tip = 0.27 + 0.035 * p.who.nose_length - 0.4 * lift
-    wing = tip - lift
-    bridge = [(-0.035, -0.12), (0.035, -0.12), (0.055, tip - 0.08), (-0.055, tip - 0.08)]
-    p.fill(bridge, mix(p.skin, p.light, 0.45))
-    p.fold([(0.07, -0.14), (0.075, 0.05), (0.11, tip - 0.10)], p.crease(0.35), 1)
-    p.fold([(-w * 0.55, tip + 0.01), (0, tip + 0.07), (w * 0.55, tip + 0.01)], p.crease(0.6), 1.2)
-    outline = [(w * 0.75, wing - 0.11), (w + 0.05, wing - 0.02), (w * 0.8, wing + 0.04)]
-    for side in (-1, 1):
-        p.fold(outline, p.crease(0.7), 1.3, side)
-        p.disc((side * w * 0.45, tip + 0.015), 0.036, 0.02, p.crease(0.95))
-        if wrinkle:
-            for y in (-0.13, -0.05, 0.03):  # slanted folds over the bridge
-                p.stroke([(side * 0.035, y), (side * 0.13, y - 0.075)], p.crease(0.95 * wrinkle), 1.2)
-            p.fold([(0.14, 0.10), (0.22, 0.02), (0.19, -0.06)], p.crease(0.7 * wrinkle), 1.1, side)
-    return [(0.0, tip), (-w, wing), (w, wing)]
+    gap = np.ones([2 * round(len(mask) / 48) + 1] * 2, np.uint8)
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, gap) > 0

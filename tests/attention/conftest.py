@@ -12,7 +12,7 @@ from expvqa_lib.expvqa import ExpVQA
 def run(model, processor, faces_of):
     """What `attention` uses of a `pipeline.Run`."""
     return SimpleNamespace(
-        is_drawn=True,
+        is_rendered=True,
         au_corpus="synth_lab",
         caption_corpus="synth_wild",
         faces_of=faces_of,

@@ -120,13 +120,13 @@ def test_a_run_scores_every_method_where_its_model_detects_the_au(run, model, pr
     assert len(layout) == 2 * len(METHODS) + 2 and layout["energy"].between(0, 100).all()
 
 
-@pytest.mark.parametrize("is_drawn", [True, False])
-def test_where_nothing_is_detected_or_drawn_tables_are_empty(run, model, processor, faces, is_drawn):
+@pytest.mark.parametrize("is_rendered", [True, False])
+def test_where_nothing_is_detected_or_drawn_tables_are_empty(run, model, processor, faces, is_rendered):
     answer_always(model, "no", processor, faces["image"].iat[0])
-    run.is_drawn = is_drawn
+    run.is_rendered = is_rendered
     table = faithfulness(run)
     assert list(table) == [*COLUMNS, "method"] and table.empty and faithfulness_layout(table).empty
-    assert is_drawn or (pointing(run).empty and pointing_layout(pointing(run)).empty)
+    assert is_rendered or (pointing(run).empty and pointing_layout(pointing(run)).empty)
 
 
 def test_blurring_the_deciding_patch_first_lowers_the_curve_most(model, processor):

@@ -11,7 +11,7 @@ from expvqa_lib.evaluation import published
 TABLES = {f"suppl T{n}": f"suppl. table {n}" for n in range(2, 9)}
 TABLES |= {"main T3": "table 3", "main T4": "table 4"}
 TABLES |= {"main T3": "table 3", "main T4": "table 4"}
-QUICK = SimpleNamespace(is_drawn=True, au_corpus="synth_lab", profile=SimpleNamespace(name="quick"))
+QUICK = SimpleNamespace(is_rendered=True, au_corpus="synth_lab", profile=SimpleNamespace(name="quick"))
 
 
 def test_recomputed_averages_are_the_printed_ones_and_agree_with_the_check_table():

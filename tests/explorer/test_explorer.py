@@ -15,7 +15,7 @@ from skimage import data
 import expvqa_lib as expvqa
 from expvqa_lib.attention import Word
 from expvqa_lib.errors import SettingsError
-from expvqa_lib.explorer.face import DRAWN, PHOTO, FaceImage
+from expvqa_lib.explorer.face import PHOTO, RENDERED, FaceImage
 from expvqa_lib.explorer.render import Exchange, figure
 from expvqa_lib.model import score_yes_no
 from expvqa_lib.questions import ask_q1, ask_q2, ask_q3
@@ -147,9 +147,9 @@ def test_a_text_file_renamed_is_refused_by_its_name_and_the_last_photo_does_not_
 
 def test_a_photo_of_20_megapixels_is_cut_to_its_face(explorer, tmp_path):
     large = np.asarray(Image.fromarray(data.astronaut()).resize((4500, 4500)))
-    assert explorer.face.source.value == DRAWN and explorer.face.drawn_tools.layout.display is None
+    assert explorer.face.source.value == RENDERED and explorer.face.rendered_tools.layout.display is None
     explorer.face.source.value = PHOTO
-    assert "Upload a photo" in explorer.status.value and explorer.face.drawn_tools.layout.display == "none"
+    assert "Upload a photo" in explorer.status.value and explorer.face.rendered_tools.layout.display == "none"
     upload(explorer, "large.jpg", jpeg(large))
     cropped = explorer.exchange.face.image
     assert max(cropped.size) <= 1024 and "expvqa-error" not in html(explorer)

@@ -17,7 +17,7 @@ from expvqa_lib.facs import ACTION_UNITS, EMOTIONS
 from expvqa_lib.model import encode_images
 from expvqa_lib.pipeline.profiles import BASE
 from expvqa_lib.questions import NO, YES, ask_q2, ask_q3, read_aus, read_emotion
-from expvqa_lib.synthfacs import AUS, LANDMARKS, Face, render
+from expvqa_lib.synthfacs import AUS, Face, render
 from tools.base_model import pretrain
 from tools.base_model import questions as wordings
 from tools.base_model.build import Size, build
@@ -35,8 +35,8 @@ def drawn() -> tuple[list[Face], np.ndarray, np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def asked(drawn) -> list[tuple]:
     """Faces with their landmarks, measures and questions."""
-    spans = wordings.to_spans(wordings.measure(*drawn[2:]))
-    faces = list(zip(drawn[0], drawn[2], spans, strict=True))[:20]
+    spans = wordings.to_spans(wordings.measure(*map(wordings.named, drawn[2:])))
+    faces = list(zip(drawn[0], wordings.named(drawn[2]), spans, strict=True))[:20]
     return [(*face, questions_about(*face)) for face in faces]
 
 
@@ -122,8 +122,8 @@ def test_answers_about_measures_and_places_are_the_true_ones(asked):
     numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
     for _, points, span, questions in asked:
         for q in questions:
-            if q.text.startswith("Where is the ") and q.text[13:-1] in LANDMARKS:
-                column, row = np.clip(points[LANDMARKS.index(q.text[13:-1])] / 6, 0, 7).astype(int)
+            if q.text.startswith("Where is the ") and q.text[13:-1] in wordings.LANDMARKS:
+                column, row = np.clip(points[wordings.LANDMARKS.index(q.text[13:-1])] / 6, 0, 7).astype(int)
                 assert q.answer == f"row {numbers[row]} column {numbers[column]}"
             elif q.text.startswith("How large is the "):
                 assert q.answer == wordings.SPANS[span[names.index(q.text[17:-1])]]
@@ -208,7 +208,7 @@ def test_a_base_is_made_with_its_card_and_a_killed_one_resumes_after_its_last_st
     assert cut.keys() == whole.keys() and all(torch.equal(cut[name], whole[name]) for name in cut)
     assert {value.dtype for value in whole.values()} == {torch.float16}
     model = load(tmp_path / "whole")
-    assert isinstance(model.ask(render(Face()).image, "Why?"), str) and "drawn faces" in model.notice
+    assert isinstance(model.ask(render(Face()).image, "Why?"), str) and "rendered faces" in model.notice
     record = json.loads((tmp_path / "whole" / "pretraining.json").read_text())
     assert record["budget"] == vars(budget) and len(record["mean_loss_of_last_100_steps"]) == 3
-    assert "30 drawn faces" in (tmp_path / "whole" / "README.md").read_text()
+    assert "30 rendered faces" in (tmp_path / "whole" / "README.md").read_text()

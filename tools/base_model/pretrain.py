@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from expvqa_lib.expvqa import DRAWN_FACES
+from expvqa_lib.expvqa import RENDERED_FACES
 from expvqa_lib.files import atomic, fingerprint
 from expvqa_lib.model import encode, make_processor
 from expvqa_lib.model.forward import (
@@ -37,18 +37,18 @@ from expvqa_lib.model.forward import (
     language_inputs,
     query_image,
 )
-from expvqa_lib.synthfacs import AUS, BACKGROUNDS, EYES, HAIR, HAIRSTYLES, SHAPE, Face, Rendering, render
+from expvqa_lib.synthfacs import AUS, BEARDS, EYES, HAIR, HAIRSTYLES, Face, Rendering, one_thread, render
 from tools.base_model.build import TINY, Size, build
-from tools.base_model.questions import PARTS, image_questions, measure, passage, random_face, to_spans
+from tools.base_model.questions import PARTS, image_questions, measure, named, passage, random_face, to_spans
 from tools.base_model.tokenizers import train_tokenizers
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Number of faces and steps of the three stages; by default about an hour on two cores."""
+    """Number of faces and steps of the three stages; by default two hours on two cores."""
 
-    faces: int = 30_000
-    vision_steps: int = 2500
+    faces: int = 40_000
+    vision_steps: int = 9000
     language_steps: int = 1200
     align_steps: int = 4000
     seed: int = 1
@@ -59,8 +59,8 @@ NOISE = 0.25  # largest deviation of the noise on an element of a fact; a word's
 CATEGORIES = {
     "hair": tuple(HAIR),
     "hairstyle": HAIRSTYLES,
+    "beard": BEARDS,
     "eyes": tuple(EYES),
-    "background": tuple(BACKGROUNDS),
 }
 
 
@@ -93,13 +93,13 @@ def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray
     """Render `n` random faces, each also at rest, as two frames of a video would show.
 
     Returns:
-        The faces, images uint8 [n, size, size, 3], landmarks float32 [n, 34, 2] in pixels, and their motion
-        since rest float32 [n, 34, 3]: in x and y, and how much the grey around the landmark has changed.
+        The faces, images uint8 [n, size, size, 3], landmarks float32 [n, 70, 2] in pixels, and their motion
+        since rest float32 [n, 70, 3]: in x and y, and how much the grey around the landmark has changed.
     """
     chunks = [(seed * 100_000 + k, min(500, n - k), size) for k in range(0, n, 500)]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), initializer=one_thread) as pool:
         parts = list(
-            tqdm(pool.map(_draw_chunk, chunks), total=len(chunks), desc="drawing faces", unit="x500")
+            tqdm(pool.map(_draw_chunk, chunks), total=len(chunks), desc="rendering faces", unit="x500")
         )
     faces = [Face.from_json(text) for part in parts for text in part[0]]
     return faces, *(np.concatenate([p[k] for p in parts]) for k in (1, 2, 3))
@@ -109,19 +109,18 @@ def geometry_targets(
     faces: list[Face], landmarks: np.ndarray, motion: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Targets of the vision encoder: standardised numbers [n, R], category indices [n, CATEGORIES]."""
-    people = [f.identity for f in faces]
+    people, scenes = [f.identity for f in faces], [f.scene for f in faces]
     numbers = [
         landmarks.reshape(len(faces), -1) / size,
         motion.reshape(len(faces), -1),
         np.array(
-            [[getattr(p, name) for name in SHAPE] + [p.skin, p.age, p.beard, p.glasses] for p in people]
+            [[*p.shape[:20], p.male, p.age, p.african, p.asian, p.looks.skin, bool(p.lens)] for p in people]
         ),
-        np.array(
-            [[f.scene.yaw, f.scene.pitch, f.scene.roll, f.scene.light_x, f.scene.light_y] for f in faces]
-        ),
+        np.array([[*s.pose, *s.lamp, *s.light[:2]] for s in scenes]),
+        np.array([f.gaze for f in faces]),
     ]
     values = np.concatenate(numbers, 1).astype(np.float32)
-    labels = [[p.hair, p.hairstyle, p.eyes, f.scene.background] for p, f in zip(people, faces, strict=True)]
+    labels = [[p.hair, p.hairstyle, p.beard, p.eyes] for p in people]
     indices = np.array(
         [[names.index(v) for names, v in zip(CATEGORIES.values(), row, strict=True)] for row in labels]
     )
@@ -135,6 +134,22 @@ def normalise(images: np.ndarray) -> Tensor:
         for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
     )
     return (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std
+
+
+def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Grey pictures, other light and contrast, and things before the face, by chance: [B, 3, S, S]."""
+    batch, side = len(pixels), pixels.shape[-1]
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.from_numpy(rng.standard_normal((batch, *shape), np.float32))
+
+    grey = torch.from_numpy(rng.random(batch) < 0.3)[:, None, None, None]
+    pixels = torch.where(grey, pixels.mean(1, keepdim=True), pixels)
+    pixels = pixels * (1 + 0.2 * drawn(1, 1, 1)).clamp(0.5, 1.6) + 0.25 * drawn(1, 1, 1)
+    for row in np.flatnonzero(rng.random(batch) < 0.25):
+        (top, left), (height, width) = rng.integers(0, side - 8, 2), rng.integers(8, side // 3, 2)
+        pixels[row, :, top : top + height, left : left + width] = float(rng.normal())
+    return pixels
 
 
 class _VisionHeads(nn.Module):
@@ -168,9 +183,10 @@ def pretrain_vision(
     side = config.image_size // config.patch_size
     heads = _VisionHeads(side**2, config.hidden_size, numbers.shape[1])
     numbers, categories = torch.from_numpy(numbers), torch.from_numpy(categories)
+    rng = np.random.default_rng([seed, 4])
 
     def loss_of(index: np.ndarray) -> Tensor:
-        pixels = normalise(images[index])
+        pixels = augment(normalise(images[index]), rng)
         found, patches = heads(encode_images(model, pixels))
         loss = 3 * F.smooth_l1_loss(found[0], numbers[index], beta=0.5)
         loss = loss + 0.15 * sum(
@@ -292,7 +308,7 @@ def align(
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 3])
-    features = image_features(model, images)
+    features, landmarks, motion = image_features(model, images), named(landmarks), named(motion)
     values, size = measure(landmarks, motion), images.shape[1]
     spans = to_spans(values)
     values = np.concatenate([values, landmarks.reshape(len(values), -1), motion[..., 0]], 1)
@@ -417,7 +433,7 @@ def make_base(folder: str | Path, budget: Budget = DEFAULT, size: Size = TINY) -
             ),
         ),
     }
-    model.config.trained_on, model.config.aus = DRAWN_FACES, list(AUS)
+    model.config.trained_on, model.config.aus = RENDERED_FACES, list(AUS)
     with atomic(folder) as temporary:
         model.half().save_pretrained(temporary)
         processor.save_pretrained(temporary)

@@ -13,12 +13,55 @@ import numpy as np
 
 from expvqa_lib import questions
 from expvqa_lib.facs import ACTION_UNITS, AREAS, EMOTIONS
-from expvqa_lib.synthfacs import AUS, LANDMARKS, Face, random_identity, random_scene
+from expvqa_lib.synthfacs import AUS, Face, random_identity, random_scene
 
 GRID = 8
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 _PLACE = "row {} column {}"
 _SIDES = ("left", "right")
+_IBUG = {
+    "left": {
+        "outer eyebrow": (17,),
+        "eyebrow middle": (19,),
+        "inner eyebrow": (21,),
+        "outer eye corner": (36,),
+        "inner eye corner": (39,),
+        "upper lid": (37, 38),
+        "lower lid": (40, 41),
+        "nose wing": (31,),
+        "lip corner": (48,),
+        "upper lip": (49, 50),
+        "lower lip": (58, 59),
+        "jaw": (4,),
+        "cheek": (68,),
+    },
+    "right": {
+        "outer eyebrow": (26,),
+        "eyebrow middle": (24,),
+        "inner eyebrow": (22,),
+        "outer eye corner": (45,),
+        "inner eye corner": (42,),
+        "upper lid": (43, 44),
+        "lower lid": (46, 47),
+        "nose wing": (35,),
+        "lip corner": (54,),
+        "upper lip": (52, 53),
+        "lower lip": (55, 56),
+        "jaw": (12,),
+        "cheek": (69,),
+    },
+}
+PLACES = {f"{side} {part}": rows for side, parts in _IBUG.items() for part, rows in parts.items()}
+PLACES |= {"nose tip": (30,), "upper lip top": (51,), "upper lip edge": (62,), "lower lip edge": (66,)}
+PLACES |= {"lower lip bottom": (57,), "chin": (8,)}
+LANDMARKS = tuple(PLACES)
+"""The landmarks that have a name here, each the mean of rows of `Rendering.landmarks`; left and right
+are the viewer's."""
+
+
+def named(points: np.ndarray) -> np.ndarray:
+    """Values of the landmarks that have a name [..., L, K] from those of all [..., 70, K]."""
+    return np.stack([points[..., list(rows), :].mean(-2) for rows in PLACES.values()], -2)
 
 
 def _paired(*pairs: tuple[str, str]) -> tuple[tuple[str, str], ...]:
@@ -35,7 +78,7 @@ def _paired(*pairs: tuple[str, str]) -> tuple[tuple[str, str], ...]:
 
 DISTANCES = _paired(
     ("inner eyebrow", "inner eye corner"),
-    ("eyebrow middle", "iris"),
+    ("eyebrow middle", "upper lid"),
     ("outer eyebrow", "outer eye corner"),
     ("upper lid", "lower lid"),
     ("lower lid", "cheek"),
@@ -140,7 +183,8 @@ def random_face(rng: np.random.Generator) -> Face:
     moved = rng.choice(AUS, size=rng.integers(0, 9), replace=False)
     aus = {int(au): float(rng.uniform(0.1, 1.0)) for au in moved}
     lateral = {au: float(np.clip(rng.normal(0, 0.3), -1, 1)) for au in aus}
-    return Face(random_identity(rng), random_scene(rng, spread=1.2), aus, lateral)
+    gaze = tuple(rng.normal(0, 0.35, 2).clip(-0.8, 0.8).tolist())
+    return Face(random_identity(rng), random_scene(rng, spread=1.2), aus, lateral, gaze)
 
 
 def _span_question(rng: np.random.Generator) -> tuple[int, str]:
@@ -159,13 +203,20 @@ def describe(face: Face) -> str:
     """A caption of the identity and the scene, nothing else."""
     who = face.identity
     hair = "no hair" if who.hairstyle == "bald" else f"{who.hairstyle} {who.hair} hair"
-    extras = [name for name, there in (("a beard", who.beard > 0), ("glasses", who.glasses)) if there]
-    features = ", ".join([hair, f"{who.eyes} eyes", *extras])
-    return f"A {_age(who)} person with {features} before a {face.scene.background} wall."
+    extras = [name for name, there in (("a beard", _has_beard(who)), ("glasses", bool(who.lens))) if there]
+    return f"A {_age(who)} {_sex(who)} with {', '.join([hair, *extras])}."
 
 
 def _age(who) -> str:
-    return "young" if who.age < 0.35 else "middle-aged" if who.age < 0.65 else "old"
+    return "young" if who.age < 36 else "middle-aged" if who.age < 58 else "old"
+
+
+def _sex(who) -> str:
+    return "man" if who.male > 0.5 else "woman"
+
+
+def _has_beard(who) -> bool:
+    return who.beard not in ("none", "stubble")
 
 
 def measure(landmarks: np.ndarray, motion: np.ndarray) -> np.ndarray:
@@ -184,7 +235,7 @@ def to_spans(values: np.ndarray) -> np.ndarray:
 def image_questions(
     face: Face, landmarks: np.ndarray, spans: np.ndarray, size: int, n: int, rng: np.random.Generator
 ) -> list[ImageQuestion]:
-    """Ask `n` questions about a drawn face.
+    """Ask `n` questions about a rendered face.
 
     Args:
         face: its identity and scene are used, its actions are not.
@@ -235,25 +286,28 @@ def image_questions(
 def _identity_question(face: Face, rng: np.random.Generator) -> tuple[str, str]:
     who = face.identity
     options = (
-        ("What colour are the eyes?", who.eyes),
+        ("Is this a man or a woman?", _sex(who)),
         ("What colour is the hair?", "there is none" if who.hairstyle == "bald" else who.hair),
         ("How is the hair cut?", who.hairstyle),
-        ("What colour is the wall?", face.scene.background),
-        ("Does this person wear glasses?", "yes" if who.glasses else "no"),
-        ("Does this person have a beard?", "yes" if who.beard > 0 else "no"),
+        ("Does this person wear glasses?", "yes" if bool(who.lens) else "no"),
+        ("Does this person have a beard?", "yes" if _has_beard(who) else "no"),
         ("How old is this person?", _age(who)),
-        ("Is the skin dark?", "yes" if who.skin > 0.5 else "no"),
+        ("Is the skin dark?", "yes" if who.looks.skin > 0.5 else "no"),
         (
             "Where does the head turn?",
-            "left" if face.scene.yaw < -0.2 else "right" if face.scene.yaw > 0.2 else "straight",
+            "left" if face.scene.pose[0] < -8 else "right" if face.scene.pose[0] > 8 else "straight",
         ),
         (
             "Which way does the head lean?",
-            "left" if face.scene.roll > 3 else "right" if face.scene.roll < -3 else "upright",
+            "left" if face.scene.pose[2] > 3 else "right" if face.scene.pose[2] < -3 else "upright",
+        ),
+        (
+            "Where do the eyes look?",
+            "left" if face.gaze[0] < -0.2 else "right" if face.gaze[0] > 0.2 else "ahead",
         ),
         (
             "Where does the light come from?",
-            "left" if face.scene.light_x < -0.05 else "right" if face.scene.light_x > 0.05 else "the front",
+            "left" if face.scene.lamp[0] < -0.3 else "right" if face.scene.lamp[0] > 0.3 else "the front",
         ),
     )
     return options[int(rng.integers(len(options)))]

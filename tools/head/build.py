@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from expvqa_lib.files import atomic
-from tools.head.raster import rasterise, vertex_normals
+from expvqa_lib.synthfacs.head import rasterise
 
 IDENTITIES, COMPONENTS, BATCH = 1400, 56, 100
 EYE_DISTANCE = 0.064
@@ -92,7 +92,9 @@ def tooth_row(top: float, bottom: float, front: float) -> tuple[np.ndarray, np.n
 
 def occlusion(points: np.ndarray, faces: np.ndarray, directions: int = 240, side: int = 256) -> np.ndarray:
     """The share of light from everywhere that reaches each vertex, 0 to 1."""
-    normals, rng = vertex_normals(points, faces), np.random.default_rng(0)
+    rng, normals, (a, b, c) = np.random.default_rng(0), np.zeros_like(points), points[faces.T]
+    np.add.at(normals, faces, np.cross(b - a, c - a)[:, None])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
     reached, total = np.zeros(len(points)), np.full(len(points), 1e-9)
     for ray in rng.normal(size=(directions, 3)):
         ray = ray / np.linalg.norm(ray)
@@ -100,7 +102,7 @@ def occlusion(points: np.ndarray, faces: np.ndarray, directions: int = 240, side
         right /= np.linalg.norm(right)
         seen = np.column_stack([points @ right, points @ np.cross(ray, right), -points @ ray])
         seen[:, :2] = (seen[:, :2] - seen[:, :2].mean(0)) * side / 0.5 + side / 2
-        depth, _, _ = rasterise(seen.astype(np.float32), faces, side, side, 0)
+        depth, *_ = rasterise(seen.astype(np.float32), faces, points[:, :0], side, side, 0)
         x, y = seen[:, :2].astype(int).T
         weight = np.maximum(normals @ ray, 0)
         reached += weight * (seen[:, 2] < depth[y, x] + 0.0025)
@@ -114,7 +116,7 @@ def landmark_vertices(
     """The vertices of iBUG's 68 landmarks, in its order (the image's left first), then of the cheeks."""
     side, scale = 1200, 1200 / 0.26
     seen = np.column_stack([side / 2 + points[:, 0] * scale, side / 2 - points[:, 2] * scale, points[:, 1]])
-    _, triangle, _ = rasterise(seen.astype(np.float32), faces, side, side, 1)
+    _, triangle, _ = rasterise(seen.astype(np.float32), faces, points[:, :0], side, side, 1)
     visible = np.unique(faces[np.unique(triangle[triangle >= 0])])
     skin = visible[part[visible] == 0]
 

@@ -9,7 +9,7 @@ PROFILE = {
     "--profile": {
         "default": "quick",
         "metavar": "NAME",
-        "help": "quick: drawn faces (default); full: with the ablations; paper, paper-full: your data sets",
+        "help": "quick: rendered faces (default); full: with the ablations; paper, paper-full: data sets",
     },
     "--data-root": {
         "default": "",
