@@ -174,11 +174,7 @@ def main() -> None:
     print(f"{versions}, {platform.machine()}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        one = dict.fromkeys(("wild_train", "wild_validation", "wild_test"), 1)
-        one |= dict.fromkeys(("emotion_train", "emotion_validation", "emotion_test"), 1)
-        faces = make(
-            folder / "faces", CorpusSizes(lab_train=6, lab_validation=1, lab_test=1, videos=1, **one)
-        )
+        faces = make(folder / "faces", CorpusSizes((6, 1, 1), (1, 1, 1), (1, 1, 1), videos=1))
         pairs.build_pairs(faces)["train"].save_to_disk(folder / "pairs")
         ratios = {variant: compare(variant, options, folder) for variant in VARIANTS}
     for variant, ratio in ratios.items():

@@ -42,9 +42,7 @@ def faces(tmp_path_factory):
     """The face table of three miniature corpora, drawn once."""
     from expvqa_lib.synthfacs import CorpusSizes, make
 
-    wild = {"wild_train": 12, "wild_validation": 3, "wild_test": 12}
-    emotion = {name.replace("wild", "emotion"): size for name, size in wild.items()}
-    sizes = CorpusSizes(lab_train=3, lab_validation=1, lab_test=3, videos=1, image=48, **wild, **emotion)
+    sizes = CorpusSizes(lab=(3, 1, 3), wild=(12, 3, 12), emotion=(12, 3, 12), videos=1, image=48)
     return make(tmp_path_factory.mktemp("corpora") / "data", sizes)
 
 

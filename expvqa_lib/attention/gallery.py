@@ -9,7 +9,7 @@ from .. import data, facs, questions, synthfacs
 from ..evaluation.tables import MAIN, ordered_targets
 from ..model import generate
 from .methods import Word, explain_words, relevance, upsample
-from .truth import changed_pixels
+from .truth import changed_pixels, close_gaps
 
 Video = namedtuple("Video", "film truth p_yes present truth_name")
 """Pictures by frame; the truth in [0, 1] and P(yes), a row a frame and a column an AU; the truth from which
@@ -56,9 +56,7 @@ def examples(run) -> pd.DataFrame:
             face, region = fitting.iloc[place % len(fitting)], None
             if run.is_rendered:
                 present = [au for au, label in data.au_labels(face).items() if label and au in aus]
-                region = synthfacs.close_gaps(
-                    np.any([changed_pixels(face["face"], au)[0] for au in present], axis=0)
-                )
+                region = close_gaps(np.any([changed_pixels(face["face"], au)[0] for au in present], axis=0))
             rows.append((kind, question, word, f"{kind}: {question}", face["image"], region))
     table = pd.DataFrame(rows, columns=["type", "question", "word", "title", "image", "region"])
     pairs = expvqa.model, expvqa.processor, table["image"].tolist(), table["question"].tolist()

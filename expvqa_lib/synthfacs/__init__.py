@@ -13,7 +13,7 @@ from .corpora import (
 )
 from .expression import AUS, LEVELS
 from .identity import BEARDS, EYES, HAIR, HAIRSTYLES, Identity, random_identity
-from .render import Face, Rendering, Scene, au_mask, close_gaps, random_scene, render
+from .render import Face, Rendering, Scene, au_mask, random_scene, render
 
 __all__ = [
     "AUS",
@@ -30,7 +30,6 @@ __all__ = [
     "Rendering",
     "Scene",
     "au_mask",
-    "close_gaps",
     "example_photos",
     "make",
     "one_thread",

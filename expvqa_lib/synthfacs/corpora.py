@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -56,18 +56,13 @@ _CONFLICTS = {frozenset(pair) for group in _EXCLUSIVE for pair in combinations(g
 
 @dataclass(frozen=True)
 class CorpusSizes:
-    """Subjects of the lab corpus (`videos` videos each, of 12 sampled frames) and pictures of the others."""
+    """Subjects of the lab corpus (`videos` videos each, of 12 sampled frames) and pictures of the others, for
+    training, validation and test."""
 
-    lab_train: int = 220
-    lab_validation: int = 8
-    lab_test: int = 24
+    lab: tuple[int, int, int] = (220, 8, 24)
+    wild: tuple[int, int, int] = (2400, 80, 160)
+    emotion: tuple[int, int, int] = (600, 80, 600)
     videos: int = 2
-    wild_train: int = 2400
-    wild_validation: int = 80
-    wild_test: int = 160
-    emotion_train: int = 600
-    emotion_validation: int = 80
-    emotion_test: int = 600
     image: int = 96  # pixels
     seed: int = 42
 
@@ -214,8 +209,9 @@ def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
     """Draw all pictures on all processors; the face table, typed, with every AU's column."""
     jobs = [
         (corpus, split, number, sizes, folder)
-        for corpus, split in product(CORPORA, _SPLITS)
-        for number in range(getattr(sizes, f"{corpus}_{split}"))
+        for corpus in CORPORA
+        for split, count in zip(_SPLITS, getattr(sizes, corpus), strict=True)
+        for number in range(count)
     ]
     with ProcessPoolExecutor(os.cpu_count(), initializer=one_thread) as pool:
         try:

@@ -96,8 +96,8 @@ def random_identity(rng: np.random.Generator) -> Identity:
         "volume": (0.006, 0.018),
         "brow_start": (0.009, 0.014),
         "brow_arch": (0.0015, 0.0065),
-        "brow_width": (0.0030, 0.0050) if is_male else (0.0022, 0.0036),
-        "brow_density": (0.55, 0.9),
+        "brow_width": (0.0034, 0.0058) if is_male else (0.0024, 0.0042),
+        "brow_density": (0.65, 1.0),
         "lashes": (0.6, 1.0) if is_male else (1.0, 1.6),
     }
     looks = Looks(

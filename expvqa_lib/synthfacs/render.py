@@ -37,7 +37,7 @@ class Scene:
     framing: tuple[float, float, float] = (1.0, 0.0, 0.0)  # zoom; shift right and down, shares of the side
     distance: float = 0.8  # metres from the camera
     lamp: tuple[float, float, float] = (-0.45, -0.8, 0.55)  # the direction to it
-    light: tuple[float, float, float, float] = (0.95, 0.52, 0.0, 1.05)  # lamp, sky, warmth, exposure
+    light: tuple[float, float, float, float] = (0.95, 0.45, 0.0, 0.4)  # lamp, sky, warmth, exposure
     background: tuple[float, ...] = (0.25, 0.26, 0.28, 0.30, 0.31, 0.33)  # two colours, linear
     clothes: tuple[float, float, float] = (0.06, 0.07, 0.09)
     blur: float = 0.0  # standard deviation as a share of the image's side
@@ -184,9 +184,9 @@ def _background(face: Face, seen: np.ndarray, side: int) -> np.ndarray:
 
 def _expose(picture: np.ndarray, scene: Scene) -> np.ndarray:
     """Linear light to uint8: exposure, film's shoulder, blur, noise, grey, JPEG."""
-    value = picture * scene.light[3]
+    value = picture * scene.light[3] / (0.12 + picture.mean())  # as cameras expose
     value = np.where(value > 0.7, 0.7 + 0.3 * np.tanh((value - 0.7) / 0.3), value).clip(0, 1)
-    value = 255 * value ** (1 / 2.2)
+    value = 255 * value ** (1 / 1.6)  # cameras add contrast to the standard's 2.2
     value = cv2.GaussianBlur(value, (0, 0), max(1e-3, scene.blur * len(value)))
     value += scene.noise * np.random.default_rng(scene.seed).standard_normal(value.shape, np.float32)
     grey = np.array((0.299, 0.587, 0.114), np.float32)
@@ -205,14 +205,14 @@ def random_scene(rng: np.random.Generator, spread: float = 1.0) -> Scene:
     lamp = rng.normal((-0.1, -0.8, 0.45), np.array((0.65, 0.15, 0.3)) * spread).clip(None, (9, -0.4, 9))
     return Scene(
         pose=tuple(pose.tolist()),
-        framing=tuple((rng.normal(0, (0.05, 0.02, 0.02)) * spread + (1, 0, 0)).tolist()),
+        framing=tuple((rng.normal(0, (0.07, 0.02, 0.02)) * spread + (1.1, 0, 0)).tolist()),
         distance=float(rng.uniform(0.45, 1.4)),
         lamp=tuple(lamp.round(3).tolist()),
-        light=tuple(rng.uniform((0.5, 0.35, -0.1 * spread, 0.85), (1.15, 0.8, 0.1 * spread, 1.25)).tolist()),
-        background=tuple((rng.random(6) ** 1.5 * rng.uniform(0.2, 1)).round(3).tolist()),
+        light=tuple(rng.uniform((0.5, 0.2, -0.1 * spread, 0.3), (1.5, 0.65, 0.1 * spread, 0.52)).tolist()),
+        background=tuple((np.repeat(rng.random(2) ** 1.5, 3) * rng.uniform(0.5, 1.2, 6)).round(3).tolist()),
         clothes=tuple((rng.random(3) ** 2 * rng.uniform(0.05, 0.8)).round(3).tolist()),
-        blur=float(rng.uniform(0, 0.012) * spread) if rng.random() < 0.5 else 0.0,
-        noise=float(rng.uniform(0, 8) * spread) if rng.random() < 0.6 else 0.0,
+        blur=float(rng.uniform(0.002, 0.012) * spread) if rng.random() < 0.7 else 0.0,
+        noise=float(rng.uniform(0, 6) * spread) if rng.random() < 0.5 else 0.0,
         jpeg=int(rng.integers(30, 96)) if rng.random() < 0.5 else 0,
         grey=bool(rng.random() < 0.3),
         seed=int(rng.integers(2**31)),
@@ -225,12 +225,3 @@ def au_mask(face: Face, au: int, size: int = 96, threshold: float = 12.0) -> np.
     rest = replace(clean, aus={other: value for other, value in face.aus.items() if other != au})
     with_it, without = (render(f, size).image.astype(np.int16) for f in (clean, rest))
     return np.abs(with_it - without).max(2) > threshold
-
-
-def close_gaps(mask: np.ndarray) -> np.ndarray:
-    """Return a mask [H, W] with its gaps of up to 1/24 of the height closed.
-
-    Where lids tighten, the pixels of both their edges change; the closed mask has the eye between them.
-    """
-    gap = np.ones([2 * round(len(mask) / 48) + 1] * 2, np.uint8)
-    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, gap) > 0

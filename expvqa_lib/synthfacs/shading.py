@@ -17,7 +17,7 @@ MATERIALS = np.float32(
         (1.1, 160, 1, 0, 0, 0),
         (1.1, 160, 1, 0, 0, 0),
         (0.35, 60, 1, 0.70, 0.65, 0.55),
-        (0.35, 60, 0.75, 0.70, 0.65, 0.55),
+        (0.35, 60, 0.5, 0.70, 0.65, 0.55),
         (0.05, 22, 0.5, 0.10, 0.014, 0.012),
     ]
 )
@@ -57,19 +57,19 @@ def shade(kind, values, albedo, relief, iris, turn, lamp, light, shadow, to_shad
         colour[kind == eye], reach[kind == eye] = _eye(mean[kind == eye] - centre, np.float32(iris))
     teeth, x = (kind == 4) | (kind == 5), mean[:, 0]
     colour[teeth] *= np.minimum(1, 0.55 + 1.6 * np.abs(np.sin(x[teeth] * np.pi / 0.0078)))[:, None]
-    reach[teeth] *= (1.12 - np.abs(x[teeth]) / 0.023).clip(0.12, 1)
+    reach[teeth] *= (1.2 - np.abs(x[teeth]) / 0.026).clip(0.25, 1)
 
     x, y, depth = ((place + 0.004 * normal) @ to_shadow[:, :3].T + to_shadow[:, 3]).astype(np.float32).T
     pixels = (np.resize(v - 0.5, (-(-len(v) // 128), 128)) for v in (x, y))
     near = cv2.remap(shadow, *pixels, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     lit = ((near.ravel()[: len(depth)] - depth + 0.004) / 0.010).clip(0, 1)
-    lit = np.where((kind == 1) | teeth, 0.35 + 0.65 * lit, lit)
+    lit = np.where((kind == 1) | teeth, 0.5 + 0.5 * lit, lit)
     half = lamp - np.float32((0, 1, 0))  # between lamp and camera
     between = np.maximum(normal @ (half / np.linalg.norm(half)), 1e-6)
     shine = np.exp(sharp * np.log(between)) * (gloss + 0.22 * lips) * (1 - hair)
     shine += 0.6 * hair * (1 - np.abs(normal[:, 2] - 0.35) * 3.5).clip(0) * colour[:, 0]
     rim = 0.06 * np.square(np.square(1 + np.minimum(normal[:, 1], 0))) * (1 - hair) * reach
-    reach *= (0.65 + 0.35 * reach) * (0.62 + 0.38 * normal[:, 2])
+    reach *= (0.4 + 0.6 * reach) * (0.62 + 0.38 * normal[:, 2])
     key = (((normal @ lamp)[:, None] + WRAP) / (1 + WRAP)).clip(0, 1) * lit[:, None]
     lamp_light = colour * key + (shine * lit)[:, None]
     return lamp_light * light[0] + (colour * reach[:, None] + rim[:, None]) * light[1]
@@ -81,6 +81,6 @@ def _eye(direction: np.ndarray, iris: np.ndarray) -> tuple[np.ndarray, np.ndarra
     angle = np.arccos((-y / np.linalg.norm(direction, axis=1)).clip(-1, 1))
     rays = 0.85 + 0.3 * np.sin(23 * np.arctan2(z, x)) * np.sin(40 * angle)
     rays = rays * (0.35 + 0.65 * ramp(IRIS - angle, 0, 0.08)) * ramp(angle, PUPIL, PUPIL + 0.03)
-    ball = np.outer(1 - 0.25 * ramp(angle, 0.55, 1.05), (0.0, 0.66, 0.62)) + (0.72, 0, 0)
+    ball = np.outer(1 - 0.25 * ramp(angle, 0.55, 1.05), (0.0, 0.54, 0.50)) + (0.60, 0, 0)
     white = ramp(angle, IRIS, IRIS + 0.05)[:, None]
     return white * ball + (1 - white) * (rays[:, None] * iris + 0.004), (0.9725 - 55 * z).clip(0.3, 1)

@@ -16,7 +16,7 @@ from expvqa_lib.attention import (
     relevance,
 )
 from expvqa_lib.attention.methods import first_tokens
-from expvqa_lib.attention.truth import deletion_insertion, pointing_cases, randomised
+from expvqa_lib.attention.truth import close_gaps, deletion_insertion, pointing_cases, randomised
 from expvqa_lib.data import labelled_aus
 from expvqa_lib.evaluation.metrics import COLUMNS
 from expvqa_lib.evaluation.tables import MAIN
@@ -152,3 +152,11 @@ def test_a_randomised_model_has_the_same_values_elsewhere(model):
     assert torch.equal(other[name].flatten().sort()[0], before[name].flatten().sort()[0])
     assert all(torch.equal(weight, before[n]) for n, weight in model.named_parameters())
     assert torch.equal(again[name], other[name]) and not torch.equal(different[name], other[name])
+
+
+def test_closing_fills_gaps_between_pixels_and_adds_nothing_beyond():
+    mask = np.zeros((48, 48), bool)
+    mask[10, 5:20] = mask[13, 5:20] = True  # two lines with a gap of two pixels, as of lids
+    mask[30, 5:20] = True
+    region = close_gaps(mask)
+    assert region[10:14, 5:20].all() and region.sum() == 4 * 15 + 15

@@ -19,9 +19,9 @@ from expvqa_lib.synthfacs import CorpusSizes
 from expvqa_lib.training.curriculum import ABLATIONS, Curriculum
 from expvqa_lib.training.recipe import Recipe
 
-FEW = {"lab_validation": 1, "videos": 1, "wild_validation": 2, "emotion_validation": 2, "image": 48}
-FEW |= {"lab_train": 2, "lab_test": 3, "emotion_train": 12, "emotion_test": 8}
-SIZES, WILD = (CorpusSizes(**FEW, wild_train=8, wild_test=n) for n in (2, 120))
+SIZES, WILD = (
+    CorpusSizes(lab=(2, 1, 3), wild=(8, 2, n), emotion=(12, 2, 8), videos=1, image=48) for n in (2, 120)
+)
 RECIPE = Recipe(steps=2, images=4, pairs_per_image=2, validate_every=1, augment=False)
 TOY = Profile("toy-ablations", SIZES, RECIPE, RECIPE, left_out=(12, 25), probed=16, resamples=5)
 ABLATED = ("q3_only", "cat_captioner")

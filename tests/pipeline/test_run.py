@@ -21,9 +21,7 @@ from expvqa_lib.synthfacs import CorpusSizes
 from expvqa_lib.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW = {"lab_validation": 1, "videos": 1, "wild_validation": 2, "emotion_validation": 2, "image": 48}
-MORE = {"lab_train": 2, "lab_test": 2, "wild_train": 6, "wild_test": 2, "emotion_train": 6, "emotion_test": 4}
-SIZES = CorpusSizes(**FEW, **MORE)
+SIZES = CorpusSizes(lab=(2, 1, 2), wild=(6, 2, 2), emotion=(6, 2, 4), videos=1, image=48)
 RECIPE = Recipe(steps=2, images=4, pairs_per_image=2, validate_every=1)
 TOY = Profile("toy", SIZES, RECIPE, RECIPE, explained=1, resamples=5)
 

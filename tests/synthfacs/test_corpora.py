@@ -21,8 +21,8 @@ from expvqa_lib.facs import BP4D_AUS, EMOTIONS
 from expvqa_lib.synthfacs import Face, random_identity, render
 from expvqa_lib.synthfacs.corpora import PRESENT, VARIANTS, CorpusSizes, make, random_expression, sequence
 
-NOTHING = CorpusSizes(*[0] * 10, image=32)
-SMALL = replace(NOTHING, lab_train=1, videos=1, wild_train=3, wild_test=2, emotion_train=2)
+NOTHING = CorpusSizes((0, 0, 0), (0, 0, 0), (0, 0, 0), image=32)
+SMALL = replace(NOTHING, lab=(1, 0, 0), videos=1, wild=(3, 0, 2), emotion=(2, 0, 0))
 OPPOSITE = [{18, 20}, {22, 23}, {26, 27}, {43, 5}, {43, 7}, {12, 15}, {24, 25}, {28, 25}, {24, 26}, {28, 19}]
 
 
@@ -90,7 +90,7 @@ def test_make_draws_once_and_again_for_other_settings(tmp_path):
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     pd.testing.assert_frame_equal(make(folder, SMALL), first)
     assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    more = make(tmp_path / "data", replace(SMALL, wild_train=5))
+    more = make(tmp_path / "data", replace(SMALL, wild=(5, 0, 2)))
     assert set(first["face"]) < set(more["face"])  # more do not change the ones before them
     other = make(folder, replace(SMALL, seed=1))
     assert len(other) == len(first) and list(other["face"]) != list(first["face"])
@@ -101,7 +101,7 @@ def test_make_draws_once_and_again_for_other_settings(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_drawing_leaves_no_half_written_folder(tmp_path, how):
     folder = tmp_path / "data"
-    sizes = "CorpusSizes(lab_train=99, wild_train=0, emotion_train=0)"
+    sizes = "CorpusSizes(lab=(99, 8, 24))"
     code = f"from expvqa_lib.synthfacs import CorpusSizes, make; make({str(folder)!r}, {sizes})"
     # tests that run in the background start with Ctrl-C ignored
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)

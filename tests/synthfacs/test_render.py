@@ -8,7 +8,7 @@ import pytest
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.facs import ACTION_UNITS
 from expvqa_lib.synthfacs import AUS, PRESENT, Face, Scene, random_expression, random_identity, random_scene
-from expvqa_lib.synthfacs.render import au_mask, close_gaps, render
+from expvqa_lib.synthfacs.render import au_mask, render
 
 PLACES = {  # rows and columns of a frontal face at 96 px in which an area's actions show, with their folds
     "brows": (4, 44, 14, 82),
@@ -54,14 +54,6 @@ def test_any_size_is_the_same_face_and_the_mask_of_an_absent_au_is_empty():
     small, large = render(face, 48), render(face, 96)
     assert small.image.shape == (48, 48, 3) and au_mask(face, 12, size=48).shape == (48, 48)
     np.testing.assert_allclose(2 * small.landmarks, large.landmarks, atol=1e-2)
-
-
-def test_closing_fills_gaps_between_pixels_and_adds_nothing_beyond():
-    mask = np.zeros((48, 48), bool)
-    mask[10, 5:20] = mask[13, 5:20] = True  # two lines with a gap of two pixels, as of lids
-    mask[30, 5:20] = True
-    region = close_gaps(mask)
-    assert region[10:14, 5:20].all() and region.sum() == 4 * 15 + 15
 
 
 PULLS = {  # (AU, row of iBUG's landmarks, then cheeks) by the direction of the movement: x right, y down

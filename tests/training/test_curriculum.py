@@ -100,9 +100,7 @@ def test_other_captioners_fill_in_the_missing_half_and_it_is_marked():
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory) -> pd.DataFrame:
     """A few faces as large as the shipped model's."""
-    few = {"lab_train": 2, "videos": 1, "wild_train": 3, "emotion_train": 24}
-    sizes = dict.fromkeys(("lab_validation", "lab_test", "wild_validation", "wild_test"), 1) | few
-    sizes = CorpusSizes(**sizes, emotion_validation=2, emotion_test=2)
+    sizes = CorpusSizes(lab=(2, 1, 1), wild=(3, 1, 1), emotion=(24, 2, 2), videos=1)
     return make(tmp_path_factory.mktemp("corpora") / "data", sizes)
 
 

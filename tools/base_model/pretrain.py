@@ -137,7 +137,7 @@ def normalise(images: np.ndarray) -> Tensor:
 
 
 def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Grey pictures, other light and contrast, and things before the face, by chance: [B, 3, S, S]."""
+    """Grey, blurred and noisy pictures, other contrast and light, things before the face: [B, 3, S, S]."""
     batch, side = len(pixels), pixels.shape[-1]
 
     def drawn(*shape: int) -> Tensor:
@@ -145,7 +145,13 @@ def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
 
     grey = torch.from_numpy(rng.random(batch) < 0.3)[:, None, None, None]
     pixels = torch.where(grey, pixels.mean(1, keepdim=True), pixels)
-    pixels = pixels * (1 + 0.2 * drawn(1, 1, 1)).clamp(0.5, 1.6) + 0.25 * drawn(1, 1, 1)
+    blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    pixels = torch.lerp(
+        pixels, blurred, torch.from_numpy(rng.uniform(-0.5, 1, (batch, 1, 1, 1)).astype(np.float32))
+    )
+    light = F.interpolate(0.25 * drawn(1, 3, 3), side, mode="bicubic")  # unlike that of any one lamp
+    pixels = pixels * (1 + 0.25 * drawn(1, 1, 1)).clamp(0.5, 1.7) + 0.25 * drawn(1, 1, 1) + light
+    pixels = pixels + 0.1 * drawn(1, 1, 1).abs() * drawn(1, side, side)
     for row in np.flatnonzero(rng.random(batch) < 0.25):
         (top, left), (height, width) = rng.integers(0, side - 8, 2), rng.integers(8, side // 3, 2)
         pixels[row, :, top : top + height, left : left + width] = float(rng.normal())
