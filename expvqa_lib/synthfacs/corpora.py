@@ -8,7 +8,6 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -36,12 +35,14 @@ VERSION = 4
 
 CORPORA = ("lab", "wild", "emotion")
 _SPLITS = ("train", "validation", "test")
-_VIDEO_FRAMES, _SAMPLED_EVERY = 120, 10  # frames
-
-_EXCLUSIVE = (  # of each group one AU at most: opposite pulls, or lips both closed and open
-    *((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15), (19, 28)),
-    *((19, 24), (28, 10), (24, 16), (24, 25), (24, 26), (28, 16), (28, 25), (28, 26)),
-)
+_CONFLICTS = {  # of each group one AU at most: opposite pulls, or lips both closed and open
+    frozenset(pair)
+    for group in (
+        *((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15)),
+        *((19, 24), (19, 28), (24, 16), (24, 25), (24, 26), (28, 10), (28, 16), (28, 25), (28, 26)),
+    )
+    for pair in combinations(group, 2)
+}
 VARIANTS = {  # of prototypes, with parted lips or without: FACS Investigator's Guide (Ekman et al. 2002)
     "happiness": ((6, 12, 25, 26), (12, 25), (6, 12)),
     "sadness": ((1, 4, 15), (1, 4, 11, 25)),
@@ -51,7 +52,6 @@ VARIANTS = {  # of prototypes, with parted lips or without: FACS Investigator's 
     "anger": ((4, 5, 7, 10, 23, 25, 26), (4, 7, 10, 16, 25, 26), (4, 5, 7, 17, 24)),
     "contempt": ((14,),),
 }
-_CONFLICTS = {frozenset(pair) for group in _EXCLUSIVE for pair in combinations(group, 2)}
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,8 @@ def random_expression(
         The emotion, AU intensities in [0.6, 1], and their sides (-1 to 1; contempt is one-sided).
     """
     emotion, is_mixed = str(rng.choice(list(EMOTIONS))), rng.random() < mixed
-    core = [] if is_mixed else list(EMOTIONS[emotion].prototype)
-    if core and rng.random() < 0.5:
-        core = list(VARIANTS[emotion][rng.integers(len(VARIANTS[emotion]))])
+    cores = [EMOTIONS[emotion].prototype, *VARIANTS.get(emotion, ())]
+    core = [] if is_mixed else list(cores[rng.integers(len(cores))])
     wanted = [au for au in core if rng.random() < 0.85]
     wanted = wanted if len(wanted) >= min(2, len(core)) else core
     chance = 0.5 if is_mixed else extra / 2 if emotion == "neutral" else extra
@@ -104,7 +103,7 @@ def random_expression(
 
 
 def sequence(
-    identity: Identity, programme: Mapping[int, tuple[float, float, float]], frames: int, seed: int = 0
+    identity: Identity, programme: dict[int, tuple[float, float, float]], frames: int, seed: int = 0
 ) -> list[Face]:
     """Return one person over time, a face a frame: AUs rise smoothly and fall again while the head drifts.
 
@@ -118,57 +117,53 @@ def sequence(
         (au, 0.0, peak * np.sin(np.pi * np.clip((t - begin) / (end - begin), 0, 1)) ** 2)
         for au, (begin, end, peak) in programme.items()
     ]
-    return _film(rng, identity, [random_scene(rng, 0.5) for _ in range(2)], t / (frames - 1), moves)
+    return _film(identity, random_scene(rng, 0.5), random_scene(rng, 0.5), t / (frames - 1), moves)
 
 
 def _video(rng: np.random.Generator, identity: Identity) -> list[tuple[int, Face]]:
-    """Sampled frames of two expressions one after the other, each AU with its own onset and offset."""
-    scenes, moves = [random_scene(rng) for _ in range(2)], []
-    t = np.arange(_SAMPLED_EVERY // 2, _VIDEO_FRAMES, _SAMPLED_EVERY)
-    for start in (0, _VIDEO_FRAMES // 2):
+    """Every tenth of 120 frames of two expressions, each AU with its own onset and offset."""
+    first, last, moves, t = random_scene(rng), random_scene(rng), [], np.arange(5, 120, 10)
+    for start in (0, 60):
         _, aus, lateral = random_expression(rng, mixed=0.7, extra=0.2)
         for au, peak in aus.items():
-            onset, offset = start + rng.uniform(0, 12), start + _VIDEO_FRAMES / 2 - rng.uniform(0, 12)
+            onset, offset = start + rng.uniform(0, 12), start + 60 - rng.uniform(0, 12)
             ramp = np.minimum(np.minimum(t - onset, offset - t) / 5, 1.0)  # 5 frames to the apex and from it
             moves.append((au, lateral[au], np.where(ramp > 0.05, peak * ramp, 0.0)))
-    return list(zip(t.tolist(), _film(rng, identity, scenes, 0.5 * t / _VIDEO_FRAMES, moves), strict=True))
+    return list(zip(t.tolist(), _film(identity, first, last, t / 240, moves), strict=True))
 
 
 def _film(
-    rng: np.random.Generator,
     identity: Identity,
-    scenes: list[Scene],
+    first: Scene,
+    last: Scene,
     drift: np.ndarray,
     moves: list[tuple[int, float, np.ndarray]],
 ) -> list[Face]:
     """A face a frame: `drift` [T] (0 to 1) is the pose between the scenes; moves are AU, side, course [T]."""
-    (first, last), faces = scenes, []
+    ways = [(name, getattr(first, name), getattr(last, name)) for name in ("pose", "framing")]
+    faces = []
     for k, share in enumerate(drift.tolist()):
-        view = {
-            name: tuple(
-                (
-                    (1 - share) * np.array(getattr(first, name)) + share * np.array(getattr(last, name))
-                ).tolist()
-            )
-            for name in ("pose", "framing")
-        }
-        acting = [(au, side, round(float(course[k]), 3)) for au, side, course in moves if course[k] >= 0.001]
-        aus, lateral = {au: value for au, _, value in acting}, {au: side for au, side, _ in acting}
-        faces.append(Face(identity, replace(first, **view), aus, lateral))
+        scene = replace(
+            first,
+            **{
+                name: tuple(((1 - share) * np.array(a) + share * np.array(b)).tolist()) for name, a, b in ways
+            },
+        )
+        acting = {au: (round(float(course[k]), 3), side) for au, side, course in moves if course[k] >= 0.001}
+        aus, lateral = ({au: pair[part] for au, pair in acting.items()} for part in (0, 1))
+        faces.append(Face(identity, scene, aus, lateral))
     return faces
 
 
 def prototype_face(emotion: str, seed: int) -> Face:
     """A random person who shows the prototype that FACS gives an emotion, from the front."""
-    aus = dict.fromkeys(EMOTIONS[emotion].prototype, 0.9)
-    return Face(random_identity(np.random.default_rng(seed)), aus=aus)
+    who = random_identity(np.random.default_rng(seed))
+    return Face(who, aus=dict.fromkeys(EMOTIONS[emotion].prototype, 0.9))
 
 
 def example_photos() -> Path:
     """Write a folder of four files: one face, two faces, none, and text that is called a picture."""
-    folder = Path(tempfile.mkdtemp(prefix="expvqa-")) / "photos"
-    folder.mkdir()
-    emotions = ("happiness", "surprise", "anger")
+    folder, emotions = Path(tempfile.mkdtemp(prefix="expvqa-")), ("happiness", "surprise", "anger")
     one, two, three = (render(prototype_face(name, seed), 384).image for seed, name in enumerate(emotions))
     files = {"portrait.png": one, "together.jpg": np.hstack([two, three]), "sky.jpg": np.full_like(one, 200)}
     for name, pixels in files.items():
@@ -220,8 +215,8 @@ def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
             raise
-    types = {unit.name: "Int8" for unit in ACTION_UNITS.values()}
-    types |= dict.fromkeys(("emotion", "labelled_by"), "string")
+    texts = dict.fromkeys(("emotion", "labelled_by"), "string")
+    types = {unit.name: "Int8" for unit in ACTION_UNITS.values()} | texts
     return table.reindex(columns=list(dict.fromkeys([*table, *types]))).astype(types)
 
 
@@ -231,8 +226,9 @@ def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
     rng = np.random.default_rng([VERSION, sizes.seed, CORPORA.index(corpus), _SPLITS.index(split), number])
     identity, labelled = random_identity(rng), {"lab": BP4D_AUS, "wild": AUS, "emotion": ()}[corpus]
     if corpus == "lab":
-        videos = range(sizes.videos)
-        shots = [(f"v{v}_{t:03d}", face, None) for v in videos for t, face in _video(rng, identity)]
+        shots = [
+            (f"v{v}_{t:03d}", face, None) for v in range(sizes.videos) for t, face in _video(rng, identity)
+        ]
     else:
         emotion, aus, lateral = random_expression(rng, extra=0.10 if corpus == "wild" else 0.04)
         shots = [("0", Face(identity, random_scene(rng, 1.2), aus, lateral), emotion)]
@@ -241,16 +237,18 @@ def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
     for frame, face, emotion in shots:
         name, drawn = f"{corpus}/{split}/{subject}_{frame}.png", render(face, sizes.image)
         Image.fromarray(drawn.image).save(folder / name, compress_level=1)
-        row = {
-            "image": name,
-            "dataset": f"synth_{corpus}",
-            "subject": subject,
-            "frame": frame,
-            "split": split,
-            "emotion": emotion,
-        }
-        for au in labelled:
-            row[f"AU{au}"] = int(face.aus.get(au, 0.0) >= PRESENT)
-            row[f"AU{au}_intensity"] = face.aus.get(au, 0.0)
-        rows.append(row | {"face": face.to_json(), "landmarks": drawn.landmarks.ravel().tolist()})
+        rows.append(
+            {
+                "image": name,
+                "dataset": f"synth_{corpus}",
+                "subject": subject,
+                "frame": frame,
+                "split": split,
+                "emotion": emotion,
+                **{f"AU{au}": int(face.aus.get(au, 0.0) >= PRESENT) for au in labelled},
+                **{f"AU{au}_intensity": face.aus.get(au, 0.0) for au in labelled},
+                "face": face.to_json(),
+                "landmarks": drawn.landmarks.ravel().tolist(),
+            }
+        )
     return rows

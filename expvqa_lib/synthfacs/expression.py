@@ -5,7 +5,6 @@ moves follows the FACS manual's description of the movement and Ozel's table fro
 Cheat Sheet").
 """
 
-from collections.abc import Mapping
 from functools import cache
 
 import cv2
@@ -50,9 +49,7 @@ LEVELS = {"A": 0.1, "B": 0.25, "C": 0.5, "D": 0.75, "E": 1.0}
 """FACS' levels of intensity (trace, slight, marked, severe, maximum) as intensities of AUs."""
 
 
-def unit_weights(
-    aus: Mapping[int, float], lateral: Mapping[int, float], gaze: tuple[float, float]
-) -> np.ndarray:
+def unit_weights(aus: dict[int, float], lateral: dict[int, float], gaze: tuple[float, float]) -> np.ndarray:
     """Weights of the face units [52] for AU intensities, their sides, and a gaze (image's right, up)."""
     weights, (right, up) = np.zeros(len(UNIT_NAMES), np.float32), gaze
     for au, intensity in aus.items():
@@ -62,8 +59,7 @@ def unit_weights(
             for name in {unit + ending for ending in shares} & UNIT_NAMES.keys():
                 weights[UNIT_NAMES[name]] += intensity * weight * shares[name.removeprefix(unit)]
     ways = {"InRight": right, "OutLeft": right, "InLeft": -right, "OutRight": -right}
-    ways |= {"UpLeft": up, "UpRight": up, "DownLeft": -up, "DownRight": -up}
-    for way, amount in ways.items():
+    for way, amount in (ways | {"UpLeft": up, "UpRight": up, "DownLeft": -up, "DownRight": -up}).items():
         weights[UNIT_NAMES[f"eyeLook{way}"]] = max(0.0, amount)
     return weights.clip(0, 1.35)
 

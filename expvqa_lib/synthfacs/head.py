@@ -13,8 +13,7 @@ import numba
 import numpy as np
 from scipy.sparse import csr_array
 
-with np.load(Path(__file__).parents[1] / "assets/head/head.npz", allow_pickle=False) as _file:
-    _HEAD = {name: _file[name] for name in _file.files}
+_HEAD = dict(np.load(Path(__file__).parents[1] / "assets/head/head.npz", allow_pickle=False))
 
 MEAN, FACES, PART = _HEAD["mean"], _HEAD["faces"].astype(np.int32), _HEAD["part"].astype(np.int32)
 """Vertices [V, 3], triangles [T, 3], and what each vertex is of: 0 skin, 1 tongue, 2 and 3 the subject's left

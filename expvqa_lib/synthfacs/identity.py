@@ -71,8 +71,7 @@ class Identity:
     def head(self) -> np.ndarray:
         """The vertices of the head at rest, [V, 3]."""
         traits = self.male - 0.5, (self.age - 18) / 62 - 0.5, self.african - 1 / 3, self.asian - 1 / 3
-        weights = np.array((*traits, *self.shape), np.float32)
-        return MEAN + (weights @ BASIS[: len(weights)]).reshape(MEAN.shape)
+        return MEAN + (np.float32((*traits, *self.shape)) @ BASIS[: 4 + len(self.shape)]).reshape(MEAN.shape)
 
 
 def random_identity(rng: np.random.Generator) -> Identity:
@@ -80,9 +79,8 @@ def random_identity(rng: np.random.Generator) -> Identity:
     african, asian, european = rng.dirichlet([0.55] * 3).tolist()
     age, is_male = float(rng.uniform(18, 80)), bool(rng.random() < 0.5)
     old, is_dark = float(np.clip((age - 35) / 40, 0, 1)), african + asian > 0.55
-    colours, chances = ("black", "dark", "brown"), (0.6, 0.3, 0.1)
-    if not is_dark:
-        colours, chances = ("black", "dark", "brown", "blond", "red"), (0.08, 0.25, 0.35, 0.25, 0.07)
+    chances = (0.6, 0.3, 0.1, 0, 0) if is_dark else (0.08, 0.25, 0.35, 0.25, 0.07)
+    colours = ("black", "dark", "brown", "blond", "red")
     if rng.random() < 0.65 * old:
         colours, chances = ("grey", "white"), (1 - 0.5 * old, 0.5 * old)
     styles = (0.62, 0.04, 0.02, 0.14, 0.18) if is_male else (0.15, 0.48, 0.15, 0.22, 0.0)
@@ -127,12 +125,11 @@ def random_identity(rng: np.random.Generator) -> Identity:
 def _grain(height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Noise [H, W] of unit variance: pores, blotches, strands of hair."""
     shape, rng, scale = canvas(height).x.shape, np.random.default_rng(7), height / 304
-    sizes = [(0.8, 0.8), (3, 3), (7, 7), (15, 15), (0.55, 6)]
     parts = [
         x
         * y
         * cv2.GaussianBlur(rng.standard_normal(shape, np.float32), (0, 0), sigmaX=x * scale, sigmaY=y * scale)
-        for x, y in sizes
+        for x, y in ((0.8, 0.8), (3, 3), (7, 7), (15, 15), (0.55, 6))
     ]
     return tuple(noise / noise.std() for noise in (parts[0], sum(parts[1:4]), parts[4]))
 
@@ -183,12 +180,11 @@ def _brow(looks: Looks, height: int) -> np.ndarray:
 
 def _glasses(who: Identity, height: int) -> np.ndarray:
     """Where the frame of the glasses is, a mask [H, W]."""
-    c, (wide, high, thick) = canvas(height), who.lens
-    x, z = c.side, c.z
+    x, z, (wide, high, thick) = canvas(height).side, canvas(height).z, who.lens
     lens = (np.abs((x - 0.0335) / wide) ** 2.6 + np.abs((z + 0.005) / high) ** 2.6) ** (1 / 2.6)
     bridge = (x < 0.0335 - wide * 0.9) & (np.abs(z - 0.003) < 0.0016)
     temple = (x > 0.0335 + wide * 0.95) & (np.abs(z - 0.005) < 0.0019)
-    return ((np.abs(lens - 1) < thick / wide) | bridge | temple) & (c.y < 0.080)
+    return ((np.abs(lens - 1) < thick / wide) | bridge | temple) & (canvas(height).y < 0.080)
 
 
 @lru_cache(8)
@@ -203,8 +199,7 @@ def paint(who: Identity, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     pores, blotches = (np.roll(noise, who.seed % c.x.shape[1], 1) for noise in (pores, blotches))
     hair = np.array(HAIR[who.hair], np.float32) * (0.75 + 0.5 * (who.seed % 97) / 97)
     skin = [np.interp(looks.skin, np.linspace(0, 1, len(SKIN)), channel) for channel in SKIN.T]
-    lips = np.array(skin) * (0.86, 0.48, 0.50) * (1 - 0.6 * looks.lipstick)
-    lips = lips + looks.lipstick * np.array((0.25, 0.036, 0.042))
+    bare, red = np.array(skin) * (0.86, 0.48, 0.50), np.array((0.25, 0.036, 0.042))
     shades = [
         looks.flush * zones["red"],
         0.35 * (looks.rings * zones["rings"] + 0.35 * zones["lid"]),
@@ -217,10 +212,10 @@ def paint(who: Identity, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     if who.hairstyle == "fringe":
         top = np.minimum(top, looks.fringe + 0.0014 * strands - 0.8 * np.maximum(c.side - 0.045, 0))
     grown = np.maximum(ramp(c.z + 0.0025 * strands - top, -0.004, 0.005), zones["back"]) * (1 - zones["ear"])
-    grown = grown * (who.hairstyle != "bald")
+    grown *= who.hairstyle != "bald"
     beard = 0.85 * zones[who.beard] * (1 + 0.35 * strands) if who.beard != "none" else 0 * grown
     for zone, colour in (
-        (zones["lips"], lips),
+        (zones["lips"], (1 - 0.6 * looks.lipstick) * bare + looks.lipstick * red),
         (beard, 0.8 * hair),
         (_brow(looks, height), np.minimum(0.8 * hair, 0.45 * np.array(skin))),
         (looks.lashes * zones["upper lash"] + zones["lower lash"], (0.02, 0.015, 0.012)),

@@ -73,11 +73,13 @@ class Face:
     def from_json(text: str) -> "Face":
         """Inverse of `to_json`."""
 
-        def build(value: dict):
-            value = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
-            return {int(k): v for k, v in value.items()} if all(k.isdigit() for k in value) else value
-
-        parts = json.loads(text, object_hook=build)
+        parts = json.loads(
+            text,
+            object_pairs_hook=lambda pairs: {
+                int(key) if key.isdigit() else key: tuple(value) if isinstance(value, list) else value
+                for key, value in pairs
+            },
+        )
         who = Identity(**parts["identity"] | {"looks": Looks(*parts["identity"]["looks"])})
         return Face(**parts | {"identity": who, "scene": Scene(**parts["scene"])})
 
@@ -93,8 +95,7 @@ def render(face: Face, size: int = 96) -> Rendering:
     who, scene, side = face.identity, face.scene, round(1.25 * size)
     height = 112 if size <= 128 else 304
     points, normals, seen, turn = _place(face, side)
-    uv = canvas(height).uv
-    values = np.column_stack([points, normals, MEAN, uv, LIGHT, INSIDE]).astype(np.float32)
+    values = np.column_stack([points, normals, MEAN, canvas(height).uv, LIGHT, INSIDE]).astype(np.float32)
     _, triangle, values = rasterise(seen, FACES, values, side, side, 1)
     lamp = np.float32(scene.lamp) / np.float32(np.linalg.norm(scene.lamp))
     lamp_sees, to_shadow = _lamp_view(points, lamp)
@@ -105,8 +106,7 @@ def render(face: Face, size: int = 96) -> Rendering:
     picture, shown = _background(face, seen, side), triangle >= 0
     kind = np.where(shown, PART[FACES[triangle, 0]], -1)
     albedo, relief = _surface(face, height)
-    eyes = EYES[who.eyes]
-    picture[shown] = shade(kind, values, albedo, relief, eyes, turn, lamp, light, shadow, to_shadow)
+    picture[shown] = shade(kind, values, albedo, relief, EYES[who.eyes], turn, lamp, light, shadow, to_shadow)
     image = _expose(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA), scene)
     return Rendering(image, (seen[LANDMARK_VERTICES, :2] * size / side).astype(np.float32))
 
@@ -114,15 +114,12 @@ def render(face: Face, size: int = 96) -> Rendering:
 def _surface(face: Face, height: int) -> tuple[np.ndarray, np.ndarray]:
     """The canvas as the face acts: albedo [H, W, 3]; slopes to the left and up, hair, lips [H, W, 4]."""
     albedo, lines, hair = paint(face.identity, height)
-    depth = lines + sum((strength * furrows(height).get(au, 0) for au, strength in face.aus.items()), 0)
-    depth = np.minimum(depth, 1.15)
-    slopes = [
-        sign * 0.00041 * height * cv2.Sobel(depth, cv2.CV_32F, *way)
-        for sign, way in ((-1, (1, 0)), (1, (0, 1)))
-    ]
+    acted = sum((strength * furrows(height).get(au, 0) for au, strength in face.aus.items()), 0)
+    depth = np.minimum(lines + acted, 1.15)
+    left, up = (0.00041 * height * cv2.Sobel(depth, cv2.CV_32F, *way) for way in ((1, 0), (0, 1)))
     albedo = albedo * (1 - 0.3 * depth[..., None] * np.array((0.75, 1, 1.1), np.float32))
     albedo[canvas(height).z < -0.146] = face.scene.clothes
-    return albedo, cv2.merge([*slopes, hair, canvas(height).lips])
+    return albedo, cv2.merge([-left, up, hair, canvas(height).lips])
 
 
 def _place(face: Face, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -136,22 +133,20 @@ def _place(face: Face, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     x, y = c.uv.astype(int).T.clip(0, np.array(hair.shape)[::-1, None] - 1)
     grown = cv2.GaussianBlur(hair, (0, 0), 0.85)[y, x] * ((PART == 0) & (INSIDE < 0.5))
     points += normals * (who.looks.volume * grown)[:, None]
-    yaw, pitch, roll = scene.pose
-    turn = Rotation.from_euler("zxy", (yaw, -pitch, -roll), degrees=True).as_matrix()
+    turn = Rotation.from_euler("zxy", np.array(scene.pose) * (1, -1, -1), degrees=True).as_matrix()
     points, rest = (points - PIVOT) @ turn.T + PIVOT, (rest[LANDMARK_VERTICES[8]] - PIVOT) @ turn.T + PIVOT
     eyes = np.mean([points[k == PART].mean(0) for k in (2, 3)], axis=0)
     away, (zoom, *shift) = points[:, 1:2] + scene.distance, scene.framing
     scale = 0.54 * side / max(0.08, eyes[2] - rest[2]) * (scene.distance + eyes[1]) * zoom
-    middle = np.array([(eyes[0] + rest[0]) / 2, eyes[2]])
-    seen = side * (np.array([0.5, 0.4]) + shift) + (points[:, [0, 2]] - middle) * [1, -1] * scale / away
+    seen = (points[:, [0, 2]] - [(eyes[0] + rest[0]) / 2, eyes[2]]) * [1, -1] * scale / away
+    seen += side * (np.array([0.5, 0.4]) + shift)
     turn, seen = turn.astype(np.float32), np.column_stack([seen, away]).astype(np.float32)
     return points.astype(np.float32), normals @ turn.T, seen, turn
 
 
 def _lamp_view(points: np.ndarray, lamp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Vertices as the lamp sees them: pixels and depth [V, 3], and the map [3, 4] that does it."""
-    right = np.cross(lamp, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
+    right = np.array([lamp[1], -lamp[0], 0]) / np.hypot(*lamp[:2])
     axes = np.stack([right * SHADOW / 0.3, np.cross(lamp, right) * SHADOW / 0.3, -lamp])
     shift = np.array([SHADOW / 2, SHADOW / 2, 0]) - axes @ [0, 0.05, -0.03]
     return (points @ axes.T + shift).astype(np.float32), np.column_stack([axes, shift]).astype(np.float32)
@@ -161,21 +156,20 @@ def _background(face: Face, seen: np.ndarray, side: int) -> np.ndarray:
     """What is behind the head: two colours, shoulders, long hair."""
     who, scene, rng = face.identity, face.scene, np.random.default_rng(face.scene.seed)
     first, second = np.float32(scene.background).reshape(2, 3)
-    cells = rng.random([2 + scene.seed % 7] * 2, np.float32)
-    picture = first + cv2.resize(cells, (side, side), interpolation=cv2.INTER_CUBIC)[..., None] * (
-        second - first
+    shares = cv2.resize(
+        rng.random([2 + scene.seed % 7] * 2, np.float32), (side, side), interpolation=cv2.INTER_CUBIC
     )
+    picture = first + shares[..., None] * (second - first)
     skin, y = (PART == 0) & (np.abs(MEAN[:, 0]) > 0.06) & (MEAN[:, 1] < 0.12), np.arange(side)[:, None]
     left, right = seen[skin, 0].min(), seen[skin, 0].max()
     x = (np.arange(side) - (left + right) / 2) / ((right - left) / 2)
     neck = seen[np.abs(MEAN[:, 2] + 0.146) < 0.004, 1].mean()
     picture[y > neck + 0.12 * side * (np.abs(x) - 0.5).clip(0)] = scene.clothes
     if who.hairstyle in ("long", "bob"):
-        top = seen[PART == 0, 1].min() + 0.3 * side
         across = np.abs(x) / (1.02 + 8 * who.looks.volume)
         end = (1.4 if who.hairstyle == "long" else 0.92) * side - 0.25 * side * across**4
         inside = (across < 1 + 0.03 * np.sin(23 * y / side)) & (y < end)
-        inside &= y > top - 0.25 * side * np.sqrt((1 - across**2).clip(0, 1))
+        inside &= y > seen[PART == 0, 1].min() + side * (0.3 - 0.25 * np.sqrt((1 - across**2).clip(0, 1)))
         strands = np.random.default_rng(who.seed).random((2, side // 2), np.float32)
         strands = 0.35 * (0.4 + 0.6 * scene.light[0]) * (0.75 + 0.5 * cv2.resize(strands, (side, side)))
         picture[inside] = strands[inside][:, None] * np.array(HAIR[who.hair], np.float32)
@@ -189,25 +183,22 @@ def _expose(picture: np.ndarray, scene: Scene) -> np.ndarray:
     value = 255 * value ** (1 / 1.6)  # cameras add contrast to the standard's 2.2
     value = cv2.GaussianBlur(value, (0, 0), max(1e-3, scene.blur * len(value)))
     value += scene.noise * np.random.default_rng(scene.seed).standard_normal(value.shape, np.float32)
-    grey = np.array((0.299, 0.587, 0.114), np.float32)
-    value = np.repeat(value @ grey[:, None], 3, 2) if scene.grey else value
+    value = np.repeat(value @ np.float32([[0.299], [0.587], [0.114]]), 3, 2) if scene.grey else value
     image = np.rint(value).clip(0, 255).astype(np.uint8)
     if scene.jpeg:
-        _, packed = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg])
-        image = np.ascontiguousarray(cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1])
+        packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg])[1]
+        image = cv2.imdecode(packed, cv2.IMREAD_COLOR)
     return image
 
 
 def random_scene(rng: np.random.Generator, spread: float = 1.0) -> Scene:
     """Draw a view; `spread` scales how far pose, light and damage stray from a frontal studio picture."""
-    limits = np.array((35, 20, 15))
-    pose = (rng.normal(0, (11, 7, 4)) * spread).clip(-limits, limits)
-    lamp = rng.normal((-0.1, -0.8, 0.45), np.array((0.65, 0.15, 0.3)) * spread).clip(None, (9, -0.4, 9))
+    away = spread * np.array((0.65, 0.15, 0.3))
     return Scene(
-        pose=tuple(pose.tolist()),
+        pose=tuple((rng.normal(0, (11, 7, 4)) * spread).clip((-35, -20, -15), (35, 20, 15)).tolist()),
+        lamp=tuple(rng.normal((-0.1, -0.8, 0.45), away).clip(None, (9, -0.4, 9)).round(3).tolist()),
         framing=tuple((rng.normal(0, (0.07, 0.02, 0.02)) * spread + (1.1, 0, 0)).tolist()),
         distance=float(rng.uniform(0.45, 1.4)),
-        lamp=tuple(lamp.round(3).tolist()),
         light=tuple(rng.uniform((0.5, 0.2, -0.1 * spread, 0.3), (1.5, 0.65, 0.1 * spread, 0.52)).tolist()),
         background=tuple((np.repeat(rng.random(2) ** 1.5, 3) * rng.uniform(0.5, 1.2, 6)).round(3).tolist()),
         clothes=tuple((rng.random(3) ** 2 * rng.uniform(0.05, 0.8)).round(3).tolist()),
@@ -222,6 +213,6 @@ def random_scene(rng: np.random.Generator, spread: float = 1.0) -> Scene:
 def au_mask(face: Face, au: int, size: int = 96, threshold: float = 12.0) -> np.ndarray:
     """Return the pixels that an AU changed by more than `threshold` grey levels, bool [size, size]."""
     clean = replace(face, scene=replace(face.scene, noise=0.0, jpeg=0))
-    rest = replace(clean, aus={other: value for other, value in face.aus.items() if other != au})
-    with_it, without = (render(f, size).image.astype(np.int16) for f in (clean, rest))
+    rest = {other: value for other, value in face.aus.items() if other != au}
+    with_it, without = (render(f, size).image.astype(np.int16) for f in (clean, replace(clean, aus=rest)))
     return np.abs(with_it - without).max(2) > threshold

@@ -71,8 +71,8 @@ def shade(kind, values, albedo, relief, iris, turn, lamp, light, shadow, to_shad
     rim = 0.06 * np.square(np.square(1 + np.minimum(normal[:, 1], 0))) * (1 - hair) * reach
     reach *= (0.4 + 0.6 * reach) * (0.62 + 0.38 * normal[:, 2])
     key = (((normal @ lamp)[:, None] + WRAP) / (1 + WRAP)).clip(0, 1) * lit[:, None]
-    lamp_light = colour * key + (shine * lit)[:, None]
-    return lamp_light * light[0] + (colour * reach[:, None] + rim[:, None]) * light[1]
+    from_lamp, from_sky = colour * key + (shine * lit)[:, None], colour * reach[:, None] + rim[:, None]
+    return from_lamp * light[0] + from_sky * light[1]
 
 
 def _eye(direction: np.ndarray, iris: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
