@@ -18,10 +18,12 @@ from expvqa_lib.model import encode_images
 from expvqa_lib.pipeline.profiles import BASE
 from expvqa_lib.questions import NO, YES, ask_q2, ask_q3, read_aus, read_emotion
 from expvqa_lib.synthfacs import AUS, Face, render
-from tools.base_model import pretrain
+from tools.base_model import places, pretrain
 from tools.base_model import questions as wordings
 from tools.base_model.build import Size, build
-from tools.base_model.pretrain import Budget, align, draw_faces, geometry_targets, make_base, normalise
+from tools.base_model.faces import draw_faces, geometry_targets, normalise, random_face
+from tools.base_model.pretrain import Budget, make_base
+from tools.base_model.stages import align, pretrain_language, pretrain_vision
 from tools.base_model.tokenizers import train_tokenizers
 
 TOY = Size(48, 12, 32, 1, 32, 1, 4, 32, 1, heads=2, vocabulary=400)
@@ -35,8 +37,8 @@ def drawn() -> tuple[list[Face], np.ndarray, np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def asked(drawn) -> list[tuple]:
     """Faces with their landmarks, measures and questions."""
-    spans = wordings.to_spans(wordings.measure(*map(wordings.named, drawn[2:])))
-    faces = list(zip(drawn[0], wordings.named(drawn[2]), spans, strict=True))[:20]
+    spans = places.to_spans(places.measure(*map(places.named, drawn[2:])))
+    faces = list(zip(drawn[0], places.named(drawn[2]), spans, strict=True))[:20]
     return [(*face, questions_about(*face)) for face in faces]
 
 
@@ -66,8 +68,8 @@ def test_tokenizers_are_the_same_for_the_same_texts_with_special_tokens_at_their
 
 def test_each_stage_learns_and_changes_its_parts_alone(model, processor, drawn):
     targets = geometry_targets(drawn[0], *drawn[2:], 48)
-    vision = partial(pretrain.pretrain_vision, model, drawn[1], *targets, steps=40, batch=16)
-    language = partial(pretrain.pretrain_language, model, processor, steps=60, batch=16)
+    vision = partial(pretrain_vision, model, drawn[1], *targets, steps=40, batch=16)
+    language = partial(pretrain_language, model, processor, steps=60, batch=16)
     alignment = partial(align, model, processor, *drawn, each=2, steps=30, batch=12)
     aligned = {"query_tokens", "qformer", "language_projection"}
     stages = {vision: {"vision_model"}, language: {"language_model"}, alignment: aligned}
@@ -113,27 +115,27 @@ def test_motion_is_the_way_from_rest_and_faces_move_without_prototypes(drawn):
         np.testing.assert_allclose(moved[:, :2], points - rest.landmarks, atol=1e-5)
         assert np.array_equal(image, rest.image) == (not face.aus)
     rng = np.random.default_rng(0)
-    counts = Counter(au for _ in range(1000) for au in wordings.random_face(rng).aus)
+    counts = Counter(au for _ in range(1000) for au in random_face(rng).aus)
     assert min(counts[au] for au in AUS) > 110 and max(counts.values()) < 210
 
 
 def test_answers_about_measures_and_places_are_the_true_ones(asked):
-    names = [name for name, _ in wordings.MEASURES]
+    names = [name for name, _ in places.MEASURES]
     numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
     for _, points, span, questions in asked:
         for q in questions:
-            if q.text.startswith("Where is the ") and q.text[13:-1] in wordings.LANDMARKS:
-                column, row = np.clip(points[wordings.LANDMARKS.index(q.text[13:-1])] / 6, 0, 7).astype(int)
+            if q.text.startswith("Where is the ") and q.text[13:-1] in places.LANDMARKS:
+                column, row = np.clip(points[places.LANDMARKS.index(q.text[13:-1])] / 6, 0, 7).astype(int)
                 assert q.answer == f"row {numbers[row]} column {numbers[column]}"
             elif q.text.startswith("How large is the "):
-                assert q.answer == wordings.SPANS[span[names.index(q.text[17:-1])]]
+                assert q.answer == places.SPANS[span[names.index(q.text[17:-1])]]
             elif q.text.startswith("Is the ") and " than " in q.text:
                 words, limit = q.text[7:-1].split(" than ")
                 name, _, more = words.rpartition(" ")
-                difference = span[names.index(name)] - wordings.SPANS.index(limit)
+                difference = span[names.index(name)] - places.SPANS.index(limit)
                 assert q.answer == (YES if (difference > 0 if more == "more" else difference < 0) else NO)
     answers = Counter(q.answer for *_, questions in asked for q in questions)
-    assert min(answers[text] for text in (YES, NO, *wordings.SPANS)) > 100
+    assert min(answers[text] for text in (YES, NO, *places.SPANS)) > 100
 
 
 def test_image_questions_are_answered_from_identity_scene_and_measures_alone(drawn, asked):
@@ -148,13 +150,13 @@ def test_image_questions_are_answered_from_identity_scene_and_measures_alone(dra
 
 
 def test_no_answer_about_an_image_names_an_action_or_an_emotion(asked):
-    aus, unanswered = {ask_q3(au, k): au for au in wordings.AU_PLACES for k in range(3)}, 0
+    aus, unanswered = {ask_q3(au, k): au for au in places.AU_PLACES for k in range(3)}, 0
     for q in (q for *_, questions in asked for q in questions):
         answer = q.answer or ""
         assert read_aus(answer) == (set(), set()) and read_emotion(answer) is None, q
         words = next((text for text in aus if q.text.endswith(text)), None)
         if words:  # an AU's words ask for the place that they name, never whether it occurs
-            assert q.places == wordings.AU_PLACES[aus[words]]
+            assert q.places == places.AU_PLACES[aus[words]]
             assert q.answer is None if q.text == words else q.answer.startswith("row ")
             unanswered += q.answer is None
     assert unanswered > 100
