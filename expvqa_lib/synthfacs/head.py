@@ -43,12 +43,12 @@ def rasterise(
         Depth float32 [H, W] (1e9: nothing there), triangle int32 [H, W] (-1), values float32 [H, W, K].
     """
     depth = np.full((height, width), np.float32(1e9), np.float32)
-    triangle = np.full((height, width), -1, np.int32)
-    weights = np.zeros((height, width, 2), np.float32)
+    triangle, weights = np.full(depth.shape, -1, np.int32), np.zeros((height, width, 2), np.float32)
     for t in range(len(faces)):
-        ax, ay, az = points[faces[t, 0]]
-        bx, by, bz = points[faces[t, 1]] - points[faces[t, 0]]
-        cx, cy, cz = points[faces[t, 2]] - points[faces[t, 0]]
+        a, b, c = faces[t]
+        ax, ay, az = points[a]
+        bx, by, bz = points[b, 0] - ax, points[b, 1] - ay, points[b, 2] - az
+        cx, cy, cz = points[c, 0] - ax, points[c, 1] - ay, points[c, 2] - az
         area = bx * cy - cx * by
         if facing * area > 0 or abs(area) < 1e-9:
             continue

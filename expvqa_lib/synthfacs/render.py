@@ -92,8 +92,8 @@ order, then the cheeks."""
 def render(face: Face, size: int = 96) -> Rendering:
     """Render a face [size, size, 3], framed as `data.crop_face` frames photographs: the eyes at 40 % and the
     chin at 94 % of the height. The same face and size always give the same pixels."""
-    who, scene, side = face.identity, face.scene, round(1.25 * size)
-    height = 112 if size <= 128 else 304
+    who, scene, side = face.identity, face.scene, round(1.1 * size)
+    height = 100 if size <= 128 else 304
     points, normals, seen, turn = _place(face, side)
     values = np.column_stack([points, normals, MEAN, canvas(height).uv, LIGHT, INSIDE]).astype(np.float32)
     _, triangle, values = rasterise(seen, FACES, values, side, side, 1)
@@ -129,7 +129,7 @@ def _place(face: Face, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     moved = np.flatnonzero(weights)  # most face units are at rest
     points = (rest + (weights[moved] @ UNITS[moved]).reshape(MEAN.shape)).astype(np.float32)
     normals = vertex_normals(points)
-    hair, c = paint(who, 112)[2], canvas(112)
+    hair, c = paint(who, 100)[2], canvas(100)
     x, y = c.uv.astype(int).T.clip(0, np.array(hair.shape)[::-1, None] - 1)
     grown = cv2.GaussianBlur(hair, (0, 0), 0.85)[y, x] * ((PART == 0) & (INSIDE < 0.5))
     points += normals * (who.looks.volume * grown)[:, None]
