@@ -38,7 +38,7 @@ _SPLITS = ("train", "validation", "test")
 _CONFLICTS = {  # of each group one AU at most: opposite pulls, or lips both closed and open
     frozenset(pair)
     for group in (
-        *((18, 20, 22, 27, 28), (22, 23, 27), (24, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15)),
+        *((18, 20, 22, 27, 28), (22, 23, 27), (24, 10, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15)),
         *((19, 24), (19, 28), (24, 16), (24, 25), (24, 26), (28, 10), (28, 16), (28, 25), (28, 26)),
     )
     for pair in combinations(group, 2)
@@ -94,8 +94,8 @@ def random_expression(
     for au in wanted + added:
         if all(frozenset((au, other)) not in _CONFLICTS for other in aus):
             aus[au] = float(rng.uniform(0.6, 1.0))
-    if {26, 27} & set(aus):
-        aus.setdefault(25, 0.7)
+    if {10, 16, 19, 22, 26, 27} & set(aus):  # as FACS scores: whatever parts the lips
+        aus.setdefault(25, 0.6)
     lateral = {au: float(np.clip(rng.normal(0, 0.15), -0.4, 0.4)) for au in aus}
     if emotion == "contempt" and not is_mixed:
         lateral |= dict.fromkeys({12, 14} & set(aus), float(rng.choice([-1.0, 1.0])) * 0.85)
