@@ -18,7 +18,7 @@ from expvqa_lib.expvqa import INSTRUCTBLIP, hardware_note, options_for_gpu
 from expvqa_lib.facs import ACTION_UNITS
 from expvqa_lib.model import score_yes_no
 from expvqa_lib.pipeline.profiles import BASE
-from expvqa_lib.questions import ask_q1, ask_q3
+from expvqa_lib.questions import ask_q1, ask_q3, read_emotion
 from expvqa_lib.synthfacs import AUS, Face, Scene, random_identity, render
 
 QUESTION = ask_q1()
@@ -145,3 +145,11 @@ def test_a_gpu_with_room_is_offered_the_large_model_and_else_the_note_tells_why(
         options_for_gpu()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "tiny model" in hardware_note() and "CUDA GPU" in hardware_note()
+
+
+def test_a_smile_in_a_photograph_is_happiness():
+    shipped = expvqa.load(quiet=True)
+    photo, rest = data.astronaut(), render(Face()).image
+    smiles = [shipped.aus(image)["AU12"] for image in (photo, rest)]
+    assert smiles[0] > 0.5 and smiles[0] > smiles[1]
+    assert read_emotion(shipped.ask(photo, QUESTION)) == "happiness"

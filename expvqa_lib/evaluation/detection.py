@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TableError
-from ..questions import read_emotion
+from ..questions import read_aus, read_emotion
 from ..training.recipe import VARIANTS
 from .metrics import (
     ALL_METRICS,
@@ -17,6 +17,7 @@ from .metrics import (
     paired_difference,
     prior_scores,
     reliability_table,
+    share_table,
 )
 from .tables import MAIN, MODELS, au_columns
 
@@ -152,13 +153,20 @@ def emotion_answer_table(
 ) -> pd.DataFrame:
     """Emotions read out of Q1 answers (one a face), in the columns of `detection_table`.
 
-    The prior names the most frequent emotion of `train`, if that has any.
+    The prior names the most frequent emotion of `train`, if that has any. `names_actions` is the share of
+    a model's answers that name an emotion and at least one action.
     """
     read = {model: table["answer"].map(read_emotion) for model, table in answers.items()}
+    settings = {"targets": ["macro"], "metric": "names_actions", **table_settings(faces, resamples, seed)}
+    shares = []
+    for model, table in answers.items():
+        both = [[bool(read_emotion(text) and read_aus(text)[0])] for text in table["answer"]]
+        shares.append(share_table(np.array(both), np.ones((len(faces), 1)), model=model, **settings))
     read = with_controls(read, faces, seed, main)
     if train["emotion"].notna().any():
         read["prior"] = [train["emotion"].mode().iat[0]] * len(faces)
-    return metric_tables(emotion_table, faces, faces["emotion"], read, resamples=resamples, seed=seed)
+    found = metric_tables(emotion_table, faces, faces["emotion"], read, resamples=resamples, seed=seed)
+    return pd.concat([found, *shares], ignore_index=True)
 
 
 def au_answer_table(

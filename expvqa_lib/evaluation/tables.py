@@ -27,6 +27,7 @@ _RESULTS = {
     "Q3 f1": "Q3 macro F1",
     "Q3 auc": "Q3 AUC",
     "Q1 accuracy": "Q1 emotion accuracy",
+    "Q1 names_actions": "Q1 names actions, too",
     "Q2 f1": "Q2 macro F1",
 }
 
@@ -93,7 +94,7 @@ def results_table(au: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     )
     wide = text_table(rows.dropna(subset="column"), "model", "column")
     models = ["prior", "base", "exp_vqa_fz", "exp_vqa"]
-    return wide.reindex(index=models, columns=list(_RESULTS.values())).rename(index=NAMES)
+    return wide.reindex(index=models, columns=list(_RESULTS.values())).fillna("").rename(index=NAMES)
 
 
 def metric_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:

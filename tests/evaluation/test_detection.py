@@ -22,7 +22,7 @@ from expvqa_lib.evaluation.metrics import COLUMNS
 from expvqa_lib.evaluation.tables import MAIN, au_columns
 from expvqa_lib.facs import AREAS, BP4D_AUS
 from expvqa_lib.model import score_yes_no
-from expvqa_lib.questions import answer_q1, answer_q2
+from expvqa_lib.questions import answer_q1, answer_q2, read_aus
 
 SHUFFLED = f"{MAIN}_shuffled_images"
 
@@ -88,6 +88,10 @@ def test_emotions_are_read_out_of_answers(faces_of):
     table = emotion_answer_table(test, train, models, resamples=20)
     right = {model: value(table, model, "macro", "accuracy") for model in table["model"].unique()}
     assert right[MAIN] == 100 and right["base"] == 0 and right[SHUFFLED] < 60
+    assert value(table, "base", "macro", "names_actions") == 0
+    alone = test.index[answers["answer"].map(lambda text: not read_aus(text)[0])]
+    named = 100 * (1 - len(alone) / len(test))
+    assert value(table, MAIN, "macro", "names_actions") == pytest.approx(named)
     mode = train["emotion"].mode().iat[0]
     assert right["prior"] == pytest.approx(100 * (test["emotion"] == mode).mean())
     layout = evaluation.emotion_layout(table.assign(question="Q1"))
