@@ -29,8 +29,8 @@ RENDERED_FACES = "rendered faces"
 """`config.trained_on` of the tiny models."""
 
 NOTICES = {
-    RENDERED_FACES: "This is the quick profile's tiny model: it was trained on rendered faces, so its "
-    "answer about a photograph is an experiment, not a finding.",
+    RENDERED_FACES: "This is the quick profile's tiny model: it was trained on rendered faces. Of "
+    "photographs it knows smiles and open mouths at best (docs/photos.md has the figures).",
     INSTRUCTBLIP: "InstructBLIP was trained on photographs, but never on action units: its answers are "
     "guesses. `expvqa.load` also takes the folder of a converted or fine-tuned Exp-VQA.",
 }

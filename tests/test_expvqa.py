@@ -114,7 +114,7 @@ def test_the_face_is_cut_out_of_a_photograph_first(base):
         base.aus(np.zeros((200, 400, 3), np.uint8))
 
 
-def test_the_default_model_sees_a_smile_and_raised_brows_and_is_called_an_experiment():
+def test_the_default_model_sees_a_smile_and_raised_brows_and_says_what_it_knows_of_photographs():
     model, rng = expvqa.load(), np.random.default_rng(1)
     people = [random_identity(rng) for _ in range(20)]
 
