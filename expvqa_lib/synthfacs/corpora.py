@@ -59,9 +59,9 @@ class CorpusSizes:
     """Subjects of the lab corpus (`videos` videos each, of 12 sampled frames) and pictures of the others, for
     training, validation and test."""
 
-    lab: tuple[int, int, int] = (220, 8, 24)
-    wild: tuple[int, int, int] = (2400, 80, 160)
-    emotion: tuple[int, int, int] = (600, 80, 600)
+    lab: tuple[int, int, int] = (110, 8, 24)
+    wild: tuple[int, int, int] = (4400, 80, 160)
+    emotion: tuple[int, int, int] = (800, 80, 600)
     videos: int = 2
     image: int = 96  # pixels
     seed: int = 42
@@ -122,7 +122,8 @@ def sequence(
 
 def _video(rng: np.random.Generator, identity: Identity) -> list[tuple[int, Face]]:
     """Every tenth of 120 frames of two expressions, each AU with its own onset and offset."""
-    first, last, moves, t = random_scene(rng), random_scene(rng), [], np.arange(5, 120, 10)
+    first, last = random_scene(rng, 0.4), random_scene(rng, 0.4)  # a studio
+    moves, t = [], np.arange(5, 120, 10)
     for start in (0, 60):
         _, aus, lateral = random_expression(rng, mixed=0.7, extra=0.2)
         for au, peak in aus.items():
@@ -231,7 +232,8 @@ def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
         ]
     else:
         emotion, aus, lateral = random_expression(rng, extra=0.10 if corpus == "wild" else 0.04)
-        shots = [("0", Face(identity, random_scene(rng, 1.2), aus, lateral), emotion)]
+        scene = random_scene(rng, 1.2 if corpus == "wild" else 0.7)
+        shots = [("0", Face(identity, scene, aus, lateral), emotion)]
     (folder / corpus / split).mkdir(parents=True, exist_ok=True)
     rows, subject = [], f"{split[:2]}{number:05d}"
     for frame, face, emotion in shots:

@@ -202,10 +202,10 @@ def random_scene(rng: np.random.Generator, spread: float = 1.0) -> Scene:
         light=tuple(rng.uniform((0.5, 0.2, -0.1 * spread, 0.3), (1.5, 0.65, 0.1 * spread, 0.52)).tolist()),
         background=tuple((np.repeat(rng.random(2) ** 1.5, 3) * rng.uniform(0.5, 1.2, 6)).round(3).tolist()),
         clothes=tuple((rng.random(3) ** 2 * rng.uniform(0.05, 0.8)).round(3).tolist()),
-        blur=float(rng.uniform(0.002, 0.012) * spread) if rng.random() < 0.7 else 0.0,
-        noise=float(rng.uniform(0, 6) * spread) if rng.random() < 0.5 else 0.0,
-        jpeg=int(rng.integers(30, 96)) if rng.random() < 0.5 else 0,
-        grey=bool(rng.random() < 0.3),
+        blur=float(rng.uniform(0.002, 0.012) * spread) if rng.random() < 0.7 * spread else 0.0,
+        noise=float(rng.uniform(0, 6) * spread) if rng.random() < 0.5 * spread else 0.0,
+        jpeg=int(rng.integers(30, 96)) if rng.random() < 0.5 * spread else 0,
+        grey=bool(rng.random() < 0.3 * spread),
         seed=int(rng.integers(2**31)),
     )
 
