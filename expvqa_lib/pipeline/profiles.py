@@ -26,7 +26,9 @@ class Profile:
 
     name: str
     corpora: CorpusSizes | None = CorpusSizes()  # None: real data
-    exp_vqa: Recipe = Recipe(steps=1300, learning_rate=8e-4, vision_learning_rate=2.5e-4, crop=(1.0, 1.0))  # augmented by flips alone
+    exp_vqa: Recipe = Recipe(  # augmented by flips alone
+        steps=1300, learning_rate=8e-4, vision_learning_rate=2.5e-4, crop=(1.0, 1.0)
+    )
     exp_vqa_fz: Recipe = Recipe(steps=1300, learning_rate=1.5e-3, augment=False)
     unseen: tuple[int, ...] = (5, 9, 20, 25, 26)  # AUs that no Q3 of training asks about, except Exp-VQA's
     exp_vqa_start: str = "base"  # what Exp-VQA starts from
