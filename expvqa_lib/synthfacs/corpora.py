@@ -60,8 +60,8 @@ class CorpusSizes:
     training, validation and test."""
 
     lab: tuple[int, int, int] = (110, 8, 24)
-    wild: tuple[int, int, int] = (4400, 80, 160)
-    emotion: tuple[int, int, int] = (800, 80, 600)
+    wild: tuple[int, int, int] = (5000, 80, 160)
+    emotion: tuple[int, int, int] = (150, 80, 600)
     videos: int = 2
     image: int = 96  # pixels
     seed: int = 42

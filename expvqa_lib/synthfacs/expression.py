@@ -23,7 +23,7 @@ UNITS_OF_AU: dict[int, dict[str, float]] = {
     10: {"mouthUpperUp": 1.0, "noseSneer": 0.25},
     11: {"mouthUpperUp": 0.35, "noseSneer": 0.35},
     12: {"mouthSmile": 1.05, "mouthStretch": 0.25},
-    14: {"mouthDimple": 1.2, "mouthPress": 0.3, "mouthFrown": 0.35},
+    14: {"mouthDimple": 1.35, "mouthPress": 0.3, "mouthFrown": 0.3},
     15: {"mouthFrown": 1.25},
     16: {"mouthLowerDown": 1.0},
     17: {"mouthShrugLower": 1.2, "mouthShrugUpper": 0.25},
