@@ -8,11 +8,12 @@ import statistics
 import time
 from itertools import product
 
+import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from expvqa_lib.synthfacs import (
     Face,
-    one_thread,
     random_expression,
     random_identity,
     random_scene,
@@ -22,7 +23,8 @@ from expvqa_lib.synthfacs import (
 
 def main(sizes: tuple[int, ...] = (96, 288), faces: int = 60, rounds: int = 5) -> None:
     """Interleave sizes and ways, `rounds` times; print median rates and the ratios to the first."""
-    one_thread()
+    cv2.setNumThreads(1)
+    threadpool_limits(1)
     rng = np.random.default_rng(0)
     expressions = [random_expression(rng, mixed=0.5)[1:] for _ in range(faces)]
     people = [random_identity(rng) for _ in range(faces)]

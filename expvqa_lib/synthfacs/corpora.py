@@ -195,12 +195,6 @@ def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame
     return table.assign(image=f"{folder.resolve()}/" + table["image"])
 
 
-def one_thread() -> None:
-    """Keep this process to one thread: where every core renders a face, threads only wait for each other."""
-    cv2.setNumThreads(1)
-    threadpool_limits(1)
-
-
 def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
     """Draw all pictures on all processors; the face table, typed, with every AU's column."""
     jobs = [
@@ -209,7 +203,9 @@ def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
         for split, count in zip(_SPLITS, getattr(sizes, corpus), strict=True)
         for number in range(count)
     ]
-    with ProcessPoolExecutor(os.cpu_count(), initializer=one_thread) as pool:
+    alone = {"initializer": cv2.setNumThreads, "initargs": (1,)}
+    # a thread a process, else they wait for each other; limited before the fork, since in its child it hangs
+    with threadpool_limits(1), ProcessPoolExecutor(os.cpu_count(), **alone) as pool:
         try:
             drawn = tqdm(pool.map(_draw_rows, jobs, chunksize=4), total=len(jobs), desc="rendering faces")
             table = pd.DataFrame([row for unit in drawn for row in unit])

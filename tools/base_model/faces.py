@@ -6,8 +6,10 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -20,7 +22,6 @@ from expvqa_lib.synthfacs import (
     HAIRSTYLES,
     Face,
     Rendering,
-    one_thread,
     random_identity,
     random_scene,
     render,
@@ -72,7 +73,8 @@ def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray
         since rest float32 [n, 70, 3]: in x and y, and how much the grey around the landmark has changed.
     """
     chunks = [(seed * 100_000 + k, min(500, n - k), size) for k in range(0, n, 500)]
-    with ProcessPoolExecutor(os.cpu_count(), initializer=one_thread) as pool:
+    alone = {"initializer": cv2.setNumThreads, "initargs": (1,)}
+    with threadpool_limits(1), ProcessPoolExecutor(os.cpu_count(), **alone) as pool:
         parts = list(
             tqdm(pool.map(_draw_chunk, chunks), total=len(chunks), desc="rendering faces", unit="x500")
         )
