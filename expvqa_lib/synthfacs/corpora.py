@@ -158,8 +158,9 @@ def _film(
 
 def prototype_face(emotion: str, seed: int) -> Face:
     """A random person who shows the prototype that FACS gives an emotion, from the front."""
-    who = random_identity(np.random.default_rng(seed))
-    return Face(who, aus=dict.fromkeys(EMOTIONS[emotion].prototype, 0.9))
+    return Face(
+        random_identity(np.random.default_rng(seed)), aus=dict.fromkeys(EMOTIONS[emotion].prototype, 0.9)
+    )
 
 
 def example_photos() -> Path:
@@ -203,17 +204,21 @@ def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
         for split, count in zip(_SPLITS, getattr(sizes, corpus), strict=True)
         for number in range(count)
     ]
-    alone = {"initializer": cv2.setNumThreads, "initargs": (1,)}
-    # a thread a process, else they wait for each other; limited before the fork, since in its child it hangs
-    with threadpool_limits(1), ProcessPoolExecutor(os.cpu_count(), **alone) as pool:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # a thread a process, else they wait for each other; after the fork this would hang
+    with threadpool_limits(1), ProcessPoolExecutor(os.cpu_count()) as pool:
         try:
             drawn = tqdm(pool.map(_draw_rows, jobs, chunksize=4), total=len(jobs), desc="rendering faces")
             table = pd.DataFrame([row for unit in drawn for row in unit])
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
             raise
-    texts = dict.fromkeys(("emotion", "labelled_by"), "string")
-    types = {unit.name: "Int8" for unit in ACTION_UNITS.values()} | texts
+        finally:
+            cv2.setNumThreads(threads)
+    types = {unit.name: "Int8" for unit in ACTION_UNITS.values()} | {
+        "emotion": "string",
+        "labelled_by": "string",
+    }
     return table.reindex(columns=list(dict.fromkeys([*table, *types]))).astype(types)
 
 

@@ -73,8 +73,8 @@ def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray
         since rest float32 [n, 70, 3]: in x and y, and how much the grey around the landmark has changed.
     """
     chunks = [(seed * 100_000 + k, min(500, n - k), size) for k in range(0, n, 500)]
-    alone = {"initializer": cv2.setNumThreads, "initargs": (1,)}
-    with threadpool_limits(1), ProcessPoolExecutor(os.cpu_count(), **alone) as pool:
+    cv2.setNumThreads(1)  # before the fork: after it this would hang
+    with threadpool_limits(1), ProcessPoolExecutor(os.cpu_count()) as pool:
         parts = list(
             tqdm(pool.map(_draw_chunk, chunks), total=len(chunks), desc="rendering faces", unit="x500")
         )
