@@ -120,8 +120,8 @@ METHODS = {
 }
 """Functions of a model, pixels [N, 3, S, S], questions from `model.encode` and a contrast [N, V] to
 maps [N, h, h], not negative and not normalised. They explain the score: the logits [N, V] of the answer's
-next token times the contrast. First the default, of whose relevance most lies on
-pixels that an AU moved (`truth`)."""
+next token times the contrast. First the default: more of its relevance lies on
+pixels that an AU moved than of any other's (`truth`)."""
 
 DEFAULT_METHOD = "guided_gradients"
 

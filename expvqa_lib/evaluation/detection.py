@@ -158,10 +158,10 @@ def emotion_answer_table(
     """
     read = {model: table["answer"].map(read_emotion) for model, table in answers.items()}
     settings = {"targets": ["macro"], "metric": "names_actions", **table_settings(faces, resamples, seed)}
-    shares = []
+    shares, all_faces = [], np.ones((len(faces), 1))
     for model, table in answers.items():
-        both = [[bool(read_emotion(text) and read_aus(text)[0])] for text in table["answer"]]
-        shares.append(share_table(np.array(both), np.ones((len(faces), 1)), model=model, **settings))
+        both = read[model].notna() & table["answer"].map(lambda text: bool(read_aus(text)[0]))
+        shares.append(share_table(both.to_numpy(bool)[:, None], all_faces, model=model, **settings))
     read = with_controls(read, faces, seed, main)
     if train["emotion"].notna().any():
         read["prior"] = [train["emotion"].mode().iat[0]] * len(faces)

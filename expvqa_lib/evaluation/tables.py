@@ -94,7 +94,8 @@ def results_table(au: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     )
     wide = text_table(rows.dropna(subset="column"), "model", "column")
     models = ["prior", "base", "exp_vqa_fz", "exp_vqa"]
-    return wide.reindex(index=models, columns=list(_RESULTS.values())).fillna("").rename(index=NAMES)
+    wide = wide.reindex(index=models, columns=list(_RESULTS.values())).astype(object)
+    return wide.fillna("").rename(index=NAMES)
 
 
 def metric_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:

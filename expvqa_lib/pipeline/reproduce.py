@@ -219,7 +219,7 @@ def _headline(run: Run) -> str:
     text += ". No test person is in training. Percent, with 95 % intervals from resampling people."
     if run.is_rendered:
         text += " Rendered faces: these figures do not compare with published ones."
-    table = results_table(detection, labels).rename_axis(None).fillna("").to_html(border=0)
+    table = results_table(detection, labels).rename_axis(None).to_html(border=0)
     return f"{table}<p>{html.escape(text)}</p>"
 
 

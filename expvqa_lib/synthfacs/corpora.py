@@ -8,6 +8,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -122,8 +123,7 @@ def sequence(
 
 def _video(rng: np.random.Generator, identity: Identity) -> list[tuple[int, Face]]:
     """Every tenth of 120 frames of two expressions, each AU with its own onset and offset."""
-    first, last = random_scene(rng, 0.4), random_scene(rng, 0.4)  # a studio
-    moves, t = [], np.arange(5, 120, 10)
+    first, last, moves, t = *(random_scene(rng, 0.4) for _ in range(2)), [], np.arange(5, 120, 10)  # studio
     for start in (0, 60):
         _, aus, lateral = random_expression(rng, mixed=0.7, extra=0.2)
         for au, peak in aus.items():
@@ -141,8 +141,7 @@ def _film(
     moves: list[tuple[int, float, np.ndarray]],
 ) -> list[Face]:
     """A face a frame: `drift` [T] (0 to 1) is the pose between the scenes; moves are AU, side, course [T]."""
-    ways = [(name, getattr(first, name), getattr(last, name)) for name in ("pose", "framing")]
-    faces = []
+    faces, ways = [], [(name, getattr(first, name), getattr(last, name)) for name in ("pose", "framing")]
     for k, share in enumerate(drift.tolist()):
         scene = replace(
             first,
@@ -196,6 +195,23 @@ def make(folder: str | Path, sizes: CorpusSizes = CorpusSizes()) -> pd.DataFrame
     return table.assign(image=f"{folder.resolve()}/" + table["image"])
 
 
+def on_all_cores(work: Callable, jobs: list, chunk: int = 1) -> Iterator:
+    """Yield what `work` returns for each job, a process a core, `chunk` jobs at a time.
+
+    Each keeps to one thread, else they wait for each other; to limit them after the fork would hang.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    with threadpool_limits(1), ProcessPoolExecutor(os.cpu_count()) as pool:
+        try:
+            yield from tqdm(pool.map(work, jobs, chunksize=chunk), total=len(jobs), desc="rendering faces")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
+            raise
+        finally:
+            cv2.setNumThreads(threads)
+
+
 def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
     """Draw all pictures on all processors; the face table, typed, with every AU's column."""
     jobs = [
@@ -204,17 +220,7 @@ def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
         for split, count in zip(_SPLITS, getattr(sizes, corpus), strict=True)
         for number in range(count)
     ]
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # a thread a process, else they wait for each other; after the fork this would hang
-    with threadpool_limits(1), ProcessPoolExecutor(os.cpu_count()) as pool:
-        try:
-            drawn = tqdm(pool.map(_draw_rows, jobs, chunksize=4), total=len(jobs), desc="rendering faces")
-            table = pd.DataFrame([row for unit in drawn for row in unit])
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # else Ctrl-C waits until all of them are drawn
-            raise
-        finally:
-            cv2.setNumThreads(threads)
+    table = pd.DataFrame([row for unit in on_all_cores(_draw_rows, jobs, 4) for row in unit])
     types = {unit.name: "Int8" for unit in ACTION_UNITS.values()} | {
         "emotion": "string",
         "labelled_by": "string",

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from expvqa_lib.synthfacs import (
     AUS,
@@ -22,6 +17,7 @@ from expvqa_lib.synthfacs import (
     HAIRSTYLES,
     Face,
     Rendering,
+    on_all_cores,
     random_identity,
     random_scene,
     render,
@@ -73,11 +69,7 @@ def draw_faces(n: int, size: int, seed: int = 0) -> tuple[list[Face], np.ndarray
         since rest float32 [n, 70, 3]: in x and y, and how much the grey around the landmark has changed.
     """
     chunks = [(seed * 100_000 + k, min(500, n - k), size) for k in range(0, n, 500)]
-    cv2.setNumThreads(1)  # before the fork: after it this would hang
-    with threadpool_limits(1), ProcessPoolExecutor(os.cpu_count()) as pool:
-        parts = list(
-            tqdm(pool.map(_draw_chunk, chunks), total=len(chunks), desc="rendering faces", unit="x500")
-        )
+    parts = list(on_all_cores(_draw_chunk, chunks))
     faces = [Face.from_json(text) for part in parts for text in part[0]]
     return faces, *(np.concatenate([p[k] for p in parts]) for k in (1, 2, 3))
 

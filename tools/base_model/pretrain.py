@@ -34,7 +34,7 @@ from tools.base_model.tokenizers import train_tokenizers
 
 @dataclass(frozen=True)
 class Budget:
-    """Number of faces and steps of the three stages; by default two hours on two cores."""
+    """Number of faces and steps of the three stages; by default an hour on two cores."""
 
     faces: int = 40_000
     vision_steps: int = 9000
