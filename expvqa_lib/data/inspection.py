@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 from .. import questions
 from ..facs import ACTION_UNITS, AREAS, EMOTIONS
 from ..files import fingerprint
-from .readers.reading import Reading, published_sizes
+from .readers.reading import Reading
+from .readers.splits import published_sizes
 from .table import SPLITS, au_labels, labelled_aus
 
 

@@ -10,7 +10,7 @@ from corpora_fixtures import BUILDERS, put
 from expvqa_lib.data import describe_reading, read_available, read_dataset, read_table
 from expvqa_lib.data.readers import READERS, split_path
 from expvqa_lib.data.readers.pictures import read_raf_au
-from expvqa_lib.data.readers.reading import read_split
+from expvqa_lib.data.readers.splits import read_split
 from expvqa_lib.data.readers.videos import read_bp4d
 from expvqa_lib.errors import SettingsError, TableError
 from expvqa_lib.pipeline.cli import main

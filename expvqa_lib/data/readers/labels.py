@@ -17,7 +17,8 @@ from ...errors import TableError
 from ...facs import EMOTIONS
 from ...files import inside
 from ..table import AU_COLUMNS
-from .reading import UNLABELLED, Reading, assign_splits, match_columns
+from .reading import UNLABELLED, Reading, match_columns
+from .splits import assign_splits
 
 Files = str | Path | Sequence[str | Path]
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ...facs import ACTION_UNITS, EMOTIONS, au_column
-from .reading import SUFFIX, Reading, assign_splits
+from .reading import SUFFIX, Reading
+from .splits import assign_splits
 
 FACS_CODES = range(1, 70)  # numbers of actions in the FACS manual; from 70 on, actions out of sight
 EMOTIONET_AUS = (1, 2, 4, 5, 6, 9, 12, 17, 20, 25, 26)

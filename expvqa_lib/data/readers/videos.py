@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ...facs import BP4D_AUS, au_column
-from .reading import SUFFIX, Reading, assign_splits
+from .reading import SUFFIX, Reading
+from .splits import assign_splits
 
 EVERY = 10  # training frames
 DISFA_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
