@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -67,12 +68,18 @@ def cached(path: str | Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
 
 
 def inside(root: str | Path, paths: Iterable[str]) -> list[str | None]:
-    """Join paths to `root`; None for one that leads out of it. Links are followed."""
+    """Join paths to `root`; None for one that leads out of it. Links are followed.
+
+    A path may be as Windows writes it (`sub\\b.jpg`), or in another Unicode form than the file's name.
+    """
     root = os.path.realpath(root)
     resolve = functools.cache(os.path.realpath)
     places = []
     for path in paths:
         path = os.path.join(root, str(path).replace("\0", "?"))  # which no path can hold
+        path = path if os.path.lexists(path) else path.replace("\\", "/")
+        forms = (unicodedata.normalize(form, path) for form in ("NFC", "NFD") if not path.isascii())
+        path = path if os.path.lexists(path) else next(filter(os.path.lexists, forms), path)
         folder, name = os.path.split(os.path.normpath(path))
         place = os.path.join(resolve(folder), name)
         place = os.path.realpath(place) if os.path.islink(place) else place

@@ -17,7 +17,7 @@ from ...errors import TableError
 from ...facs import EMOTIONS
 from ...files import inside
 from ..table import AU_COLUMNS
-from .reading import UNLABELLED, Reading, match_columns
+from .reading import UNLABELLED, Reading
 from .splits import assign_splits
 
 Files = str | Path | Sequence[str | Path]
@@ -120,7 +120,7 @@ def _read_file(reading: Reading, file: str, patterns: Mapping[str, str]) -> pd.D
         table = pd.read_parquet(file)
     except Exception as error:  # Arrow meets damage with a dozen kinds of exceptions
         raise TableError(f"{file}: not a readable Parquet table ({error})") from error
-    columns = match_columns(file, list(table), patterns)
+    columns = reading.columns(file, list(table), patterns)
     reading.read += len(table)
     table = table[list(columns)].rename(columns=columns).astype("string")
     return table.assign(file=file, line=np.arange(len(table)) + 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...errors import TableError
 from ...facs import ACTION_UNITS, EMOTIONS, au_column
 from .reading import SUFFIX, Reading
 from .splits import assign_splits
@@ -43,11 +44,11 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
         |-- RAFAU_label.txt              0007.jpg 1+L2+25   or null, where the coders saw no AU
         `-- aligned/0007_aligned.jpg     or original/0007.jpg
 
-    Prefixes T, B, L and R (top, bottom, left, right) are removed. The file lists the AUs that are present. An
-    AU that is not listed counts as absent if the file lists it for at least one picture and
-    `facs.ACTION_UNITS` has it, and is unlabelled otherwise. Where one of a picture's codes cannot be read,
-    its AUs that are not listed are unlabelled. The paper's random split is not public, so the test pictures
-    are drawn.
+    T, B, L and R (top, bottom, left, right) before or after a number are removed, and AU or AD before it. The
+    file lists the AUs that are present. An AU that is not listed counts as absent if the file lists it for at
+    least one picture and `facs.ACTION_UNITS` has it, and is unlabelled otherwise. Where one of a picture's
+    codes cannot be read, its AUs that are not listed are unlabelled. The paper's random split is not public,
+    so the test pictures are drawn.
 
     Args:
         split_file: a split that was written beside a table, followed instead.
@@ -59,7 +60,8 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
     list_file = reading.find(r"RAFAU_label\.txt$", "RAFAU_label.txt")["path"].iat[0]
     rows = reading.drop_repeated(_listed(reading, list_file), ["name"], ["label"])
     labels = rows["label"].where(rows["label"].str.lower() != "null", "")
-    labels = labels.str.replace(r"(?<![^+])[TBLR]{0,2}0?([0-9]{1,2})(?![^+])", r"\1", regex=True)
+    code = r"(?<![^+])(?i:A[DU]|[TBLR]{0,2})0?([0-9]{1,2})(?i:[TBLR]?)(?![^+])"
+    labels = labels.str.replace(code, r"\1", regex=True)
     # of object: of Arrow's strings, pandas 3.1 takes an empty text for the last code
     codes = labels.astype(object).str.get_dummies("+")  # [pictures, codes], 1 where listed
     readable = [code for code in codes if code.isdigit() and int(code) in FACS_CODES]
@@ -168,16 +170,35 @@ def read_raf_db(root: str | Path, split_file: str | Path | None = None, *, basic
     """
     kind, emotions = ("basic", RAF_BASIC) if basic else ("compound", RAF_COMPOUND)
     reading = Reading("RAF-DB basic" if basic else "RAF-DB", root, split_file)
-    folder = "" if reading.root.name == kind else f"{kind}/"
-    expected = f"{kind}/EmoLabel/list_patition_label.txt"
-    list_file = reading.find(rf"{folder}EmoLabel/list_par?tition_label\.txt$", expected)["path"].iat[0]
+    list_file = _raf_list(reading, kind)
     rows = _name_emotions(reading, _listed(reading, list_file), "label", emotions, first=1)
     rows["part"] = rows["name"].str.extract(r"^(train|test)_")[0]
     rows = reading.drop(
         rows, rows["part"].isna(), "name that tells no split", "name", "train_ or test_ before the number"
     )
     reading.notes.append("published split: by the files' names")
-    return _pictures(reading, rows, "_aligned", under=list_file.partition("EmoLabel/")[0])
+    return _pictures(reading, rows, "_aligned", under=f"{Path(list_file).parents[1]}/".removeprefix("./"))
+
+
+def _raf_list(reading: Reading, kind: str) -> str:
+    """The list in a folder that is called basic or compound; else the only list, if its labels are so."""
+    expected = f"{kind}/EmoLabel/list_patition_label.txt"
+    lists = reading.find(r"(?i:EmoLabel)/list_par?tition_label\.txt$", expected)["path"]
+    other = "compound" if kind == "basic" else "basic"
+    parents = [f"{reading.root.name}/{path}".lower().split("/")[-3] for path in lists]
+    called = [path for path, parent in zip(lists, parents, strict=True) if kind in parent]
+    if called or len(lists) != 1 or other in parents[0]:
+        if len(called) == 1:
+            return called[0]
+        raise TableError(f"{reading.root}: found {list(lists)}, expected one {expected}")
+    codes = {text.split()[-1] for _, text in reading.lines(lists.iat[0])}
+    if (found := "compound" if codes - {*"1234567"} else "basic") != kind:
+        raise TableError(
+            f"{reading.root / lists.iat[0]}: its labels are those of the {found} set; "
+            f"read it as {'RAF-DB' if found == 'compound' else 'RAF-DB-basic'}, or name its folder {kind}"
+        )
+    reading.notes.append(f"{lists.iat[0]} is taken for the {kind} set by its labels")
+    return lists.iat[0]
 
 
 def _listed(reading: Reading, file: str) -> pd.DataFrame:
@@ -204,14 +225,17 @@ def _pictures(reading: Reading, rows: pd.DataFrame, aligned: str = "", under: st
 
     The split is drawn, but for rows with a column `part` (train or test).
     """
-    names = rows["name"]
-    short = names.str.replace(r"^.*/", "", regex=True)
-    wanted = names if short.duplicated().any() else short
-    folders = "[^/]+/" * int(wanted.str.count("/").mode().max()) if len(wanted) else ""
+    names = rows["name"].str.replace("\\", "/").str.replace(r"^(\./)+", "", regex=True)
     below = re.escape(under) + "(?:.*/)?" if under else ""
-    images = reading.find(f"{below}(?P<name>{folders}[^/]+{SUFFIX})").set_index("name")["path"]
-    image = wanted.str.replace(r"(\.\w+)$", aligned + r"\1", regex=True).map(images).astype(object)
+    image, parts = pd.Series(np.nan, rows.index, dtype=object), names.str.split("/")
+    for depth in sorted({0, *names.str.count("/")}, reverse=True):  # with folders as named, else without
+        images = reading.find(f"{below}(?P<name>{'[^/]+/' * depth}[^/]+{SUFFIX})").set_index("name")["path"]
+        if not depth:  # a picture in another row's folder is another picture
+            images = images[~images.str.split("/").str[-2].isin(parts.str[-2].dropna())]
+        wanted = parts.str[-depth - 1 :].str.join("/")
+        for name in (wanted.str.replace(r"(\.\w+)$", aligned + r"\1", regex=True), wanted):
+            image = image.fillna(name.map(images).where(~name.duplicated(keep=False)))
     subjects = names.str.replace(r"\.\w+$", "", regex=True)
-    rows = rows.assign(image=image.fillna(wanted.map(images)), subject=subjects, frame="0", wanted=names)
+    rows = rows.assign(image=image, subject=subjects, frame="0", wanted=names)
     given = dict(zip(subjects, rows["part"], strict=True)) if "part" in rows else None
     return reading.finish(assign_splits(reading, rows, given))

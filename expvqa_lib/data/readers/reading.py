@@ -7,7 +7,6 @@ with its file and line; a code that cannot be read leaves its AU unlabelled and 
 import csv
 import os
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -25,6 +24,13 @@ SUFFIX = r"\.(?i:jpe?g|png|bmp|tiff?|webp)$"  # of an image
 UNLABELLED = "label that cannot be read, left unlabelled"
 _LINK = "link that is not followed (put the files themselves there)"
 _FILES = re.compile(SUFFIX + r"|\.(?i:csv|txt|npy)$")
+_NO_TABLE = {
+    "version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
+    "<!doctype html": "a web page: download the file itself",
+    "<html": "a web page: download the file itself",
+}
+_WORDS = "|".join(word for emotion in EMOTIONS.values() for word in (emotion.name, emotion.adjective))
+_LABEL_LIKE = re.compile(rf"(?i:au[ _-]?\d.*|.*emotion.*|.*expression.*|{_WORDS})")
 _COLUMNS = re.compile(r"subject|frame|split|image|emotion|dataset|labelled_by|AU\d+(_intensity)?")
 _OPTIONAL = ("subject", "split", "frame", "dataset", "success", "AU", "intensity", "emotion", *EMOTIONS)
 
@@ -104,7 +110,7 @@ class Reading:
 
     @cached_property
     def files(self) -> pd.Series:
-        """Every image and label file below the root, relative to it, but for hidden ones; no link is followed."""
+        """Every image and label file below the root, relative to it; without links and hidden files."""
         names, links = [], []
         for folder, folders, files in os.walk(self.root):
             folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
@@ -150,6 +156,9 @@ class Reading:
             with open(place, encoding="utf-8-sig", errors="surrogateescape") as opened:
                 for number, text in enumerate(opened, 1):
                     text.encode()
+                    kind = [word for start, word in _NO_TABLE.items() if text.lower().startswith(start)]
+                    if number == 1 and kind:
+                        raise TableError(f"{place}: {kind[0]}")
                     if text.strip():
                         yield number, text.rstrip("\n")
         except OSError as error:
@@ -160,28 +169,34 @@ class Reading:
                 "save it again as UTF-8 (in Excel, CSV UTF-8)"
             ) from error
 
-    def read_csv(self, file: str, patterns: Mapping[str, str], names: Sequence[str] = ()) -> pd.DataFrame:
-        """Read the columns of comma-separated text that match a pattern; `file` and `line` follow them.
+    def read_csv(
+        self, file: str, patterns: Mapping[str, str], names: Sequence[str] = (), first: str = ""
+    ) -> pd.DataFrame:
+        """Read the columns of a text table that match a pattern; `file` and `line` follow them.
 
-        Rows of another length than the first are dropped as malformed.
+        Cells are separated by commas, or by semicolons (decimal commas are then read) or tabs. Rows of
+        another length than the first are dropped as malformed.
 
         Args:
             patterns: as in `match_columns`.
             names: of the columns, where the first line does not hold them.
+            first: name of the first column, whatever the file calls it.
 
         Raises:
-            TableError: the file cannot be read, or a column is missing or there twice.
+            TableError: the file cannot be read, or a column is missing.
         """
         lines = self.lines(file)
-        first = next(lines, (1, ""))
-        header = [name.strip("'\" ") for name in _cells(first[1])]
-        if names and not set(names) & set(header):
-            header, lines = list(names), chain([first], lines)
-        columns = match_columns(str(self.root / file), header, patterns)
+        top = next(lines, (1, ""))
+        separator = max(",;\t", key=top[1].count)
+        header = [name.strip("'\" ") for name in _cells(top[1], separator)]
+        if names and not {name.lower() for name in names} & {name.lower() for name in header}:
+            header, lines = list(names), chain([top], lines)
+        header[:1] = [first or header[0]] if header else []
+        columns = self.columns(str(self.root / file), header, patterns)
         places = [header.index(name) for name in columns]
         rows, malformed = [], []
         for number, text in lines:
-            cells = _cells(text)
+            cells = _cells(text, separator)
             if len(cells) == len(header):
                 rows.append((*(cells[place] for place in places), file, number))
             else:
@@ -191,16 +206,32 @@ class Reading:
         self.drop(malformed, malformed["line"] > 0, "malformed row", "text", f"{len(header)} cells")
         return pd.DataFrame(rows, columns=[*columns.values(), "file", "line"])
 
+    def columns(self, file: str, names: Sequence[str], patterns: Mapping[str, str]) -> dict[str, str]:
+        """Match a file's columns. Columns of one meaning are a problem and not read; neither are columns of a
+        label file that look like labels and match nothing.
+        """
+        columns = match_columns(names, patterns)
+        roles = Counter(columns[name] for name in names if name in columns)
+        twice = {name: role for name, role in columns.items() if roles[role] > 1}
+        for name, role in twice.items():
+            self.problems["column called twice, not read"].append(f"{file}: {name} is {role}, as is another")
+        for name in names if "image" in patterns else ():
+            if _LABEL_LIKE.fullmatch(name) and name not in columns:
+                self.problems["column that looks like a label, not read"].append(f"{file}: {name}")
+        columns = {name: role for name, role in columns.items() if name not in twice}
+        if missing := [patterns[role] for role in patterns if role not in {*_OPTIONAL, *columns.values()}]:
+            found = f"found columns {', '.join(names)[:200]}"
+            again = f"; {', '.join(twice)} twice" if twice else ""
+            raise TableError(f"{file}: row 1: {found}{again}; expected also {missing}, once each")
+        return columns
 
-def match_columns(file: str, names: Sequence[str], patterns: Mapping[str, str]) -> dict[str, str]:
+
+def match_columns(names: Sequence[str], patterns: Mapping[str, str]) -> dict[str, str]:
     """Map a file's columns to their names here.
 
     Args:
         patterns: a regular expression of the column by its name here, whatever the case; `AU` and `intensity`
             are those of all action units, whose group is the number: `AU12`, `AU12_intensity`.
-
-    Raises:
-        TableError: a column is missing, or two are the same.
     """
     columns: dict[str, str] = {}
     for name in names:
@@ -210,16 +241,15 @@ def match_columns(file: str, names: Sequence[str], patterns: Mapping[str, str]) 
                 continue
             if match.groups():
                 role = f"AU{int(match[1])}" + ("_intensity" if role == "intensity" else "")
-            if role in columns.values():
-                raise TableError(f"{file}: row 1: column {name!r} is {role}, as is another; keep one of them")
             columns[name] = role
-    if missing := [patterns[role] for role in patterns if role not in {*_OPTIONAL, *columns.values()}]:
-        raise TableError(f"{file}: row 1: found columns {', '.join(names)[:200]}; expected also {missing}")
     return columns
 
 
-def _cells(text: str) -> list[str]:
+def _cells(text: str, separator: str) -> list[str]:
     try:
-        return [cell.strip() for cell in next(csv.reader([text], skipinitialspace=True))]
+        cells = [
+            cell.strip() for cell in next(csv.reader([text], delimiter=separator, skipinitialspace=True))
+        ]
+        return cells if separator == "," else [re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for cell in cells]
     except csv.Error:  # a cell of more than 131 072 characters
         return []
