@@ -159,7 +159,7 @@ def test_frames_that_openface_is_sure_of_are_read_with_their_aligned_faces(tmp_p
     reading = read_labels("OpenFace", root, [written(tmp_path, OPENFACE, "clip.csv")])
     labels = {2: {1: 1, 12: 0, 28: 1}, 5: {1: 0, 12: 0, 28: 0}}
     assert labels_of(reading) == {f"clip_aligned/frame_det_00_{k:06d}.bmp": aus for k, aus in labels.items()}
-    assert reading.dropped == {"confidence too low": 2, "image missing": 1}
+    assert reading.dropped == {"confidence too low": 1, "image missing": 2}
     columns = ["labelled_by", "dataset", "subject", "frame", "AU1_intensity"]
     rows = [["OpenFace", "OpenFace", "clip", "2", 2.4], ["OpenFace", "OpenFace", "clip", "5", 0.0]]
     assert reading.table[columns].to_numpy().tolist() == rows

@@ -1,5 +1,6 @@
 """The data sets' readers by name, and the face tables that they write."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,11 @@ __all__ = [
 
 
 def read_dataset(
-    name: str, root: str | Path, output: str | Path | None = None, labels: Files | None = None
+    name: str,
+    root: str | Path,
+    output: str | Path | None = None,
+    labels: Files | None = None,
+    **options: object,
 ) -> Reading:
     """Read a data set below the folder `root`.
 
@@ -48,6 +53,8 @@ def read_dataset(
         output: where to write the face table, .parquet; its split is written beside it, or followed if it is
             there already. Read the table back with `read_table(output, root)`.
         labels: label files, where they are not part of the data set.
+        options: further arguments of the reader (`images` and `threshold` of `read_labels`, `threshold` of
+            `read_disfa`).
 
     Raises:
         SettingsError: there is no such data set, or label files are missing or one too many.
@@ -60,8 +67,10 @@ def read_dataset(
         raise SettingsError(
             f"{name} {'takes no label files' if labels else 'needs label files: give --labels'}"
         )
+    if unknown := options.keys() - inspect.signature(readers[name]).parameters:
+        raise SettingsError(f"{name} takes no {', '.join(sorted(unknown))}")
     follow = split_path(output) if output and split_path(output).exists() else None
-    reading = readers[name](root, *([labels] if labels else []), split_file=follow)
+    reading = readers[name](root, *([labels] if labels else []), split_file=follow, **options)
     if output:
         write_table(reading.table, output)
     if output and not follow:

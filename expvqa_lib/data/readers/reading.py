@@ -32,7 +32,8 @@ _NO_TABLE = {
 _WORDS = "|".join(word for emotion in EMOTIONS.values() for word in (emotion.name, emotion.adjective))
 _LABEL_LIKE = re.compile(rf"(?i:au[ _-]?\d.*|.*emotion.*|.*expression.*|{_WORDS})")
 _COLUMNS = re.compile(r"subject|frame|split|image|emotion|dataset|labelled_by|AU\d+(_intensity)?")
-_OPTIONAL = ("subject", "split", "frame", "dataset", "success", "AU", "intensity", "emotion", *EMOTIONS)
+_OPTIONAL = {"subject", "split", "frame", "dataset", "AU", "intensity", "emotion", *EMOTIONS}
+_OPTIONAL |= {"face", "width", "height", "path"}
 
 
 class Reading:
@@ -215,11 +216,11 @@ class Reading:
         twice = {name: role for name, role in columns.items() if roles[role] > 1}
         for name, role in twice.items():
             self.problems["column called twice, not read"].append(f"{file}: {name} is {role}, as is another")
-        for name in names if "image" in patterns else ():
+        for name in names if patterns.keys() & {"intensity", "confidence"} else ():
             if _LABEL_LIKE.fullmatch(name) and name not in columns:
                 self.problems["column that looks like a label, not read"].append(f"{file}: {name}")
         columns = {name: role for name, role in columns.items() if name not in twice}
-        if missing := [patterns[role] for role in patterns if role not in {*_OPTIONAL, *columns.values()}]:
+        if missing := [patterns[role] for role in patterns if role not in _OPTIONAL | {*columns.values()}]:
             found = f"found columns {', '.join(names)[:200]}"
             again = f"; {', '.join(twice)} twice" if twice else ""
             raise TableError(f"{file}: row 1: {found}{again}; expected also {missing}, once each")

@@ -82,17 +82,19 @@ def data(options: Namespace) -> None:
     """Print the report of the data set; with `read` and `crop`, write the output."""
     action, output = options.action, options.output
     _require(action == "check" or output, f"{action} needs --output: a face table, .parquet, or the folder")
+    given = {"images": options.images, "threshold": options.threshold}
+    chosen = {name: value for name, value in given.items() if value is not None}
     if action == "crop":
         faces, dropped = crop_dataset(options.dataset, options.root, output)
         reasons = "".join(f", {count} dropped: {reason}" for reason, count in dropped.items())
         print(f"{output}: {len(faces)} faces{reasons}; use it as --data-root")
     elif action == "read":
-        reading = readers.read_dataset(options.dataset, options.root, output, options.labels)
+        reading = readers.read_dataset(options.dataset, options.root, output, options.labels, **chosen)
         print(*reading.table.attrs["rows"])
         print(f"{output}: the face table, with images relative to {reading.root}")
         print(f"{readers.split_path(output)}: its split")
     else:
-        reading = readers.read_dataset(options.dataset, options.root, labels=options.labels)
+        reading = readers.read_dataset(options.dataset, options.root, labels=options.labels, **chosen)
         print(describe_reading(reading))
 
 

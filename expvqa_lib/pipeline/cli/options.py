@@ -74,6 +74,15 @@ COMMANDS = {
                 "metavar": "DIR",
                 "help": "folder of the data set as it was distributed",
             },
+            "--images": {
+                "metavar": "PATTERN",
+                "help": "of a video's labels: its frames below root, such as '{name}/{frame:06d}.jpg'",
+            },
+            "--threshold": {
+                "type": float,
+                "metavar": "X",
+                "help": "intensity from which an AU is present (of Py-Feat: probability)",
+            },
             "--output": {
                 "metavar": "PATH",
                 "help": "read: the face table, .parquet; crop: the folder for the faces",
