@@ -16,6 +16,7 @@ from transformers import (
 
 from ..errors import ModelError
 from ..files import atomic
+from .damage import damage, refuse
 from .forward import make_processor
 from .lavis import (
     QFORMER_HEADS,
@@ -27,7 +28,7 @@ from .lavis import (
     to_lavis,
     to_transformers,
 )
-from .load import read_config
+from .load import mismatches, read_config
 
 GENERATION = {  # of the reference
     "num_beams": 5,
@@ -76,9 +77,11 @@ def convert_checkpoint(
     config = configure(state, language, vision_heads, qformer_heads, checkpoint)
     check(state, config, checkpoint)
     processor = _processor(language_model, qformer_tokenizer, config, checkpoint)
-    tokenizer = processor.tokenizer
-    config.text_config.vocab_size = max(len(tokenizer), config.text_config.vocab_size)
+    tokenizer, rows = processor.tokenizer, config.text_config.vocab_size
+    config.text_config.vocab_size = min(max(len(tokenizer), rows), rows + 2)  # with [PAD] and <image>
     config.image_token_index = tokenizer.convert_tokens_to_ids("<image>")
+    if faults := mismatches(config, processor):
+        raise ModelError(f"{language_model}: {'; '.join(faults)}; give the folder as its makers published it")
     weights = to_transformers(state) | _language_weights(language_model, config.text_config.vocab_size)
     with torch.device("meta"):
         model = InstructBlipForConditionalGeneration(config)
@@ -93,10 +96,8 @@ def convert_checkpoint(
 
 def _language_weights(folder: str | Path, vocabulary: int) -> State:
     """The language model's weights, with rows for as many tokens as the vocabulary has."""
-    try:
+    with refuse(folder, "cannot be read"):
         language = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
-    except Exception as error:
-        raise ModelError(f"{folder}: cannot be read ({error}); copy or download it again") from error
     n = language.config.vocab_size
     language.resize_token_embeddings(vocabulary, mean_resizing=False)
     for table in (language.get_input_embeddings(), language.get_output_embeddings()):
@@ -108,7 +109,12 @@ def _processor(
     language_model, qformer_tokenizer, config: InstructBlipConfig, checkpoint
 ) -> InstructBlipProcessor:
     """Image processor and both tokenizers with the reference's special tokens (`</s>`, `[PAD]`, `[DEC]`)."""
-    try:
+    with refuse(
+        f"{language_model}, {qformer_tokenizer}",
+        "a tokenizer cannot be read",
+        language_model,
+        qformer_tokenizer,
+    ):
         tokenizer = AutoTokenizer.from_pretrained(
             language_model,
             local_files_only=True,
@@ -119,14 +125,14 @@ def _processor(
             additional_special_tokens=["<image>"],
         )
         qformer = BertTokenizer.from_pretrained(qformer_tokenizer, local_files_only=True, bos_token="[DEC]")
-    except Exception as error:
-        raise ModelError(
-            f"{language_model}, {qformer_tokenizer}: a tokenizer cannot be read ({error})"
-        ) from error
     if len(qformer) != config.qformer_config.vocab_size:
         raise ModelError(
-            f"{qformer_tokenizer}: {len(qformer)} tokens with [DEC], but the Q-Former of {checkpoint} has "
-            f"{config.qformer_config.vocab_size}; give the tokenizer of its training (bert-base-uncased)"
+            f"{qformer_tokenizer}: "
+            + (
+                damage(qformer_tokenizer)
+                or f"{len(qformer)} tokens with [DEC], but the Q-Former of {checkpoint} has "
+                f"{config.qformer_config.vocab_size}; give the tokenizer of its training (bert-base-uncased)"
+            )
         )
     return make_processor(tokenizer, qformer, config.vision_config.image_size, config.num_query_tokens)
 
@@ -143,13 +149,10 @@ def export_checkpoint(folder: str | Path, output: str | Path) -> Path:
     config, state = read_config(folder), {}
     # by their names, not by an index file, which could name a file outside of the folder
     paths = list(folder.glob("model.safetensors")) or sorted(folder.glob("model-*-of-*.safetensors"))
-    try:
-        for path in paths:
-            with safe_open(path, "pt") as file:
-                names = [name for name in list(file.keys()) if not name.startswith("language_model.")]
-                state |= {name: file.get_tensor(name) for name in names}
-    except Exception as error:
-        raise ModelError(f"{path}: cannot be read ({error}); save the model again") from error
+    for path in paths:
+        with refuse(path, "cannot be read"), safe_open(path, "pt") as file:
+            names = [name for name in list(file.keys()) if not name.startswith("language_model.")]
+            state |= {name: file.get_tensor(name) for name in names}
     state = to_lavis(state)
     check(state, config, folder)
     with atomic(output) as temporary:

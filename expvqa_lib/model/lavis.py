@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from ..errors import ModelError
+from .damage import damage
 
 State = dict[str, Tensor]
 
@@ -67,10 +68,10 @@ def read_checkpoint(path: str | Path) -> State:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # pickle, zip and torch each have their own
         found = re.search(r"(GLOBAL|Unsupported \w+) ?[^\n]{0,80}", str(error))
-        reason = f"beside tensors it holds {found[0]}" if found else str(error).partition("\n")[0]
+        said = f"beside tensors it holds {found[0]}" if found else str(error).partition("\n")[0]
         raise ModelError(
-            f"{path}: not a whole checkpoint of tensors alone, nothing was executed ({reason}); "
-            "copy it again, or ask for a clean file"
+            f"{path}: not a whole checkpoint of tensors alone, nothing was executed "
+            f"({damage(path) or said}); copy it again, or ask for a clean file"
         ) from None
     state = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not state or not all(torch.is_tensor(v) for v in state.values()):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import psutil
 import torch
+from PIL import Image
 from transformers import (
     AutoConfig,
     BitsAndBytesConfig,
+    InstructBlipConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
     PreTrainedConfig,
@@ -17,10 +19,10 @@ from transformers import (
 from transformers.utils import logging
 
 from ..errors import ModelError, SettingsError
+from .damage import damage, refuse
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LARGE = 10**9  # parameters from which on a model goes to an accelerator by itself
-
 
 _HalfLanguageModel = type(
     InstructBlipForConditionalGeneration.__name__,  # which `save_pretrained` writes into config.json
@@ -48,11 +50,12 @@ def load_model(
         language_dtype: of the language model alone, for training: everything else is float32 then.
 
     Raises:
-        ModelError: the model is missing, unreadable, incomplete or too large, or needs bitsandbytes.
+        ModelError: the model is missing, unreadable, incomplete or too large, its parts are of different
+            models, or it needs bitsandbytes.
         SettingsError: the device, dtype or bits are unknown.
     """
     config = read_config(source)
-    with torch.device("meta"):
+    with refuse(source, "config.json has the sizes of no model"), torch.device("meta"):
         skeleton = InstructBlipForConditionalGeneration(config)
     is_large = skeleton.num_parameters() >= LARGE
     place, main_dtype = _placement(device, dtype, is_large)
@@ -69,12 +72,7 @@ def load_model(
         if logging.is_progress_bar_enabled() and not is_large:
             logging.disable_progress_bar()
             bars.callback(logging.enable_progress_bar)
-        try:
-            model, report = model_class.from_pretrained(source, config=config, dtype=read_dtype, **options)
-            processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
-        except Exception as error:
-            raise ModelError(f"{source}: cannot be read ({error}); copy or download it again") from error
-    _check_complete(source, processor, report)
+        model, processor = _read(source, model_class, config=config, dtype=read_dtype, **options)
     # the final norm of the reference's vision encoder has an epsilon of its own; transformers has one
     norm = model.vision_model.post_layernorm
     norm.eps = getattr(config.vision_config, "post_layernorm_eps", norm.eps)
@@ -84,12 +82,8 @@ def load_model(
 
 def read_config(source: str | Path, model_type: str = "instructblip") -> PreTrainedConfig:
     """Configuration of a folder or hub name; raises ModelError where there is none of this type."""
-    try:
+    with refuse(source, f"no {model_type} model here; give its folder or hub name"):
         config = AutoConfig.from_pretrained(source)
-    except Exception as error:
-        raise ModelError(
-            f"{source}: no {model_type} model here ({error}); give its folder or hub name"
-        ) from error
     if config.model_type != model_type:
         raise ModelError(f"{source}: a model of type {config.model_type!r}; expected {model_type!r}")
     return config
@@ -110,20 +104,55 @@ def _check_memory(source, model, place: torch.device, dtype: torch.dtype, bits: 
         print(f"expvqa: {line}", file=sys.stderr)
 
 
-def _check_complete(source, processor: InstructBlipProcessor, report: dict) -> None:
-    """Raise ModelError where transformers filled in something that it did not find in the files."""
-    for name in ("tokenizer", "qformer_tokenizer"):
-        if name == "qformer_tokenizer" and Path(source).is_dir() and not (Path(source) / name).is_dir():
-            # transformers would read the language model's tokenizer in its place
-            raise ModelError(f"{source}: the folder {name!r} is missing; copy or convert the model again")
-        tokenizer = getattr(processor, name)
-        if len(tokenizer) <= len(tokenizer.all_special_tokens) or tokenizer.pad_token_id is None:
-            raise ModelError(f"{source}: the {name} has no words or no padding; copy its files there again")
+def _read(source, model_class, config: InstructBlipConfig, **options):
+    """Model and processor; ModelError where transformers would fill in what the files lack."""
+    with refuse(source, "cannot be used"):
+        processor = InstructBlipProcessor.from_pretrained(source, backend="pil")
+        faults = mismatches(config, processor)
+        if faults or damage(Path(source) / "generation_config.json"):  # which transformers would pass over
+            raise ValueError("; ".join(faults))  # before the weights are read, which may take minutes
+        model, report = model_class.from_pretrained(source, config=config, **options)
     if wrong := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
         raise ModelError(
             f"{source}: {len(wrong)} weights are missing or of another shape: {', '.join(wrong)}; copy "
             "or convert the model again"
         )
+    return model, processor
+
+
+def mismatches(config: InstructBlipConfig, processor: InstructBlipProcessor) -> list[str]:
+    """What tokenizers and image processor have that no model of this configuration can have."""
+    image, side, faults = str(processor.image_token), config.vision_config.image_size, {}
+    language, qformer = (
+        {token: number for token, number in tokenizer.get_vocab().items() if token != image}
+        for tokenizer in (processor.tokenizer, processor.qformer_tokenizer)
+    )
+    words, known = config.text_config.vocab_size, config.qformer_config.vocab_size
+    for name, ids, rows, spare in (
+        ("tokenizer", language, words, max(127, words // 10)),  # rows without a token, as padding
+        ("qformer_tokenizer", qformer, known, 63),
+    ):
+        tokenizer, highest = getattr(processor, name), max(ids.values(), default=-1)
+        faults |= {
+            f"the {name} has no words or no padding: not all of its files are there": (
+                len(ids) <= len(tokenizer.all_special_tokens) or tokenizer.pad_token_id is None
+            ),
+            f"the {name} is another model's: it has {len(ids)} tokens with numbers up to {highest}, but the "
+            f"embedding has {rows} rows": len(ids) < rows - spare or highest >= rows,
+        }
+    index, found = config.image_token_index, processor.tokenizer.convert_tokens_to_ids(image)
+    queries, given = config.num_query_tokens, processor.num_query_tokens
+    pixels = processor.image_processor(Image.new("RGB", (24, 16)), return_tensors="pt")["pixel_values"]
+    faults |= {
+        "the folder 'qformer_tokenizer' is missing, or holds the language model's": language == qformer,
+        f"image_token_index of config.json is {index}, but {image} has the number {found} in the tokenizer "
+        f"and the language model has {words} tokens": index is not None and not index == found < words,
+        f"num_query_tokens is {given} in the processor, but {queries} in config.json": given
+        not in (None, queries),
+        "the image processor makes {} x {} pixels, but the vision encoder takes ".format(*pixels.shape[-2:])
+        + f"{side} x {side}": pixels.shape[-2:] != (side, side),
+    }
+    return [fault for fault, is_found in faults.items() if is_found]
 
 
 def _placement(device, dtype, is_large: bool) -> tuple[torch.device, torch.dtype]:

@@ -14,7 +14,7 @@ from .curriculum import (
 from .dataset import Collator, ImagePairs
 from .finetune import finetune, freeze
 from .loss import LossModel, batch_loss, cached_states, encoder_key, vision_states
-from .recipe import PAPER, VARIANTS, Recipe, learning_rate
+from .recipe import PAPER, VARIANTS, Recipe, change, learning_rate
 
 __all__ = [
     "ABLATIONS",
@@ -30,6 +30,7 @@ __all__ = [
     "cached_states",
     "caption",
     "captioner_pairs",
+    "change",
     "complete_labels",
     "curriculum",
     "encoder_key",

@@ -4,7 +4,6 @@ Exp-VQA trains the vision encoder, the Q-Former, the queries and the projection.
 encoder frozen, all but its final norm. The language model is frozen in both.
 """
 
-import math
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from ..files import atomic, fingerprint
 from ..model.load import DTYPES
 from .dataset import Collator, ImagePairs
 from .loss import LossModel, cached_states, encoder_key
-from .recipe import VARIANTS, Recipe, learning_rate
+from .recipe import VARIANTS, Recipe, count_steps, learning_rate
 
 WHOLE = "whole"
 """Name of the empty file that is put into a checkpoint when all of it is written."""
@@ -53,7 +52,8 @@ def finetune(
         features: cache of a frozen vision encoder's states (default: `features` beside `folder`).
 
     Returns:
-        The log: `step`, `loss` (training), `eval_loss` (validation), `learning_rate`; NaN if not measured.
+        The log: `step`, `loss` (training), `eval_loss` (validation), `learning_rate`; and `weight_change`,
+        the largest of a trained weight from start to end. NaN if not measured.
 
     Raises:
         SettingsError: variant, folder, number of images or precision are impossible.
@@ -67,7 +67,7 @@ def finetune(
     train, *validation = (ImagePairs(pairs[name], recipe, train=name == "train") for name in splits)
     if len(train) < (batch := recipe.images * processes):
         raise SettingsError(f"{len(train)} training images fill no batch of {batch}: lower Recipe.images")
-    steps = recipe.steps or recipe.epochs * math.ceil(len(train) // batch / recipe.accumulate)
+    steps = count_steps(recipe, len(train) // batch)
     data = [split.fingerprint() for split in (train, *validation)]
     identity = fingerprint(variant, asdict(recipe), processes, encoder_key([model]), *data)
     work = folder.parent / f".{folder.name}-checkpoints-{identity}"
@@ -79,9 +79,9 @@ def finetune(
     if variant == "exp_vqa_fz" and not recipe.augment:  # a frozen encoder, and images that never change
         images = [image for split in (train, *validation) for image in split.images]
         collator.states = cached_states(model, processor, images, features or folder.parent / "features")
-    checkpoints = _checkpoints(work)
-    trainer.train(resume_from_checkpoint=checkpoints[-1] if checkpoints else None)
-    return _save(trainer, model, processor, folder)
+    start = {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+    trainer.train(resume_from_checkpoint=[None, *_checkpoints(work)][-1])
+    return _save(trainer, model, processor, folder, start)
 
 
 def freeze(model: InstructBlipForConditionalGeneration, variant: str) -> None:
@@ -113,13 +113,15 @@ def _check(model: InstructBlipForConditionalGeneration, folder: Path, recipe: Re
         )
 
 
-def _save(trainer: Trainer, model, processor: InstructBlipProcessor, folder: Path) -> pd.DataFrame:
+def _save(trainer: Trainer, model, processor: InstructBlipProcessor, folder: Path, start) -> pd.DataFrame:
     """Write the model, its processor and the log, remove the checkpoints, and return the log."""
-    columns = ["step", "loss", "eval_loss", "learning_rate"]
+    columns = ["step", "loss", "eval_loss", "learning_rate", "weight_change"]
     log = pd.DataFrame(trainer.state.log_history, columns=columns).dropna(subset=columns[1:3], how="all")
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered where processes share them
     model.requires_grad_(True).eval()
     if trainer.args.should_save:
+        changes = (weights[name].cpu() - value for name, value in start.items())
+        log.loc[log.index[-1], "weight_change"] = max(float(change.abs().max()) for change in changes)
         for cut_off in folder.parent.glob(f".{folder.stem}-????????{folder.suffix}"):
             shutil.rmtree(cut_off, ignore_errors=True)
         with atomic(folder) as temporary:

@@ -91,11 +91,23 @@ def test_the_papers_recipe_trains_ones_own_model_on_ones_own_pairs(given, pairs,
     assert (before != after).any()
 
 
+def test_a_training_that_ends_within_its_warm_up_says_so_and_how_much_the_weights_changed(given, capsys):
+    recipe = "--profile paper --precision float32 --images 8 --no-augment --variant exp_vqa_fz --steps 2"
+    changes = []
+    for more, warns in (("--warmup 1000", True), ("--warmup 0.1 --learning-rate 1e-2", False)):
+        assert main([*given, *recipe.split(), *more.split()]) == 0
+        printed = capsys.readouterr()
+        assert ("2 steps end within the warm-up of 1000" in printed.err) == warns
+        changes.append(float(printed.out.split()[-1]))
+    assert changes[0] < 1e-5 < 1e-3 < changes[1]
+
+
 def test_action_units_can_be_left_out_and_ablations_named(given, monkeypatch):
     calls = []
 
     def finetune(model, processor, pairs, output, variant, recipe):
         calls.append((pairs["train"].to_pandas(), variant))
+        return pd.DataFrame({"weight_change": [0.1]})
 
     monkeypatch.setattr("expvqa_lib.pipeline.cli.commands.finetune", finetune)
     assert main([*given, "--variant", "exp_vqa_fz", "--unseen", "12", "4"]) == 0
@@ -111,6 +123,7 @@ def test_the_output_of_a_run_is_relative_to_the_working_folder(tmp_path, monkeyp
     opened = []
     monkeypatch.setattr(Run, "pairs", lambda run: None)
     monkeypatch.setattr(Run, "train", lambda run, name: opened.append(run))
+    monkeypatch.setattr(Run, "training_log", lambda run, name: pd.DataFrame({"weight_change": [0.1]}))
     folder = ROOT / "tests" / "pipeline"  # below the checkout, to which the default folder is relative
     monkeypatch.chdir(folder)
     assert main(["train", "--output", "mine"]) == 0

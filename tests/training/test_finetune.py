@@ -56,7 +56,9 @@ def test_fine_tuning_changes_what_the_variant_trains_and_nothing_else(model, tun
     assert {"query_tokens", "language_projection.weight", key} <= moved
     assert not any(name.startswith("language_model.") for name in moved)
     assert all(p.requires_grad for p in model.parameters()) and not model.training
-    assert list(log.columns) == ["step", "loss", "eval_loss", "learning_rate"]
+    assert list(log.columns) == ["step", "loss", "eval_loss", "learning_rate", "weight_change"]
+    largest = max((before[name] - value).abs().max().item() for name, value in model.state_dict().items())
+    assert log["weight_change"].dropna().tolist() == [pytest.approx(largest)]
     assert log["step"][log["loss"].notna()].tolist() == [1, 2, 3, 4]
     assert log["step"][log["eval_loss"].notna()].tolist() == [2, 4]
     saved_log = pd.read_csv(tmp_path / "model" / "log.csv")
@@ -90,7 +92,7 @@ def test_the_vision_encoder_has_a_learning_rate_of_its_own_and_the_seed_decides_
 
 
 def test_a_recipe_of_epochs_trains_by_the_references_schedule(model, processor, pairs, tmp_path):
-    changes = {"images": 40, "pairs_per_image": 2, "precision": "float32", "warmup_steps": 2, "workers": 0}
+    changes = {"images": 40, "pairs_per_image": 2, "precision": "float32", "warmup": 2, "workers": 0}
     recipe = replace(PAPER, epochs=3, **changes)
     few = datasets.DatasetDict(train=pairs["train"].select(range(200)))  # as in the paper, no validation
     log = finetune(model, processor, few, tmp_path / "model", recipe=recipe)

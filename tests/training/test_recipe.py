@@ -8,7 +8,7 @@ import pytest
 
 from expvqa_lib.errors import SettingsError
 from expvqa_lib.evaluation import published
-from expvqa_lib.training import PAPER, Recipe, learning_rate
+from expvqa_lib.training import PAPER, Recipe, change, learning_rate
 
 
 def reference_rate(epoch: int, step: int) -> float:
@@ -36,7 +36,7 @@ def test_the_cosine_schedule_warms_up_and_ends_near_zero():
 def test_the_papers_recipe_is_the_published_table():
     table = pd.read_csv(published.FOLDER / "hyperparameters_exp_vqa.csv").set_index("setting")["value"]
     numbers = {"peak_lr": PAPER.learning_rate, "warmup_start_lr": PAPER.warmup_start}
-    numbers |= {"warmup_steps": PAPER.warmup_steps, "epochs": PAPER.epochs}
+    numbers |= {"warmup_steps": PAPER.warmup, "epochs": PAPER.epochs}
     numbers |= {"per_gpu": PAPER.images * PAPER.pairs_per_image * PAPER.accumulate}
     assert table[[*numbers]].astype(float).to_dict() == numbers
     texts = {"weight_decay": PAPER.weight_decay, "gradient_clipping": "none", "seed": PAPER.seed}
@@ -57,6 +57,19 @@ def test_settings_out_of_range_are_named():
         ({"epochs": 3}, "Recipe.steps=1000, Recipe.epochs=3"),
         ({"schedule": "reference"}, "Recipe.schedule='reference'"),
         ({"images": 0}, "Recipe.images=0"),
+        ({"steps": 0}, "Recipe.steps=0"),
+        ({"warmup": -1}, "Recipe.warmup=-1"),
+        ({"learning_rate": math.nan}, "Recipe.learning_rate=nan"),
     ):
         with pytest.raises(SettingsError, match=message):
             Recipe(**changes)
+
+
+def test_a_change_brings_along_what_follows_from_it():
+    small = change(PAPER, steps=50, warmup=5, learning_rate=1e-4)
+    assert (small.epochs, small.schedule, small.vision_learning_rate) == (None, "cosine", None)
+    assert learning_rate(small, 5, 50) == 1 > learning_rate(small, 4, 50)
+    assert change(Recipe(), epochs=2).steps is None
+    assert change(Recipe(), learning_rate=2e-3).vision_learning_rate == pytest.approx(3e-4)
+    with pytest.raises(SettingsError, match="give one, not both"):
+        change(PAPER, steps=50, epochs=2)

@@ -3,11 +3,12 @@
 import sys
 import warnings
 from argparse import Namespace
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import datasets
+import pandas as pd
 
 from ... import expvqa
 from ...data import (
@@ -31,6 +32,7 @@ from ...training import (
     Recipe,
     add_pseudo_pairs,
     caption,
+    change,
     curriculum,
     finetune,
     select,
@@ -46,6 +48,10 @@ RECIPE = {setting.name: setting.metadata for setting in fields(Recipe) if settin
 def _require(condition: object, message: str) -> None:
     if not condition:
         raise SettingsError(message)
+
+
+def _show_warning(message: Warning, *_) -> None:
+    processes().print(f"expvqa: {message}", file=sys.stderr)  # once, however many processes there are
 
 
 def _load(options: Namespace) -> expvqa.ExpVQA:
@@ -66,7 +72,7 @@ def ask(options: Namespace) -> None:
     model = _load(options)
     if model.notice:
         print(f"expvqa: {model.notice}", file=sys.stderr)
-    warnings.showwarning = lambda message, *_: print(f"expvqa: {message}", file=sys.stderr)
+    warnings.showwarning = _show_warning
     answers = model.ask(
         options.images,
         options.question,
@@ -146,9 +152,9 @@ def train(options: Namespace) -> None:
     """Fine-tune, on as many processes as were launched, and print where the model is."""
     changes = {name: getattr(options, name) for name in RECIPE if name in options}
     chosen = curriculum(options.variant, tuple(options.unseen))  # refuses an unknown one before any work
+    warnings.showwarning = _show_warning
     if options.pairs:
-        folder = options.output
-        _train_on_pairs(options, chosen, changes)
+        folder, log = options.output, _train_on_pairs(options, chosen, changes)
     else:
         _require(
             not (changes or options.model or options.unseen),
@@ -157,11 +163,13 @@ def train(options: Namespace) -> None:
         run = _run(options, options.output)
         with processes().main_process_first():  # one of several processes draws the faces
             run.pairs()
-        folder = run.train(options.variant)
-    processes().print(f"{folder}: the fine-tuned model")
+        folder, log = run.train(options.variant), run.training_log(options.variant)
+    largest = f"{log['weight_change'].max():.1e}"
+    processes().print(f"{folder}: the fine-tuned model; the largest change of a weight is {largest}")
 
 
-def _train_on_pairs(options: Namespace, chosen: Curriculum, changes: dict) -> None:
+def _train_on_pairs(options: Namespace, chosen: Curriculum, changes: dict) -> pd.DataFrame:
+    """Fine-tune on pairs of one's own and return the log."""
     name, pairs, variant = options.variant, Path(options.pairs), variant_of(options.variant)
     _require(not chosen.captioner, f"--variant {name} needs the faces of a profile; leave --pairs out")
     _require(
@@ -170,11 +178,10 @@ def _train_on_pairs(options: Namespace, chosen: Curriculum, changes: dict) -> No
     _require(
         (pairs / "dataset_dict.json").is_file(), f"{pairs}: no pairs; expected a folder of `expvqa pairs`"
     )
-    steps = {"steps": None} if "epochs" in changes else {}
-    recipe = replace(getattr(get(options.profile), variant), **changes, **steps)
+    recipe = change(getattr(get(options.profile), variant), **changes)
     model = load_model(options.model, device="cpu", language_dtype=recipe.precision)
     rows = select(datasets.load_from_disk(options.pairs), chosen)
-    finetune(*model, rows, options.output, variant=variant, recipe=recipe)
+    return finetune(*model, rows, options.output, variant=variant, recipe=recipe)
 
 
 def evaluate(options: Namespace) -> None:
