@@ -203,7 +203,7 @@ def _square(image: Image.Image, side: float) -> Image.Image:
 
 
 def _crop(image: Image.Image, face: tuple[float, ...]) -> tuple[Image.Image, str | None]:
-    """Level and frame one face of `_detect`; a frame larger than the picture is its largest square.
+    """Level and frame one face of `_detect`.
 
     The face is measured where it is upright: the detector's box grows with a tilt, and its points stay level.
     """
@@ -223,10 +223,6 @@ def _crop(image: Image.Image, face: tuple[float, ...]) -> tuple[Image.Image, str
     turn = math.radians(angle)
     x += across * math.cos(turn) - down * math.sin(turn)
     y += across * math.sin(turn) + down * math.cos(turn)
-    short = min(image.size)
-    if side > short:
-        side = short
-        x, y = np.clip((x, y), short / 2, np.subtract(image.size, short / 2))
     return _cut(image, _box(x, y, side), angle), NO_TILT if tilt is None else None
 
 

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
 from .. import questions
+from ..errors import ImageError
 from ..facs import ACTION_UNITS, AREAS, EMOTIONS
 from ..files import fingerprint
+from .images import load_image
 from .readers.reading import Reading
 from .readers.splits import published_sizes
 from .table import SPLITS, au_labels, labelled_aus
 
 
-def describe_reading(reading: Reading) -> str:
-    """Return everything about a reading as text; every image is opened for it, as far as its size."""
+def describe_reading(reading: Reading, sample: int | None = 200) -> str:
+    """Return everything about a reading as text; images are decoded, `sample` of them or all (None)."""
     tables = {
         "faces and people": count_faces(reading.table).T,
         "percent of the labelled faces with each AU": au_prevalence(reading.table),
@@ -27,12 +28,15 @@ def describe_reading(reading: Reading) -> str:
         "published sizes (training is training and validation)": pd.Series(published_sizes(reading.dataset)),
     }
     bad = []
-    for image in tqdm(reading.table["image"], desc="opening images", disable=None):
+    images = reading.table["image"]
+    images = images.sample(min(sample or len(images), len(images)), random_state=0).sort_index()
+    for image in tqdm(images, desc="opening images", disable=None):
         try:
-            Image.open(reading.root / image).close()
-        except Exception as error:  # decoders meet damage with a dozen kinds of exceptions
-            bad.append(f"{image}: {error}")
-    parts = [f"{reading.dataset} in {reading.root}", *reading.table.attrs["rows"], *reading.notes]
+            load_image(reading.root / image)
+        except ImageError as error:
+            bad.append(str(error))
+    opened = f"{len(images):,} of {len(reading.table):,} images opened"
+    parts = [f"{reading.dataset} in {reading.root}", *reading.table.attrs["rows"], *reading.notes, opened]
     for title, table in tables.items():
         parts += [f"{title}\n{table.to_string(float_format='{:.1f}'.format)}"] if len(table) else []
     for kind, places in (reading.problems | {"image that cannot be opened": bad}).items():

@@ -78,6 +78,8 @@ def read_table(path: str | Path, root: str | Path | None = None) -> pd.DataFrame
     text = dict.fromkeys((*_REQUIRED, "emotion", "labelled_by"), "string")  # 007 is a subject, not a number
     try:
         table = pd.read_csv(path, dtype=text) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise TableError(f"{path}: no such file; expected a face table, .parquet or .csv") from error
     except Exception as error:  # Arrow meets damage with a dozen kinds of exceptions
         raise TableError(f"{path}: not a readable Parquet face table, or .csv ({error})") from error
     table = check_table(table, str(path))

@@ -188,8 +188,8 @@ def test_pictures_of_odd_sizes_are_squared_in_bounded_memory(size, side):
 
 
 def test_a_picture_that_is_a_face_crop_already_is_not_cropped_again(astronaut, faces):
-    close, notice = crop_face(astronaut.crop((165, 50, 285, 185)))  # 120 x 135: the largest square
-    assert close == astronaut.crop((165, 58, 285, 178)) and notice is None
+    close, notice = crop_face(astronaut.crop((165, 50, 285, 185)))  # 120 x 135: narrower than the frame
+    assert close.width == close.height > 120 and notice is None  # the border is repeated, the chin stays
     for picture in (astronaut.crop((150, 45, 300, 195)), *map(load_image, faces["image"][:5])):
         assert crop_face(picture) == (picture, None)
 

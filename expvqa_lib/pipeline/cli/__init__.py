@@ -1,5 +1,6 @@
 """The command `expvqa`: its parser is light, and what a command needs is imported when it runs."""
 
+import re
 import sys
 from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         getattr(commands, options.command)(options)
     except ExpVQAError as error:
-        print(f"expvqa: error: {error}", file=sys.stderr)
+        # a worker process puts its traceback before the message
+        message = re.split(r"expvqa_lib\.errors\.\w+: ", str(error))[-1].strip()
+        print(f"expvqa: error: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("expvqa: interrupted", file=sys.stderr)

@@ -15,6 +15,7 @@ from ...data import (
     build_pairs,
     crop_dataset,
     describe_reading,
+    inspection,
     read_pairs_json,
     read_table,
     readers,
@@ -96,12 +97,13 @@ def data(options: Namespace) -> None:
         print(f"{output}: {len(faces)} faces{reasons}; use it as --data-root")
     elif action == "read":
         reading = readers.read_dataset(options.dataset, options.root, output, options.labels, **chosen)
-        print(*reading.table.attrs["rows"])
+        print(*reading.table.attrs["rows"], *reading.notes, sep="\n")
+        print(inspection.count_faces(reading.table).T.to_string())
         print(f"{output}: the face table, with images relative to {reading.root}")
         print(f"{readers.split_path(output)}: its split")
     else:
         reading = readers.read_dataset(options.dataset, options.root, labels=options.labels, **chosen)
-        print(describe_reading(reading))
+        print(describe_reading(reading, None if options.all else 200))
 
 
 def pairs(options: Namespace) -> None:

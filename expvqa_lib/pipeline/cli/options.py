@@ -83,6 +83,7 @@ COMMANDS = {
                 "metavar": "X",
                 "help": "intensity from which an AU is present (of Py-Feat: probability)",
             },
+            "--all": {"action": "store_true", "help": "check: open every image, not a sample of 200"},
             "--output": {
                 "metavar": "PATH",
                 "help": "read: the face table, .parquet; crop: the folder for the faces",
