@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import unicodedata
 import uuid
@@ -70,14 +71,14 @@ def cached(path: str | Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
 def inside(root: str | Path, paths: Iterable[str]) -> list[str | None]:
     """Join paths to `root`; None for one that leads out of it. Links are followed.
 
-    A path may be as Windows writes it (`sub\\b.jpg`), or in another Unicode form than the file's name.
+    A path may be as Windows writes it (`sub\\b.jpg`), in another Unicode form than the file's name, of
+    another computer, or relative to a folder above the root.
     """
     root = os.path.realpath(root)
     resolve = functools.cache(os.path.realpath)
     places = []
-    for path in paths:
-        path = os.path.join(root, str(path).replace("\0", "?"))  # which no path can hold
-        path = path if os.path.lexists(path) else path.replace("\\", "/")
+    for path in _below(root, list(map(str, paths))):
+        path = os.path.join(root, path.replace("\0", "?"))  # which no path can hold
         forms = (unicodedata.normalize(form, path) for form in ("NFC", "NFD") if not path.isascii())
         path = path if os.path.lexists(path) else next(filter(os.path.lexists, forms), path)
         folder, name = os.path.split(os.path.normpath(path))
@@ -85,6 +86,27 @@ def inside(root: str | Path, paths: Iterable[str]) -> list[str | None]:
         place = os.path.realpath(place) if os.path.islink(place) else place
         places.append(place if place.startswith(os.path.join(root, "")) else None)
     return places
+
+
+def _below(root: str, paths: list[str]) -> list[str]:
+    """Paths with slashes alone, without the first folders of all of them that are not below `root`.
+
+    These are left out where no path leads to a file as it is, and where they end in the root's name or begin
+    a path of another computer. So two paths never become one.
+    """
+    if any(os.path.lexists(os.path.join(root, path.replace("\0", "?"))) for path in paths):
+        return [
+            path if os.path.lexists(os.path.join(root, path.replace("\0", "?"))) else path.replace("\\", "/")
+            for path in paths
+        ]
+    paths = [path.replace("\\", "/").replace("\0", "?").removeprefix("./") for path in paths]
+    folders = os.path.commonprefix([path.split("/")[:-1] for path in paths])
+    for k, folder in enumerate(folders, 1):
+        shorter = [path.split("/", k)[k] for path in paths]
+        is_other = re.match(r"/|[A-Za-z]:", paths[0]) or folder == os.path.basename(root)
+        if is_other and any(path and os.path.lexists(os.path.join(root, path)) for path in shorter):
+            return shorter
+    return paths
 
 
 def file_state(path: str) -> tuple[str, int, int]:

@@ -82,7 +82,8 @@ def read_table(path: str | Path, root: str | Path | None = None) -> pd.DataFrame
         raise TableError(f"{path}: no such file; expected a face table, .parquet or .csv") from error
     except Exception as error:  # Arrow meets damage with a dozen kinds of exceptions
         raise TableError(f"{path}: not a readable Parquet face table, or .csv ({error})") from error
-    table = check_table(table, str(path))
+    spelled = {name.lower(): name for name in (*_REQUIRED, *_OPTIONAL)}
+    table = check_table(table.rename(columns=lambda name: spelled.get(str(name).lower(), name)), str(path))
     root = Path(root or path.parent).resolve()
     images = pd.Series(inside(root, table["image"]), table.index)
     _refuse(table, "image", images.isna(), f"a path below {root}", str(path))

@@ -183,3 +183,66 @@ def test_a_disfa_au_without_a_file_or_with_two_intensities_is_unlabelled_there_o
     assert unlabelled["SN002"].all() and unlabelled["SN003"].tolist() == [True] + 5 * [False]
     assert not unlabelled.drop(["SN002", "SN003"]).any()
     assert reading.dropped["labelled twice, differently"] == 2
+
+
+def test_disfa_numbers_are_told_for_each_subject_and_the_threshold_is_a_choice(tmp_path, every_frame):
+    build_disfa(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "mixed")
+    frames = tmp_path / "mixed" / "Images" / "SN002"
+    for k in range(1, 7):
+        (frames / f"{k:05d}.jpg").rename(frames / f"{k - 1:05d}.jpg")
+    one, mixed = read_disfa(tmp_path / "one"), read_disfa(tmp_path / "mixed")
+    assert one.table.drop(columns="image").equals(mixed.table.drop(columns="image"))
+    assert by_image(mixed).loc["00005.jpg"].query("subject == 'SN002'")["frame"].tolist() == ["00006"]
+    low = read_disfa(tmp_path / "one", threshold=1).table
+    assert all(((low[f"AU{au}_intensity"] >= 1) == low[f"AU{au}"]).all() for au in DISFA_AUS)
+
+
+def test_a_bp4d_column_that_is_there_twice_is_named_and_the_rest_is_read(root, every_frame):
+    folder = root("BP4D")
+    change(folder / "AUCoding" / "AU_OCC" / "F001_T1.csv", "0,1,2,3,4,", "1,1,2,2,4,")
+    reading = read_bp4d(folder)
+    rows = reading.table.query("subject == 'F001'")
+    assert rows["AU2"].isna().all() and rows[["AU1", "AU4"]].notna().all(axis=None) and len(rows) == 5
+    assert all("column '2' is AU2" in place for place in reading.problems.popitem()[1])
+
+
+def test_bp4d_samples_among_the_frames_that_have_images(root):
+    folder = root("BP4D")
+    (folder / "Sequences_2D+3D" / "F001" / "T1" / "2442.jpg").unlink()
+    frames = read_bp4d(folder).table.query("subject == 'F001'")["frame"].tolist()
+    assert frames == ["T1_02440", "T1_02441", "T1_02443", "T1_02444"]  # 2443 now differs from 2441
+
+
+def test_raf_au_odd_codes_are_read(tmp_path):
+    lines = ["0001.jpg 9+AD19+t23", "0002.jpg L12L+BL18 ", "0003.jpg  26+26 + 1", "0004.jpg 23+12+9+26+1"]
+    put_lines(tmp_path / "RAFAU_label.txt", lines)
+    for k in range(1, 5):
+        put(tmp_path / "aligned" / f"{k:04d}_aligned.jpg", drawn(k)[0])
+    reading = read_raf_au(tmp_path)
+    labels = by_image(reading)[["AU9", "AU23", "AU12", "AU26", "AU1"]].to_numpy().tolist()
+    assert labels == [[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 1], [1, 1, 1, 1, 1]]
+    assert not reading.problems
+
+
+@pytest.mark.parametrize(
+    ("folder", "label", "basic", "reads"),
+    [("raf-basic", 5, True, True), ("raf-basic", 5, False, False), ("x", 5, False, False)]
+    + [("x", 5, True, True), ("x", 9, False, True), ("x", 9, True, False), ("basic", 9, True, False)],
+)
+def test_what_tells_the_two_sets_of_raf_db_apart(tmp_path, folder, label, basic, reads):
+    put_lines(tmp_path / folder / "EmoLabel" / "list_patition_label.txt", [f"train_0001.jpg {label}"])
+    put(tmp_path / folder / "Image" / "original" / "train_0001.jpg", drawn(0)[0])
+    if reads:
+        assert len(read_raf_db(tmp_path / folder, basic=basic).table) == 1
+    else:
+        with pytest.raises(TableError, match="EmoLabel/list_patition_label.txt"):
+            read_raf_db(tmp_path / folder, basic=basic)
+
+
+def test_affectnet_columns_may_be_in_another_case(root):
+    folder = root("AffectNet")
+    before = read_affectnet(folder).table
+    for file in (folder / "Manually_Annotated_file_lists").iterdir():
+        put(file, file.read_text().replace("subDirectory_filePath", "SUBDIRECTORY_filepath"))
+    pd.testing.assert_frame_equal(read_affectnet(folder).table, before)

@@ -1,5 +1,6 @@
 """Damaged data sets: the damage is named with its place, makes up no label and opens no other folder."""
 
+import json
 import os
 import random
 import re
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from corpora_fixtures import BUILDERS, build_affectnet_arrays, put
 
-from expvqa_lib.data import AU_COLUMNS, describe_reading, read_dataset
+from expvqa_lib.data import AU_COLUMNS, describe_reading, read_dataset, read_pairs_json, read_table
 from expvqa_lib.data.readers import Reading, videos
 from expvqa_lib.errors import ExpVQAError, TableError
 
@@ -158,3 +159,86 @@ def test_marks_and_line_ends_of_other_systems_change_nothing(whole, copy, name, 
     for file in label_files(folder):
         put(file, b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", end.encode()))
     assert read(name, folder).table.equals(read(name, whole[name][0]).table)
+
+
+TEXTS = {
+    "own": "image,AU1,AU2_r,emotion\na.jpg,1,0.5,fear\nb.jpg,0,2,\n",
+    "OpenFace": "frame, confidence, AU01_r, AU01_c\n1, 0.98, 0.4, 0\n2, 0.98, 2.4, 1\n",
+    "Py-Feat": "input,FaceScore,AU01,anger,happiness\na.jpg,0.99,0.7,0.1,0.8\nb.jpg,0.97,0.2,0.3,0.2\n",
+    "LibreFace": "input_image_path,facial_expression,au_1\na.jpg,Happiness,1\nb.jpg,Contempt,0\n",
+    "table": "image,dataset,subject,frame,split,AU1,emotion\na.jpg,x,s,1,train,1,fear\nb.jpg,x,t,2,test,0,\n",
+    "pairs": '[{"image": "a.jpg", "text_input": "Is it?", "text_output": "yes"}]',
+}
+OTHERS = (
+    b"",
+    b"\n",
+    b"<!DOCTYPE html><html>",
+    b"version https://git-lfs.github.com/spec/v1\n",
+    b"PK\x03\x04",
+    b"\0",
+)
+
+
+def damage_text(dice: random.Random, text: str) -> bytes:
+    """Another file in place of the text, or the text cut off, changed, in other separators or encodings."""
+    data = text.replace(",", dice.choice((",", ";", "\t", "|"))).encode(dice.choice(("utf-8", "utf-16")))
+    match dice.choice(("other", "cut", "byte", "nonsense")):
+        case "other":
+            return dice.choice(OTHERS)
+        case "cut":
+            return data[: dice.randrange(len(data))]
+        case "byte":
+            place = dice.randrange(len(data))
+            return data[:place] + dice.randbytes(1) + data[place + 1 :]
+    parts = re.split("([,\n])", text)
+    parts[dice.randrange(0, len(parts), 2)] = dice.choice(NONSENSE)
+    return "".join(parts).encode(errors="replace")
+
+
+def test_no_damaged_label_file_table_or_pair_file_ends_in_a_traceback(tmp_path):
+    for name in ("a.jpg", "b.jpg", "f_aligned/frame_det_00_000001.bmp", "f_aligned/frame_det_00_000002.bmp"):
+        put(tmp_path / name, b"picture")
+    dice, refused, read_well = random.Random(7), 0, 0
+    for _ in range(60):
+        for name, text in TEXTS.items():
+            ends = {"table": ("csv", "parquet"), "pairs": ("json",)}.get(name, ("csv", "csv", "parquet"))
+            file = tmp_path / f"f.{dice.choice(ends)}"
+            put(file, damage_text(dice, text))
+            try:
+                if name == "pairs":
+                    read_pairs_json([file], tmp_path, drop_missing=True)
+                elif name == "table":
+                    read_table(file)
+                else:
+                    reading = read_dataset(name, tmp_path, labels=file)
+                    assert reading.read == len(reading.table) + sum(reading.dropped.values())
+                read_well += 1
+            except ExpVQAError as error:
+                assert str(tmp_path) in str(error), error
+                refused += 1
+    print(f"{refused + read_well} damaged files: {refused} refused, {read_well} read, 0 tracebacks")
+    assert refused + read_well >= 300 and min(refused, read_well) > 50
+
+
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_files_that_systems_leave_change_nothing_in_any_data_set(whole, copy, name):
+    folder = copy(name)
+    for path in [path for path in folder.rglob("*.*") if path.is_file()]:
+        put(path.with_name(f"._{path.name}"), b"\0\5\x16\7")
+        put(folder / "__MACOSX" / path.relative_to(folder), b"\0\5\x16\7")
+    assert read(name, folder).table.equals(read(name, whole[name][0]).table)
+
+
+@pytest.mark.parametrize(
+    "image", ["sub\\b.jpg", "C:\\x\\sub\\b.jpg", "./{root}/sub/b.jpg", "/far/away/sub/b.jpg"]
+)
+def test_a_path_of_another_computer_finds_its_image_in_every_reader(tmp_path, image):
+    root, image = tmp_path / "photos", image.format(root="photos")
+    put(root / "sub" / "b.jpg", b"picture")
+    put(tmp_path / "own.csv", f"image;AU1\n{image};1\n")
+    put(tmp_path / "t.csv", f"Image,dataset,subject,frame,split\n{image},x,s,1,train\n")
+    put(tmp_path / "p.json", json.dumps([{"image": image, "text_input": "Is it?", "text_output": "yes"}]))
+    expected = str((root / "sub" / "b.jpg").resolve())
+    assert list(read_dataset("own", root, labels=tmp_path / "own.csv").table["image"]) == ["sub/b.jpg"]
+    assert list(read_table(tmp_path / "t.csv", root)["image"]) == [expected]
+    assert read_pairs_json([tmp_path / "p.json"], root)[0]["image"][:] == [expected]

@@ -48,39 +48,25 @@ def read_labels(
       probabilities: of AUs, `AU01`, present from 0.5 on, and of seven emotions, of which the likeliest is
       taken from 0.5 on. Of several faces in an image the largest is taken, as in `crop_face`.
     - LibreFace, a file an image or video: `au_1` (0 or 1), `au_1_intensity` (0 to 5; an AU that has an
-      intensity alone is present from 2 on) and `facial_expression`. Without a column of paths, the image is
-      the one that is called as the file.
+      intensity alone is present from 2 on), `facial_expression`; without paths, the image called as the file.
 
-    An image with several faces that cannot be told apart is dropped. Without subjects, each image is a
-    subject of its own; without splits, a hash of the subject's name decides (`splits.assign_splits`).
+    An image with several faces that cannot be told apart is dropped. Without subjects, each image is one;
+    without splits, a hash of the subject's name decides (`splits.assign_splits`).
 
     Args:
-        name: a key of `SOURCES`.
-        labels: the file, or several.
+        name, labels: a key of `SOURCES`; the file, or several.
         split_file: a split that was written beside a table, followed instead.
-        images: where the images of a video's frames are below root, such as `{name}/{frame:06d}.jpg`, with
-            the video's name, the frame and perhaps the `{face}`.
-        threshold: an AU is present from this intensity on where it has an intensity alone; for Py-Feat, from
-            this probability on.
+        images: where a video's frames are below root, such as `{name}/{frame:06d}.jpg`, or with `{face}`.
+        threshold: intensity from which an AU without a code is present; for Py-Feat, the probability.
 
     Raises:
         SettingsError: `images` is no such pattern.
-        TableError: a file cannot be read, lacks a column, or nothing usable is left; the message names it.
+        TableError: a file cannot be read, lacks a column, or nothing usable is left.
     """
     source, reading = SOURCES[name], Reading(name, root, split_file)
     if threshold is not None:
         source = replace(source, **{"probability" if source.probability else "intensity": threshold})
-    labels = [labels] if isinstance(labels, (str, Path)) else labels
-    tables = (_read_file(reading, os.path.abspath(file), source.columns) for file in labels)
-    rows = pd.concat(tables, ignore_index=True).fillna("")
-    if "confidence" in rows:
-        confidence = _numbers(reading, rows, "confidence", 1)
-        rows = reading.drop(rows.assign(confidence=confidence), confidence.isna(), "no face")
-    rows = find_pictures(reading, rows, images or source.images(rows))
-    if name != "own":
-        rows = choose_faces(reading, rows)
-    if "confidence" in rows:
-        rows = reading.drop(rows, rows["confidence"] < source.confidence, "confidence too low")
+    rows = _read_rows(reading, [labels] if isinstance(labels, (str, Path)) else labels, source, images)
     rows = _label_aus(reading, rows.copy(), source)
     if "emotion" in rows:
         _name_emotions(reading, rows)
@@ -89,6 +75,21 @@ def read_labels(
         chances = pd.DataFrame(chances).fillna(-1.0)
         rows["emotion"] = chances.idxmax(axis=1).where(chances.max(axis=1) >= source.probability)
     return _finish(reading, rows.assign(labelled_by=None if name == "own" else name))
+
+
+def _read_rows(reading: Reading, labels: Sequence[str | Path], source: Source, images: str) -> pd.DataFrame:
+    """The rows of all files with the pictures that they are about, without faces that nobody is sure of."""
+    tables = (_read_file(reading, os.path.abspath(file), source.columns) for file in labels)
+    rows = pd.concat(tables, ignore_index=True).fillna("")
+    if "confidence" in rows:
+        confidence = _numbers(reading, rows, "confidence", 1)
+        rows = reading.drop(rows.assign(confidence=confidence), confidence.isna(), "no face")
+    rows = find_pictures(reading, rows, images or source.images(rows))
+    if reading.dataset != "own":
+        rows = choose_faces(reading, rows)
+    if "confidence" in rows:
+        rows = reading.drop(rows, rows["confidence"] < source.confidence, "confidence too low")
+    return rows
 
 
 def _read_file(reading: Reading, file: str, patterns: Mapping[str, str]) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
     reading = Reading("RAF-AU", root, split_file)
     list_file = reading.find(r"RAFAU_label\.txt$", "RAFAU_label.txt")["path"].iat[0]
     rows = reading.drop_repeated(_listed(reading, list_file), ["name"], ["label"])
-    labels = rows["label"].where(rows["label"].str.lower() != "null", "")
+    labels = rows["label"].where(rows["label"].str.lower() != "null", "").str.replace(" ", "")
     code = r"(?<![^+])(?i:A[DU]|[TBLR]{0,2})0?([0-9]{1,2})(?i:[TBLR]?)(?![^+])"
     labels = labels.str.replace(code, r"\1", regex=True)
     # of object: of Arrow's strings, pandas 3.1 takes an empty text for the last code
@@ -205,7 +205,7 @@ def _listed(reading: Reading, file: str) -> pd.DataFrame:
     """Read lines `NAME LABEL`: columns name, label, file, line."""
     rows = pd.DataFrame(reading.lines(file), columns=["line", "text"]).assign(file=file)
     reading.read += len(rows)
-    rows = rows.join(rows["text"].str.extract(r"^\s*(?P<name>\S+)\s+(?P<label>\S+)\s*$"))
+    rows = rows.join(rows["text"].str.extract(r"^\s*(?P<name>\S+)\s+(?P<label>\S.*?)\s*$"))
     return reading.drop(rows, rows["label"].isna(), "malformed row", "text", "an image and its label")
 
 

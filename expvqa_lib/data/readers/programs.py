@@ -1,7 +1,6 @@
 """What programs write: the columns of their label files, and the picture that each row is about."""
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +71,7 @@ def find_pictures(reading: Reading, rows: pd.DataFrame, pattern: str) -> pd.Data
     rows = rows.rename(columns={"path": "image"}).assign(video=rows["file"].map(lambda file: Path(file).stem))
     if "image" in rows:
         rows = reading.drop(rows, rows["image"].str.lower().isin(NOTHING), "no face, or image not named")
-        rows["image"] = _relative(reading, rows)
+        rows["image"] = rows["image"].str.replace("\\", "/")
         is_video = rows["image"].str.lower().str.endswith(VIDEOS)
         rows["video"] = rows["video"].where(~is_video, rows["image"].map(lambda name: Path(name).stem))
     elif not pattern and "frame" not in rows:
@@ -106,25 +105,6 @@ def _called_as(reading: Reading, rows: pd.DataFrame) -> pd.Series:
     stems = pictures.map(lambda path: Path(path).stem)
     alone = pd.Series(pictures.values, stems)[lambda paths: ~paths.index.duplicated(keep=False)]
     return rows["video"].map(alone).fillna(rows["video"] + ".jpg").astype(object)
-
-
-def _relative(reading: Reading, rows: pd.DataFrame) -> pd.Series:
-    """The rows' images, without the folders before the root, where the program stood elsewhere.
-
-    They are left out only where all rows of a file begin with them, and they end in the root's name or begin
-    a path of another computer: so two pictures never become one.
-    """
-    names = rows["image"].str.strip().str.replace("\\", "/").str.replace(r"^(\./)+", "", regex=True)
-    for _, part in names.groupby(rows["file"]):
-        folders = os.path.commonprefix([name.split("/")[:-1] for name in part])
-        is_absolute = bool(re.match(r"/|[A-Za-z]:", part.iat[0]))
-        tails = [k for k in range(1, len(folders) + 1) if is_absolute or folders[k - 1] == reading.root.name]
-        for k in (0, *tails):
-            shorter = part.str.split("/").str[k:].str.join("/")
-            if any(map(os.path.isfile, filter(None, inside(reading.root, shorter)))):
-                names[part.index] = shorter
-                break
-    return names
 
 
 def _frames(reading: Reading, rows: pd.DataFrame, is_frame: pd.Series, pattern: str) -> pd.DataFrame:

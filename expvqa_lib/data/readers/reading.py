@@ -96,7 +96,7 @@ class Reading:
         rows = self.drop(rows, rows["image"].isna(), "image missing", "wanted")
         if rows.empty:
             reasons = [f"{count} {reason}" for reason, count in self.dropped.items()]
-            first = next((f"; {kind}: {places[0]}" for kind, places in self.problems.items()), "")
+            first = next((f"; {kind}: {places[0]}" for kind, places in self.problems.items() if places), "")
             raise TableError(
                 f"{self.root}: nothing of {self.dataset} can be used: {self.read} rows read, {reasons}{first}"
             )
@@ -215,7 +215,9 @@ class Reading:
         roles = Counter(columns[name] for name in names if name in columns)
         twice = {name: role for name, role in columns.items() if roles[role] > 1}
         for name, role in twice.items():
-            self.problems["column called twice, not read"].append(f"{file}: {name} is {role}, as is another")
+            self.problems["column called twice, not read"].append(
+                f"{file}: column {name!r} is {role}, as is another"
+            )
         for name in names if patterns.keys() & {"intensity", "confidence"} else ():
             if _LABEL_LIKE.fullmatch(name) and name not in columns:
                 self.problems["column that looks like a label, not read"].append(f"{file}: {name}")
