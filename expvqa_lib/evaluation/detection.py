@@ -51,7 +51,7 @@ def table_settings(faces: pd.DataFrame, resamples: int, seed: int) -> dict:
     """What all metric tables of some test faces share."""
     return {
         "dataset": faces["dataset"].iat[0],
-        "split": "test",
+        "split": faces["split"].iat[0] if faces["split"].nunique() == 1 else "all",
         "groups": faces["subject"],
         "resamples": resamples,
         "seed": seed,

@@ -140,8 +140,9 @@ def predict_in_parts(
     *,
     in_words: bool = False,
     name: str = "model",
+    split: str | None = "test",
 ) -> pd.DataFrame:
-    """Ask about the labels of the test faces and write `folder/predictions.parquet`; options as of `predict`.
+    """Ask about the labels of a split's faces (None: all), write `folder/predictions.parquet`; see `predict`.
 
     Parts of `CHUNK` faces are cached in `folder/parts`, by model, images and questions: a run that was killed
     goes on. Several processes of `accelerate launch` or `torchrun` share the parts. The model's `name` is
@@ -152,7 +153,7 @@ def predict_in_parts(
     """
     folder, state, parts = Path(folder), processes(), []
     key = encoder_key([model], model.generation_config.to_diff_dict(), in_words)
-    for rows in test_faces(faces):
+    for rows in faces_to_measure(faces, split):
         questions = questions_about(labelled_aus(rows), kinds)
         for k in range(0, len(rows) if len(questions) else 0, CHUNK):
             part = rows.iloc[k : k + CHUNK]
@@ -191,24 +192,21 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         TableError: no readable Parquet table is there, or a column is missing.
     """
     try:
-        predictions = pd.read_parquet(path)
+        is_csv = Path(path).suffix.lower() == ".csv"
+        predictions = pd.read_csv(path, dtype={"subject": str}) if is_csv else pd.read_parquet(path)
     except Exception as error:
-        raise TableError(f"{path}: no readable Parquet table of predictions ({error})") from error
+        raise TableError(f"{path}: no readable table of predictions, Parquet or .csv ({error})") from error
     if missing := ", ".join(column for column in COLUMNS if column not in predictions):
         raise TableError(f"{path}: no column {missing}; predictions have {', '.join(COLUMNS)}")
     return predictions
 
 
-def test_faces(faces: pd.DataFrame) -> list[pd.DataFrame]:
-    """The test faces of a table, a table a data set.
-
-    Raises:
-        TableError: there are none.
-    """
-    rows = faces[faces["split"] == "test"]
+def faces_to_measure(faces: pd.DataFrame, split: str | None = "test") -> list[pd.DataFrame]:
+    """The faces of a split (None: all), a table a data set; without any it is a TableError."""
+    rows = faces if split is None else faces[faces["split"] == split]
     if rows.empty:
         raise TableError(
-            f"the face table has no row of the split 'test'; found {', '.join(faces['split'].unique())}"
+            f"the face table has no row of the split {split!r}; found {', '.join(faces['split'].unique())}"
         )
     return [table.reset_index(drop=True) for _, table in rows.groupby("dataset", sort=True)]
 
@@ -220,6 +218,7 @@ def measure(
     name: str = "model",
     resamples: int = 1000,
     seed: int = 0,
+    split: str | None = "test",
 ) -> pd.DataFrame:
     """Score predictions of `predict_in_parts` or `read_predictions` about the test rows of `read_faces`.
 
@@ -234,7 +233,7 @@ def measure(
     Raises:
         TableError: a prediction is missing, NaN, given twice, or of an unknown face, AU or area.
     """
-    datasets = {rows["dataset"].iat[0]: rows for rows in test_faces(faces)}
+    datasets = {rows["dataset"].iat[0]: rows for rows in faces_to_measure(faces, split)}
     if unknown := sorted(set(map(str, predictions["dataset"])) - set(datasets)):
         raise TableError(
             f"predictions: data set {unknown[0]!r} has no test face; found {', '.join(datasets)}"

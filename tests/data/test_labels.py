@@ -207,3 +207,58 @@ def test_tables_of_ones_own_and_of_a_program_are_used_together_and_part_people_a
     assert set(read_table(root / "own.parquet")["image"]) <= set(faces["image"])
     built = build_pairs(faces)
     assert all(os.path.isfile(image) for split in built.values() for image in split["image"])
+
+
+def test_a_row_belongs_to_the_face_that_it_names(tmp_path, root):
+    picture = (root / "2.png").read_bytes()
+    for face, frame in ((0, 1), (0, 2), (1, 1), (1, 2)):
+        put(root / "clip_aligned" / f"frame_det_{face:02d}_{frame:06d}.bmp", picture)
+    rows = ["frame,face_id,confidence,AU12_c", "1,0,0.9,0", "1,1,0.9,1", "2,0,0.7,0", "2,1,0.9,1"]
+    reading = read_labels("OpenFace", root, written(tmp_path, "\n".join(rows), "clip.csv"))
+    faces = reading.table[["image", "subject", "AU12"]].to_numpy().tolist()
+    assert faces == [
+        ["clip_aligned/frame_det_00_000001.bmp", "clip_0", 0],
+        ["clip_aligned/frame_det_01_000001.bmp", "clip_1", 1],
+        ["clip_aligned/frame_det_01_000002.bmp", "clip_1", 1],
+    ]
+    rows = ["input,FaceScore,FaceRectWidth,FaceRectHeight,AU12", "2.png,0.99,20,30,0", "2.png,0.95,90,99,1"]
+    reading = read_labels("Py-Feat", root, written(tmp_path, "\n".join(rows), "feat.csv"))
+    assert labels_of(reading) == {"2.png": {12: 1}} and reading.read == 2
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        ("Py-Feat", "input,frame,FaceScore,AU12\nclip.mp4,0,0.99,0.9\nclip.mp4,1,0.99,0.1\n"),
+        ("LibreFace", "frame_idx,au_12\n0,1\n1,0\n"),
+        ("OpenFace", "frame,confidence,AU12_r\n0,0.99,3.0\n1,0.99,0.5\n"),
+    ],
+)
+def test_labels_of_a_video_need_its_frames(tmp_path, root, program, text):
+    put(root / "clip.mp4", b"video")
+    labels = written(tmp_path, text, "clip.csv")
+    with pytest.raises(TableError):
+        read_labels(program, root, labels)
+    for frame in (0, 1):
+        put(root / "clip" / f"{frame:06d}.png", (root / "2.png").read_bytes())
+    pattern = {"images": "{name}/{frame:06d}.png"} | ({"threshold": 1} if program == "OpenFace" else {})
+    reading = read_labels(program, root, labels, **pattern)
+    assert labels_of(reading) == {"clip/000000.png": {12: 1}, "clip/000001.png": {12: 0}}
+    assert set(reading.table["subject"]) == {"clip"}
+
+
+def test_a_picture_of_libreface_is_called_as_its_file_and_py_feat_2_says_happy(tmp_path, root):
+    reading = read_labels(
+        "LibreFace", root, written(tmp_path, "au_1,facial_expression\n1,Sadness\n", "3.csv")
+    )
+    assert labels_of(reading) == {"3.png": {1: 1}}
+    text = "input,FaceScore,AU45,Neutral,Happy,Sad\n2.png,0.99,0.9,0.01,0.97,0.02\n3.png,0.99,0.9,0,0.1,0.9\n"
+    reading = read_labels("Py-Feat", root, written(tmp_path, text))
+    assert reading.table["emotion"].tolist() == ["happiness", "sadness"]
+    assert [place.rpartition(" ")[2] for place in examples_of(reading).splitlines() if "AU45" in place]
+
+
+def test_what_is_no_picture_never_becomes_a_face(own, root):
+    put(root / "notes.txt", b"text")
+    reading = own("image,12\n2.png,1\nnotes.txt,1\n")
+    assert labels_of(reading) == {"2.png": {12: 1}} and sum(reading.dropped.values()) == 1

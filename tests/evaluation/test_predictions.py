@@ -33,7 +33,7 @@ def data(faces, tmp_path) -> list[str]:
     lab = some["dataset"] == "synth_lab"  # not nine frames of one person
     some.loc[lab, "subject"] += [f"-{k % 3}" for k in range(lab.sum())]
     write_table(some, tmp_path / "faces.parquet")
-    return ["--data", str(tmp_path / "faces.parquet"), "--image-root", root]
+    return ["--data", str(tmp_path / "faces.parquet"), "--image-root", root, "--split", "test"]
 
 
 @pytest.fixture
@@ -176,6 +176,24 @@ def test_wrong_predictions_are_refused(made, data, capsys, change, message):
     assert rewrite(made, data, change) == 1
     error = capsys.readouterr().err
     assert re.search(message, error) and len(error.splitlines()) <= 3, error
+
+
+def test_all_faces_of_a_table_are_measured_unless_a_split_is_asked_for(mine, data, tmp_path, capsys):
+    table = pd.read_parquet(data[1]).query("dataset == 'synth_lab'")
+    table.to_csv(tmp_path / "faces.csv", index=False)
+    given = ["--model", str(mine), "--data", str(tmp_path / "faces.csv"), *data[2:4]]
+    for split, faces in ({"all": table} | dict(list(table.groupby("split")))).items():
+        out = tmp_path / split
+        chosen = [] if split == "all" else ["--split", split]
+        assert main(["evaluate", *given, *chosen, "--output", str(out)]) == 0
+        predictions = read_predictions(out / "predictions.parquet")
+        assert set(predictions["image"]) == set(faces["image"])
+        assert set(pd.read_csv(out / "metrics.csv")["split"]) == {split}
+    predictions.to_csv(out / "predictions.csv", index=False)
+    again = ["--predictions", str(out / "predictions.csv"), *given[2:], "--split", split]
+    assert main(["evaluate", *again, "--output", str(tmp_path / "again")]) == 0
+    tables = (pd.read_csv(folder / "metrics.csv") for folder in (out, tmp_path / "again"))
+    pd.testing.assert_frame_equal(*(table.drop(columns="model") for table in tables))  # a folder's name
 
 
 def test_an_au_of_one_class_and_one_subject_leave_out_what_cannot_be_measured(made, data, capsys):

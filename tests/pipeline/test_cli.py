@@ -131,8 +131,8 @@ def test_the_output_of_a_run_is_relative_to_the_working_folder(tmp_path, monkeyp
 
 
 def test_evaluating_one_model_of_a_run_asks_no_other(monkeypatch, capsys):
-    faces = pd.DataFrame({"dataset": "own", "subject": list("abcd"), "AU12": [1, 0, 1, 0]})
-    faces = faces.reindex(columns=["dataset", "subject", *AU_COLUMNS])
+    faces = pd.DataFrame({"dataset": "own", "subject": list("abcd"), "split": "test", "AU12": [1, 0, 1, 0]})
+    faces = faces.reindex(columns=["dataset", "subject", "split", *AU_COLUMNS])
     asked, scores = [], pd.DataFrame({"AU12": [0.9, 0.1, 0.8, 0.2]})
     monkeypatch.setattr(Run, "au_corpus", "own")
     monkeypatch.setattr(Run, "faces_of", lambda run, corpus, split="test": faces)

@@ -147,6 +147,8 @@ def _name_emotions(reading: Reading, rows: pd.DataFrame) -> None:
 
 def _finish(reading: Reading, rows: pd.DataFrame) -> Reading:
     """Drop what cannot be used, and give the rest subjects and a split."""
+    if reading.dataset == "own" and "subject" not in rows.columns:
+        reading.notes.append("no column subject: a person with several images may stand in several splits")
     defaults = {"subject": rows["image"], "frame": rows["image"], "dataset": reading.dataset}
     for column, default in defaults.items():
         rows[column] = rows[column].where(rows[column] != "", default) if column in rows else default

@@ -38,7 +38,7 @@ class Source:
 SOURCES = {
     "own": Source(
         {name: name for name in ("image", "subject", "split", "frame", "emotion", "dataset")}
-        | {"AU": _AU, "intensity": _AU + r"[ _-]?(?:r|intensity)"}
+        | {"AU": r"(?:au[ _-]?)?0*(\d{1,3})(?: *\(.*\))?", "intensity": _AU + r"[ _-]?(?:r|intensity)"}
     ),
     "OpenFace": Source(
         {"frame": "frame", "face": "face|face_id", "confidence": "confidence"}

@@ -211,6 +211,8 @@ def _evaluate_faces(options: Namespace) -> None:
     output, name = Path(options.output or folder), folder.name
     with processes().main_process_first():  # one of several processes reads data sets and writes their tables
         faces = read_faces(options.data, options.image_root, output / "tables")
+    split = options.split or ("test" if Path(options.data).is_dir() else "all")
+    measured = {"split": None if split == "all" else split}
     if given:
         predictions = read_predictions(options.predictions)
     else:
@@ -223,12 +225,14 @@ def _evaluate_faces(options: Namespace) -> None:
             [kind.upper() for kind in options.question_types or ["q3"]],
             in_words=options.in_words,
             name=name,
+            **measured,
         )
     if processes().is_main_process:
-        table = measure(predictions, faces, name=predictions.attrs.get("model") or name)
+        table = measure(predictions, faces, name=predictions.attrs.get("model") or name, **measured)
         with atomic(output / "metrics.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")
         print(table.to_string(index=False))
+        print(f"measured: {'all faces' if split == 'all' else f'the split {split}'} of {options.data}")
         print(f"{output}: {'metrics.csv' if given else 'predictions.parquet and metrics.csv'}")
 
 

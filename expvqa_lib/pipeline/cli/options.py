@@ -200,6 +200,10 @@ COMMANDS = {
                 "metavar": "DIR",
                 "help": "folder that the images are relative to (default: the table's)",
             },
+            "--split": {
+                "choices": ("train", "validation", "test", "all"),
+                "help": "faces to measure (default: all of a table, the test faces of a folder of data sets)",
+            },
             "--question-types": {
                 "nargs": "+",
                 "choices": ("q1", "q2", "q3"),
