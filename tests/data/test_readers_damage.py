@@ -1,10 +1,12 @@
 """Damaged data sets: the damage is named with its place, makes up no label and opens no other folder."""
 
+import contextlib
 import json
 import os
 import random
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +220,32 @@ def test_no_damaged_label_file_table_or_pair_file_ends_in_a_traceback(tmp_path):
                 refused += 1
     print(f"{refused + read_well} damaged files: {refused} refused, {read_well} read, 0 tracebacks")
     assert refused + read_well >= 300 and min(refused, read_well) > 50
+
+
+HEADS = {  # the columns of each version of the programs
+    "OpenFace": ("frame,confidence,AU01_c", "face,confidence,AU01_c", "frame,face_id,confidence,AU01_r"),
+    "Py-Feat": ("input,frame,FaceScore,AU01", "input,FaceScore,FaceRectWidth,FaceRectHeight,AU01"),
+    "LibreFace": ("frame_idx,au_1", "au_1,facial_expression", "input_image_path,au_1"),
+    "own": ("image,AU1", "image,1,subject"),
+}
+ROWS = ("", "x,y,z", "1,nan,0,0,0", "clip.mp4,0,0.99,1,1", "a.jpg,0.99,1,1,1", "1,1,1,1,1", ";;;", '"a.jpg,1')
+OPTIONS = ({}, {"images": "{name}/{frame:06d}.jpg"}, {"images": "{x}"}, {"threshold": 1.0})
+
+
+def test_no_odd_rows_of_any_program_end_in_a_traceback(tmp_path):
+    put(tmp_path / "a.jpg", b"picture")
+    dice, tried = random.Random(3), 0
+    for name, heads in HEADS.items():
+        for head, row, options in product(heads, ROWS, OPTIONS):
+            columns = head.count(",") + 1
+            cells = [(text.split(",") + [""] * columns)[:columns] for text in (row, dice.choice(ROWS))]
+            put(tmp_path / "c.csv", "\n".join([head, *map(",".join, cells)]))
+            with contextlib.suppress(ExpVQAError):
+                reading = read_dataset(name, tmp_path, labels=tmp_path / "c.csv", **options)
+                assert reading.read == len(reading.table) + sum(reading.dropped.values())
+            tried += 1
+    print(f"{tried} label files with odd rows, 0 tracebacks")
+    assert tried >= 300
 
 
 @pytest.mark.parametrize("name", sorted(SETS))

@@ -114,7 +114,7 @@ def _frames(reading: Reading, rows: pd.DataFrame, is_frame: pd.Series, pattern: 
         whole = rows[column].str.replace(r"\.0*$", "", regex=True)
         good = whole.str.fullmatch("[0-9]{1,9}")
         rows = reading.drop(rows.assign(**{column: whole}), ~good, "malformed row", column, "a whole number")
-    if not pattern:
+    if not pattern and len(rows):
         _refuse_video(reading, rows.iloc[0])
     several = rows.groupby("file")["face"].transform("nunique") > 1
     rows["subject"] = rows["video"].where(~several, rows["video"] + "_" + rows["face"])
