@@ -17,6 +17,13 @@ import pandas as pd
 
 from .errors import ExpVQAError, ImageError
 
+_BEGINNINGS = {
+    rb"\s*\Z": "an empty file; copy or download it again",
+    rb"\0{8}": "nothing but zeros, a download that was broken off; download it again",
+    rb"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull` in its folder",
+    rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--)": "a web page; download the file itself",
+}
+
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -94,12 +101,11 @@ def _below(root: str, paths: list[str]) -> list[str]:
     These are left out where no path leads to a file as it is, and where they end in the root's name or begin
     a path of another computer. So two paths never become one.
     """
-    if any(os.path.lexists(os.path.join(root, path.replace("\0", "?"))) for path in paths):
-        return [
-            path if os.path.lexists(os.path.join(root, path.replace("\0", "?"))) else path.replace("\\", "/")
-            for path in paths
-        ]
-    paths = [path.replace("\\", "/").replace("\0", "?").removeprefix("./") for path in paths]
+    is_there = [os.path.lexists(os.path.join(root, path.replace("\0", "?"))) for path in paths]
+    slashed = [path.replace("\\", "/") for path in paths]
+    if any(is_there):
+        return [paths[k] if there else slashed[k] for k, there in enumerate(is_there)]
+    paths = [path.replace("\0", "?").removeprefix("./") for path in slashed]
     folders = os.path.commonprefix([path.split("/")[:-1] for path in paths])
     for k, folder in enumerate(folders, 1):
         shorter = [path.split("/", k)[k] for path in paths]
@@ -107,6 +113,11 @@ def _below(root: str, paths: list[str]) -> list[str]:
         if is_other and any(path and os.path.lexists(os.path.join(root, path)) for path in shorter):
             return shorter
     return paths
+
+
+def misnamed(beginning: bytes) -> str | None:
+    """What a file is, by its first bytes, where it is not what its name says; with a way out."""
+    return next((what for start, what in _BEGINNINGS.items() if re.match(start, beginning, re.I)), None)
 
 
 def file_state(path: str) -> tuple[str, int, int]:

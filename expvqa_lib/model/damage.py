@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +9,8 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ..errors import ModelError
+from ..files import misnamed
 
-_BEGINNINGS = {
-    rb"\s*\Z": "an empty file; copy or download it again",
-    rb"\0{8}": "nothing but zeros, a download that was broken off; download it again",
-    rb"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull` in its folder",
-    rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--)": "a web page; download the file itself",
-}
 _READERS = {  # of the files of a model folder, which refuse what was cut short, where they can tell
     ".safetensors": lambda path: safe_open(path, "pt"),
     ".json": lambda path: json.loads(path.read_bytes()),
@@ -43,7 +37,7 @@ def damage(path: str | Path) -> str | None:
         return None
     with path.open("rb") as file:
         start = file.read(512)
-    what = next((what for beginning, what in _BEGINNINGS.items() if re.match(beginning, start, re.I)), None)
+    what = misnamed(start)
     try:
         what or (zipfile.ZipFile if start.startswith(b"PK") else _READERS.get(path.suffix, Path.stat))(path)
     except Exception as error:  # safetensors has its own

@@ -130,6 +130,8 @@ def test_a_drawn_split_parts_subjects_by_their_names_alone(own):
         ("image,AU1\n2.png,\n", "1 nothing labelled"),
         (b"image,AU1\n2.png,\xff\n", "row 2, column 2: not UTF-8"),
         ("image,AU1\n2.png,1\n".encode("utf-16"), "row 1, column 1: not UTF-8"),
+        ("<!DOCTYPE html><p>image,AU1", "a web page"),
+        ("version https://git-lfs.github.com/spec/v1\noid 1", "a Git LFS pointer"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(own, text, message):

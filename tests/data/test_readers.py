@@ -41,6 +41,7 @@ def test_a_missing_image_drops_its_row_and_leaves_the_split_alone(root, name):
     assert after.dropped["image missing"] == 1 and before.table["image"].iat[0] not in set(
         after.table["image"]
     )
+    assert name == "DISFA" or len(after.table) == len(before.table) - 1  # there the next frame is sampled
     assert after.read == before.read == len(after.table) + sum(after.dropped.values())
     assert [", row " in place for place in after.problems["image missing"]] == [True]
     pd.testing.assert_frame_equal(after.splits, before.splits)

@@ -67,7 +67,7 @@ def read_labels(
     if threshold is not None:
         source = replace(source, **{"probability" if source.probability else "intensity": threshold})
     rows = _read_rows(reading, [labels] if isinstance(labels, (str, Path)) else labels, source, images)
-    rows = _label_aus(reading, rows.copy(), source)
+    _label_aus(reading, rows, source)
     if "emotion" in rows:
         _name_emotions(reading, rows)
     elif "happiness" in rows:
@@ -89,7 +89,7 @@ def _read_rows(reading: Reading, labels: Sequence[str | Path], source: Source, i
         rows = choose_faces(reading, rows)
     if "confidence" in rows:
         rows = reading.drop(rows, rows["confidence"] < source.confidence, "confidence too low")
-    return rows
+    return rows.copy()
 
 
 def _read_file(reading: Reading, file: str, patterns: Mapping[str, str]) -> pd.DataFrame:
@@ -117,8 +117,8 @@ def _numbers(
     return values.where(good)
 
 
-def _label_aus(reading: Reading, rows: pd.DataFrame, source: Source) -> pd.DataFrame:
-    """Turn the text of AUs and intensities into numbers."""
+def _label_aus(reading: Reading, rows: pd.DataFrame, source: Source) -> None:
+    """Turn the text of AUs and intensities into numbers, in place."""
     for name in AU_COLUMNS:
         strength = f"{name}_intensity"
         if strength in rows:
@@ -130,9 +130,7 @@ def _label_aus(reading: Reading, rows: pd.DataFrame, source: Source) -> pd.DataF
             rows[name] = (rows[strength] >= source.intensity).astype(float).where(rows[strength].notna())
         elif strength in rows:
             kind = "intensity alone, which is no label without a threshold (--threshold 1, say)"
-            places = [f"{file}: {strength}" for file in rows["file"].unique()]
-            reading.problems[kind] += places
-    return rows
+            reading.problems[kind] += [f"{file}: {strength}" for file in rows["file"].unique()]
 
 
 def _name_emotions(reading: Reading, rows: pd.DataFrame) -> None:

@@ -18,17 +18,13 @@ import pandas as pd
 
 from ...errors import TableError
 from ...facs import ACTION_UNITS, EMOTIONS
+from ...files import misnamed
 from ..table import check_table
 
 SUFFIX = r"\.(?i:jpe?g|png|bmp|tiff?|webp)$"  # of an image
 UNLABELLED = "label that cannot be read, left unlabelled"
 _LINK = "link that is not followed (put the files themselves there)"
 _FILES = re.compile(SUFFIX + r"|\.(?i:csv|txt|npy)$")
-_NO_TABLE = {
-    "version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
-    "<!doctype html": "a web page: download the file itself",
-    "<html": "a web page: download the file itself",
-}
 _WORDS = "|".join(word for emotion in EMOTIONS.values() for word in (emotion.name, emotion.adjective))
 _LABEL_LIKE = re.compile(rf"(?i:au[ _-]?\d.*|.*emotion.*|.*expression.*|{_WORDS})")
 _COLUMNS = re.compile(r"subject|frame|split|image|emotion|dataset|labelled_by|AU\d+(_intensity)?")
@@ -157,9 +153,8 @@ class Reading:
             with open(place, encoding="utf-8-sig", errors="surrogateescape") as opened:
                 for number, text in enumerate(opened, 1):
                     text.encode()
-                    kind = [word for start, word in _NO_TABLE.items() if text.lower().startswith(start)]
-                    if number == 1 and kind:
-                        raise TableError(f"{place}: {kind[0]}")
+                    if number == 1 and text.strip() and (what := misnamed(text.encode())):
+                        raise TableError(f"{place}: it is {what}")
                     if text.strip():
                         yield number, text.rstrip("\n")
         except OSError as error:
