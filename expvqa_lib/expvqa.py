@@ -78,7 +78,7 @@ class ExpVQA:
 
         Returns:
             The answer; a list of answers where `samples` > 1; for a list of images a table with columns
-            image, question, answer.
+            image, question, answer, notice (what one should know of the crop; missing: nothing).
 
         Raises:
             SettingsError: the question is empty.
@@ -86,13 +86,13 @@ class ExpVQA:
         """
         if not question.strip():
             raise SettingsError("the question is empty; ask something, for instance: " + questions.ask_q1())
-        faces, names, is_list = _faces(images, crop)
+        faces, names, notices, is_list = _faces(images, crop)
         answers = generate(
             self.model, self.processor, faces, [question] * len(faces), samples=samples, seed=seed
         )
         if not is_list:
             return answers[0] if samples > 1 else answers[0][0]
-        table = pd.DataFrame({"image": names, "question": question, "answer": answers})
+        table = pd.DataFrame({"image": names, "question": question, "answer": answers, "notice": notices})
         return table.explode("answer", ignore_index=True)
 
     def aus(self, images, aus: Sequence[int] | None = None, *, crop: bool = True) -> pd.Series | pd.DataFrame:
@@ -101,7 +101,7 @@ class ExpVQA:
         By default it is asked about the AUs in its configuration (`config.aus`), or else all of `facs`.
         """
         aus = aus or getattr(self.model.config, "aus", None) or list(ACTION_UNITS)
-        faces, names, is_list = _faces(images, crop)
+        faces, names, _, is_list = _faces(images, crop)
         table = score_yes_no(self.model, self.processor, faces, aus, wordings=range(len(questions.Q3)))
         return table.set_axis(names) if is_list else table.set_axis(names).iloc[0]
 
@@ -120,7 +120,7 @@ class ExpVQA:
         """
         if au is None and not (question or "").strip():
             raise SettingsError("explain needs an AU number or a question")
-        (face,), _, _ = _faces([image], crop)
+        (face,), *_ = _faces([image], crop)
         text, targets = (question, None) if au is None else (questions.ask_q3(au), [questions.YES])
         (heat,), (p_yes,), (answer,) = relevance(
             self.model, self.processor, [face], [text], targets=targets, method=method
@@ -184,8 +184,8 @@ def hardware_note() -> str:
     )
 
 
-def _faces(images, crop: bool) -> tuple[Sequence[Image.Image], list[str], bool]:
-    """Faces and names of one image or of a list of images, and whether it is a list."""
+def _faces(images, crop: bool) -> tuple[Sequence[Image.Image], list[str], list[str | None], bool]:
+    """Faces, names and notices of one image or of a list of images, and whether it is a list."""
     is_list = isinstance(images, list | tuple | pd.Series)
     images = list(images) if is_list else [images]
     names = [str(image) if isinstance(image, str | Path) else type(image).__name__ for image in images]
@@ -193,4 +193,4 @@ def _faces(images, crop: bool) -> tuple[Sequence[Image.Image], list[str], bool]:
     for name, (_, notice) in zip(names, faces, strict=True):
         if notice:
             warnings.warn(f"{name}: {notice}", stacklevel=3)
-    return [face for face, _ in faces], names, is_list
+    return [face for face, _ in faces], names, [notice for _, notice in faces], is_list

@@ -10,12 +10,12 @@ import re
 import shutil
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from .errors import ExpVQAError, ImageError
+from .errors import ExpVQAError, ImageError, TableError
 
 _BEGINNINGS = {
     rb"\s*\Z": "an empty file; copy or download it again",
@@ -113,6 +113,34 @@ def _below(root: str, paths: list[str]) -> list[str]:
         if is_other and any(path and os.path.lexists(os.path.join(root, path)) for path in shorter):
             return shorter
     return paths
+
+
+def read_frame(path: str | Path, kind: str, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Read a Parquet table or .csv, whose cells commas, semicolons (with decimal commas) or tabs separate.
+
+    Args:
+        kind: what the table is, for the message.
+        columns: dtypes of columns of a .csv.
+
+    Raises:
+        TableError: there is no such file, or it is none of these.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(100_000)
+        if what := misnamed(start):
+            raise ValueError(f"it is {what}")
+        if path.suffix.lower() != ".csv":
+            return pd.read_parquet(path)
+        header, _, rows = start.decode("utf-8", "replace").partition("\n")
+        separator = max(",;\t", key=header.count)
+        decimal = "." if separator == "," or re.search(rf"{separator}-?\d+\.\d", rows) else ","
+        return pd.read_csv(path, sep=separator, decimal=decimal, dtype=columns)
+    except FileNotFoundError as error:
+        raise TableError(f"{path}: no such file; expected a {kind}, .parquet or .csv") from error
+    except Exception as error:  # Arrow meets damage with a dozen kinds of exceptions
+        raise TableError(f"{path}: not a readable {kind}, Parquet or .csv ({error})") from error
 
 
 def misnamed(beginning: bytes) -> str | None:

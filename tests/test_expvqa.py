@@ -13,6 +13,7 @@ from skimage import data
 import expvqa_lib as expvqa
 from expvqa_lib.attention import relevance
 from expvqa_lib.data import crop_face
+from expvqa_lib.data.images import NO_FACE
 from expvqa_lib.errors import ImageError, ModelError, SettingsError
 from expvqa_lib.expvqa import INSTRUCTBLIP, hardware_note, options_for_gpu
 from expvqa_lib.facs import ACTION_UNITS
@@ -51,9 +52,10 @@ def test_one_image_in_any_form_gives_one_answer_and_several_samples_are_seeded(b
 def test_a_list_gives_a_table_with_the_answer_that_each_image_gets_alone(base, files):
     table = base.ask(files, QUESTION)
     answers = [base.ask(file, QUESTION) for file in files]
-    assert table.to_dict("list") == {"image": files, "question": [QUESTION] * 3, "answer": answers}
+    told = {"image": files, "question": [QUESTION] * 3, "answer": answers, "notice": [None] * 3}
+    assert table.to_dict("list") == told
     pd.testing.assert_frame_equal(base.ask(pd.Series(files, index=[9, 8, 7]), QUESTION), table)
-    assert base.ask(files[:1], QUESTION).shape == (1, 3) and base.ask([], QUESTION).shape == (0, 3)
+    assert base.ask(files[:1], QUESTION).shape == (1, 4) and base.ask([], QUESTION).shape == (0, 4)
     samples = base.ask(files, QUESTION, samples=2)
     assert samples["image"].tolist() == [file for file in files for _ in range(2)]
 
@@ -110,8 +112,9 @@ def test_the_face_is_cut_out_of_a_photograph_first(base):
     cropped = base.aus(photo)
     assert np.abs(cropped - base.aus(photo, crop=False)).max() > 1e-3
     np.testing.assert_allclose(base.aus(crop_face(photo)[0], crop=False), cropped, atol=1e-5)
-    with pytest.warns(UserWarning):  # there is no face
-        base.aus(np.zeros((200, 400, 3), np.uint8))
+    with pytest.warns(UserWarning, match=NO_FACE):
+        table = base.ask([np.zeros((200, 400, 3), np.uint8), photo], QUESTION)
+    assert table["notice"].fillna("").tolist() == [NO_FACE, ""]
 
 
 def test_the_default_model_sees_a_smile_and_raised_brows_and_says_what_it_knows_of_photographs():

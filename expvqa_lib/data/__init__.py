@@ -2,7 +2,7 @@
 
 from . import inspection
 from .images import ImageSource, crop_dataset, crop_face, faces_in_folder, load_image
-from .inspection import describe_reading
+from .inspection import describe_reading, readable
 from .pairs import (
     PSEUDO,
     RULES,
@@ -47,6 +47,7 @@ __all__ = [
     "read_dataset",
     "read_pairs_json",
     "read_table",
+    "readable",
     "save_pairs",
     "split_by_image",
     "to_dataset",

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +28,9 @@ def describe_reading(reading: Reading, sample: int | None = 200) -> str:
         "faces with each emotion": emotion_counts(reading.table),
         "published sizes (training is training and validation)": pd.Series(published_sizes(reading.dataset)),
     }
-    bad = []
     images = reading.table["image"]
     images = images.sample(min(sample or len(images), len(images)), random_state=0).sort_index()
-    for image in tqdm(images, desc="opening images", disable=None):
-        try:
-            load_image(reading.root / image)
-        except ImageError as error:
-            bad.append(str(error))
+    bad = [*unreadable(reading.root / image for image in images).values()]
     opened = f"{len(images):,} of {len(reading.table):,} images opened"
     parts = [f"{reading.dataset} in {reading.root}", *reading.table.attrs["rows"], *reading.notes, opened]
     for title, table in tables.items():
@@ -42,6 +38,32 @@ def describe_reading(reading: Reading, sample: int | None = 200) -> str:
     for kind, places in (reading.problems | {"image that cannot be opened": bad}).items():
         parts += ["\n  ".join([f"problem: {len(places)} x {kind}", *places[:10]])] if places else []
     return "\n\n".join(parts)
+
+
+def unreadable(images: Iterable[str | Path]) -> dict[str, str]:
+    """Open each of the images once, with progress; return those that cannot be read, and why."""
+    bad = {}
+    for image in tqdm(dict.fromkeys(map(str, images)), "opening images", disable=None):
+        try:
+            load_image(image)
+        except ImageError as error:
+            bad[image] = str(error)
+    return bad
+
+
+def readable(images: Iterable[str | Path]) -> list[bool]:
+    """Whether each of the images can be read; one warning names those that cannot, and are to be left out.
+
+    Raises:
+        ImageError: none can.
+    """
+    images = list(map(str, images))
+    if bad := unreadable(images):
+        counted = f"{len(bad)} images cannot be read: {'; '.join(bad.values()):.600}"
+        if bad.keys() >= {*images}:
+            raise ImageError(counted)
+        warnings.warn(f"left out, {counted}", stacklevel=2)
+    return [image not in bad for image in images]
 
 
 def people(faces: pd.DataFrame) -> pd.Series:

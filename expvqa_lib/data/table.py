@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..errors import TableError
 from ..facs import ACTION_UNITS, EMOTIONS
-from ..files import atomic, inside
+from ..files import atomic, inside, read_frame
 
 AU_COLUMNS = tuple(unit.name for unit in ACTION_UNITS.values())
 SPLITS = ("train", "validation", "test")
@@ -76,12 +76,7 @@ def read_table(path: str | Path, root: str | Path | None = None) -> pd.DataFrame
     """
     path = Path(path)
     text = dict.fromkeys((*_REQUIRED, "emotion", "labelled_by"), "string")  # 007 is a subject, not a number
-    try:
-        table = pd.read_csv(path, dtype=text) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
-    except FileNotFoundError as error:
-        raise TableError(f"{path}: no such file; expected a face table, .parquet or .csv") from error
-    except Exception as error:  # Arrow meets damage with a dozen kinds of exceptions
-        raise TableError(f"{path}: not a readable Parquet face table, or .csv ({error})") from error
+    table = read_frame(path, "face table", text)
     spelled = {name.lower(): name for name in (*_REQUIRED, *_OPTIONAL)}
     table = check_table(table.rename(columns=lambda name: spelled.get(str(name).lower(), name)), str(path))
     root = Path(root or path.parent).resolve()

@@ -21,7 +21,7 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 from ..data import labelled_aus, read_available, read_table
 from ..errors import ModelError, TableError
 from ..facs import ACTION_UNITS, EMOTIONS
-from ..files import atomic, cached, file_state, fingerprint
+from ..files import atomic, cached, file_state, fingerprint, read_frame
 from ..model import embed_images, generate, score_questions
 from ..questions import QUESTION_TYPES, ask_q1, ask_q2, ask_q3, read_emotion
 from ..training import encoder_key
@@ -191,11 +191,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     Raises:
         TableError: no readable Parquet table is there, or a column is missing.
     """
-    try:
-        is_csv = Path(path).suffix.lower() == ".csv"
-        predictions = pd.read_csv(path, dtype={"subject": str}) if is_csv else pd.read_parquet(path)
-    except Exception as error:
-        raise TableError(f"{path}: no readable table of predictions, Parquet or .csv ({error})") from error
+    predictions = read_frame(path, "table of predictions", {"subject": "string"})
     if missing := ", ".join(column for column in COLUMNS if column not in predictions):
         raise TableError(f"{path}: no column {missing}; predictions have {', '.join(COLUMNS)}")
     return predictions

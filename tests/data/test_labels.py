@@ -122,7 +122,7 @@ def test_a_drawn_split_parts_subjects_by_their_names_alone(own):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "row 1: found columns .*expected also .*image"),
+        ("", "an empty file"),
         ("file,AU1\n2.png,1\n", "row 1: found columns file, AU1; expected also .*image"),
         ("image,smile\n2.png,1\n", "1 nothing labelled"),
         ("image,AU1,AU01\n2.png,1,1\n", "column called twice"),

@@ -3,9 +3,23 @@
 import pandas as pd
 import pytest
 
-from expvqa_lib.data import au_labels, check_table, concat_tables, labelled_aus, read_table, write_table
+from expvqa_lib.data import (
+    au_labels,
+    check_table,
+    concat_tables,
+    labelled_aus,
+    read_available,
+    read_dataset,
+    read_table,
+    write_table,
+)
 from expvqa_lib.errors import TableError
+from expvqa_lib.evaluation import read_predictions
 from expvqa_lib.facs import ACTION_UNITS, au_column
+
+
+def read_own(path):
+    return read_dataset("own", path.parent, labels=path)
 
 
 def some_faces(**columns) -> pd.DataFrame:
@@ -92,3 +106,41 @@ def test_tables_are_joined_with_their_further_emotions_and_counts(tmp_path):
     table = read_table(tmp_path / "tables" / "faces.parquet", root=tmp_path)
     assert table.attrs == {"emotions": ["awe"], "rows": ["lab: x", "further: y"]}
     assert table["image"].iat[0] == str(tmp_path / "a.png") and table["emotion"].iat[3] == "awe"
+
+
+@pytest.mark.parametrize(("separator", "decimal"), [(",", "."), (";", ","), (";", "."), ("\t", ".")])
+def test_cells_of_csv_may_be_separated_by_semicolons_or_tabs(tmp_path, separator, decimal):
+    path = tmp_path / "faces.csv"
+    some_faces(AU12_intensity=[0.5, 1.25, None]).to_csv(path, index=False, sep=separator, decimal=decimal)
+    table = read_table(path)
+    assert table["AU12"].tolist() == [1, 0, pd.NA]
+    if (separator, decimal) != (";", "."):
+        assert table["AU12_intensity"].tolist()[:2] == [0.5, 1.25]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"", "empty file"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_table, read_predictions, read_own])
+def test_a_table_that_is_something_else_is_called_what_it_is(tmp_path, name, content, what, read):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TableError, match=f"{name}.*{what}"):
+        read(tmp_path / name)
+
+
+def test_folders_of_data_sets_may_be_spelled_otherwise_and_hidden_tables_are_not_read(tmp_path):
+    folder = tmp_path / "raf_db_BASIC"
+    (folder / "Image" / "aligned").mkdir(parents=True)
+    (folder / "EmoLabel").mkdir()
+    (folder / "EmoLabel" / "list_patition_label.txt").write_text("train_00001.jpg 4\ntest_0001.jpg 5\n")
+    for name in ("train_00001_aligned.jpg", "test_0001_aligned.jpg"):
+        (folder / "Image" / "aligned" / name).touch()
+    (tmp_path / "._more.parquet").write_bytes(b"no table")
+    table = read_available(tmp_path, tmp_path / "tables")
+    assert sorted(table["emotion"]) == ["happiness", "sadness"]

@@ -239,3 +239,15 @@ def test_emotion_accuracy_counts_an_empty_prediction_as_wrong_and_unknown_names_
     assert evaluate.combine([metric]).compute(**pair)["accuracy"] == 50
     with pytest.raises(SettingsError, match="au_f1, captions, emotion_accuracy"):
         metrics.load("f1")
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_au_without_a_positive_face_is_left_out_of_macro_and_named():
+    labels, scores = faces()
+    labels["AU4"] = 0
+    with pytest.warns(UserWarning, match="out of macro: AU4"):
+        table = metrics.au_table(labels, scores, **NAMES)
+    found, rest = values(table), values(metrics.au_table(labels[["AU1", "AU12"]], scores, **NAMES))
+    assert found["AU4", "f1"] == 0
+    for metric in ("f1", "balanced_accuracy", "precision", "recall"):
+        assert found["macro", metric] == pytest.approx(rest["macro", metric])

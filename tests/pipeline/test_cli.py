@@ -153,3 +153,35 @@ def test_ask_answers_on_standard_output_and_keeps_the_notice_off_it(tmp_path):
     two = python("-m", "expvqa_lib", "ask", str(face), str(face), question, "--no-crop")
     assert two.returncode == 0, two.stderr
     assert two.stdout.splitlines() == [f"{face}\t{one.stdout.strip()}"] * 2
+
+
+def test_images_that_cannot_be_read_are_skipped_by_every_command_if_asked_and_named(
+    given, model, processor, tmp_path, capsys
+):
+    """The same line of each command: what is left out; without the option, each stops at that picture."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows = {"image": [f"{k}.png" for k in range(6)], "dataset": "own", "frame": "0", "AU12": [1, 0] * 3}
+    rows |= {"subject": list("abcdef"), "split": ["train"] * 4 + ["test"] * 2, "AU4": [0, 1] * 3}
+    pd.DataFrame(rows).to_csv(folder / "faces.csv", index=False)
+    for k in range(6):
+        Image.new("RGB", (48, 48), (40 * k, 90, 120)).save(folder / f"{k}.png")
+    start = str(save(model, processor, tmp_path / "start"))
+    table, broken = str(folder / "faces.csv"), folder / "2.png"
+    main(["pairs", "--table", table, "--output", str(tmp_path / "whole")])
+    broken.write_bytes(broken.read_bytes()[:60])
+    small = ["--images", "2", "--pairs-per-image", "1", "--steps", "2", "--precision", "float32"]
+    whole = ["--pairs", str(tmp_path / "whole"), "--model", start]
+    for line in (
+        ["ask", str(folder / "1.png"), str(broken), "Why?", "--model", start, "--no-crop"],
+        ["pairs", "--table", table, "--output", str(tmp_path / "built")],
+        ["train", "--profile", "paper", *whole, *small, "--output", str(tmp_path / "mine")],
+        ["evaluate", "--data", table, "--model", start, "--output", str(tmp_path / "metrics")],
+    ):
+        capsys.readouterr()
+        if line[0] != "pairs":  # which opens no picture by itself
+            assert main(line) == 1 and "2.png" in capsys.readouterr().err
+        main([*line, "--skip-unreadable"])
+        said = capsys.readouterr().err
+        assert "left out, 1 images cannot be read" in said and said.count("2.png") == 1
+    assert len(pd.read_parquet(tmp_path / "metrics" / "predictions.parquet")) == 2 * 5

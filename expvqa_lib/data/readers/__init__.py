@@ -1,6 +1,7 @@
 """The data sets' readers by name, and the face tables that they write."""
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,8 @@ def split_path(table: str | Path) -> Path:
 def read_available(root: str | Path, tables: str | Path) -> pd.DataFrame:
     """Read each data set that has a folder below `root` (`root/BP4D`), and face tables `root/*.parquet`.
 
+    Folders may differ in case, hyphens and underscores (`raf_db`).
+
     Args:
         tables: folder for a face table a data set, read in place of the data set from then on: delete a table
             to read its folder again.
@@ -99,17 +102,22 @@ def read_available(root: str | Path, tables: str | Path) -> pd.DataFrame:
         TableError: a data set cannot be read.
     """
     root = Path(root)
-    folders = {name: root / name for name in READERS if (root / name).is_dir()}
+    spelled = {_plain(path.name): path for path in sorted(root.glob("[!.]*/"))}
+    folders = {name: spelled[_plain(name)] for name in READERS if _plain(name) in spelled}
     faces = []
     for name, folder in folders.items():
         path = Path(tables) / f"{name}.parquet"
         if not path.exists():
             read_dataset(name, folder, path)
         faces.append(read_table(path, folder))
-    faces += [read_table(path) for path in sorted(root.glob("*.parquet")) if path.stem not in folders]
+    faces += [read_table(path) for path in sorted(root.glob("[!.]*.parquet")) if path.stem not in folders]
     if not faces:
         raise SettingsError(
             f"{root}: no data set below it; expected folders named {', '.join(READERS)},"
             " or face tables *.parquet"
         )
     return concat_tables(faces)
+
+
+def _plain(name: str) -> str:
+    return re.sub("[ _-]", "", name).lower()

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...errors import TableError
 from ...facs import EMOTIONS
+from ...files import read_frame
 from ..table import AU_COLUMNS
 from .programs import NOTHING, PYFEAT_EMOTIONS, SOURCES, Source, choose_faces, find_pictures
 from .reading import UNLABELLED, Reading
@@ -95,10 +95,7 @@ def _read_rows(reading: Reading, labels: Sequence[str | Path], source: Source, i
 def _read_file(reading: Reading, file: str, patterns: Mapping[str, str]) -> pd.DataFrame:
     if not file.lower().endswith((".parquet", ".pq")):
         return reading.read_csv(file, patterns)
-    try:
-        table = pd.read_parquet(file)
-    except Exception as error:  # Arrow meets damage with a dozen kinds of exceptions
-        raise TableError(f"{file}: not a readable Parquet table ({error})") from error
+    table = read_frame(file, "table of labels")
     columns = reading.columns(file, list(table), patterns)
     reading.read += len(table)
     table = table[list(columns)].rename(columns=columns).astype("string")

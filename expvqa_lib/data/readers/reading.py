@@ -183,6 +183,8 @@ class Reading:
         """
         lines = self.lines(file)
         top = next(lines, (1, ""))
+        if not top[1]:
+            raise TableError(f"{self.root / file}: it is {misnamed(b'')}")
         separator = max(",;\t", key=top[1].count)
         header = [name.strip("'\" ") for name in _cells(top[1], separator)]
         if names and not {name.lower() for name in names} & {name.lower() for name in header}:

@@ -31,6 +31,8 @@ def _arrays(labels: pd.DataFrame, *scores: pd.DataFrame) -> tuple[list[str], np.
         )
     if without := [name for name in AU_COLUMNS if name in {*labels, *scores[0]} - set(columns)]:
         warnings.warn(f"never labelled here and left out: {', '.join(without)}", stacklevel=3)
+    if nowhere := list(labelled.columns[(labelled == 1).sum() == 0]):
+        warnings.warn(f"no positive label here, left out of macro: {', '.join(nowhere)}", stacklevel=3)
     for table in scores:
         if not table.index.equals(labels.index) or not set(columns) <= set(table):
             raise TableError(
@@ -82,7 +84,8 @@ def au_table(
         last two, of rows with any label.
         F1, precision and recall are 0 where 0/0; balanced accuracy averages over the classes that occur; AUC
         is NaN where a class is missing, average precision where no label is positive, and macro leaves them
-        out. AUs without any label are left out, with a warning. `calibration_error` is the expected
+        out. AUs without any label are left out, and without a
+        positive one out of macro, with a warning. `calibration_error` is the expected
         calibration error over 10 bins.
 
     Raises:
@@ -203,7 +206,7 @@ def _measure(
         for name, ranks in ranked.items():
             values[name] = np.stack([rank(weights.astype(np.int32)) for rank in ranks], axis=-1)
         scores = np.stack([values[name] for name in metrics], axis=-1)  # [R, A, metric]
-        macro = mean_of_defined(scores[:, :aus].swapaxes(1, 2))[:, None]
+        macro = mean_of_defined(scores[:, :aus][:, positive.any(axis=0)].swapaxes(1, 2))[:, None]
         return np.concatenate([scores[:, :aus], macro, scores[:, aus:]], axis=1)
 
     return measure

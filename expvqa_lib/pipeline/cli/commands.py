@@ -4,10 +4,12 @@ import sys
 import warnings
 from argparse import Namespace
 from dataclasses import fields
+from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import datasets
+import numpy as np
 import pandas as pd
 
 from ... import expvqa
@@ -18,6 +20,7 @@ from ...data import (
     inspection,
     read_pairs_json,
     read_table,
+    readable,
     readers,
     save_pairs,
     split_by_image,
@@ -70,10 +73,12 @@ def ask(options: Namespace) -> None:
             raise ImageError(
                 f"{image}: no such image file; give the images first and the question last, in quotes"
             )
+    warnings.showwarning = _show_warning
+    if options.skip_unreadable:
+        options.images = list(compress(options.images, readable(options.images)))
     model = _load(options)
     if model.notice:
         print(f"expvqa: {model.notice}", file=sys.stderr)
-    warnings.showwarning = _show_warning
     answers = model.ask(
         options.images,
         options.question,
@@ -108,7 +113,7 @@ def data(options: Namespace) -> None:
 
 def pairs(options: Namespace) -> None:
     """Write the pairs and print how many there are in each split."""
-    output = Path(options.output)
+    output, warnings.showwarning = Path(options.output), _show_warning
     _require(not output.exists(), f"{output}: exists already; remove it, or give another --output")
     _require(options.llm_model or not options.rewrite, "--rewrite needs a language model: --llm-model NAME")
     _require(options.image_root or not options.from_json, "--from-json needs --image-root, their folder")
@@ -132,6 +137,8 @@ def pairs(options: Namespace) -> None:
 def _build(options: Namespace, output: Path, folder: str) -> datasets.DatasetDict:
     """Return the pairs by the rules; with a captioner also those of its pseudo-labels."""
     table = read_table(options.table, options.image_root) if options.table else _run(options).faces()
+    if options.skip_unreadable:
+        table = table[readable(table["image"])].reset_index(drop=True)
     built = build_pairs(table, folder=folder)
     if options.captioner:
         model, captions = expvqa.load(options.captioner), output.with_name(f"{output.name}-captions")
@@ -146,8 +153,14 @@ def _read_json(options: Namespace, folder: str) -> datasets.DatasetDict:
     )
     for reason, count in dropped.items():
         print(f"expvqa: {count} rows dropped: {reason}", file=sys.stderr)
+    if options.skip_unreadable:
+        released = _leave_out_unreadable(released)
     share = options.validation
     return split_by_image(released, share) if share else datasets.DatasetDict({"train": released})
+
+
+def _leave_out_unreadable(rows: datasets.Dataset) -> datasets.Dataset:
+    return rows.select(np.flatnonzero(readable(rows["image"][:])))
 
 
 def train(options: Namespace) -> None:
@@ -159,8 +172,9 @@ def train(options: Namespace) -> None:
         folder, log = options.output, _train_on_pairs(options, chosen, changes)
     else:
         _require(
-            not (changes or options.model or options.unseen),
-            "--model, --unseen and changes of the recipe go with --pairs; a profile has its own",
+            not (changes or options.model or options.unseen or options.skip_unreadable),
+            "--model, --unseen, --skip-unreadable and changes of the recipe go with --pairs; a profile "
+            "has its own",
         )
         run = _run(options, options.output)
         with processes().main_process_first():  # one of several processes draws the faces
@@ -183,6 +197,8 @@ def _train_on_pairs(options: Namespace, chosen: Curriculum, changes: dict) -> pd
     recipe = change(getattr(get(options.profile), variant), **changes)
     model = load_model(options.model, device="cpu", language_dtype=recipe.precision)
     rows = select(datasets.load_from_disk(options.pairs), chosen)
+    if options.skip_unreadable:
+        rows = datasets.DatasetDict({split: _leave_out_unreadable(part) for split, part in rows.items()})
     return finetune(*model, rows, options.output, variant=variant, recipe=recipe)
 
 
@@ -197,8 +213,8 @@ def evaluate(options: Namespace) -> None:
         _evaluate_faces(options)
         return
     _require(
-        not (given or options.image_root or asked),
-        "--predictions, --image-root, --question-types and --in-words go with --data",
+        not (given or options.image_root or asked or options.skip_unreadable),
+        "--predictions, --image-root, --question-types, --in-words and --skip-unreadable go with --data",
     )
     models = [options.model] if options.model else []
     print(au_detection(_run(options, options.output), *models).to_string(index=False))
@@ -211,6 +227,8 @@ def _evaluate_faces(options: Namespace) -> None:
     output, name = Path(options.output or folder), folder.name
     with processes().main_process_first():  # one of several processes reads data sets and writes their tables
         faces = read_faces(options.data, options.image_root, output / "tables")
+        if options.skip_unreadable:
+            faces = faces[readable(faces["image"])].reset_index(drop=True)
     split = options.split or ("test" if Path(options.data).is_dir() else "all")
     measured = {"split": None if split == "all" else split}
     if given:

@@ -5,6 +5,12 @@ MODEL = {
     "--dtype": {"metavar": "T", "help": "float32, bfloat16 or float16 (default: what suits the device)"},
     "--bits": {"type": int, "choices": (8, 4), "help": "bits of the language model (needs bitsandbytes)"},
 }
+SKIP = {
+    "--skip-unreadable": {
+        "action": "store_true",
+        "help": "leave out images that cannot be read, and name them (default: stop at the first)",
+    }
+}
 PROFILE = {
     "--profile": {
         "default": "quick",
@@ -36,6 +42,7 @@ COMMANDS = {
                 "help": "model folder or hub name (default: the quick profile's model)",
             },
             **MODEL,
+            **SKIP,
             "--samples": {
                 "type": int,
                 "default": 1,
@@ -119,6 +126,7 @@ COMMANDS = {
                 "metavar": "FILE",
                 "help": "JSON lists of the authors, named for Q1, Q2 and Q3",
             },
+            **SKIP,
             "--drop-missing": {
                 "action": "store_true",
                 "help": "of the JSON: leave out rows without an image file",
@@ -164,6 +172,7 @@ COMMANDS = {
             },
             "--pairs": {"metavar": "DIR", "help": "your own pairs, a folder of `expvqa pairs`; with --model"},
             "--model": {"metavar": "DIR", "help": "with --pairs: model folder or hub name to start from"},
+            **SKIP,
             "--unseen": {
                 "type": int,
                 "nargs": "+",
@@ -214,6 +223,7 @@ COMMANDS = {
                 "action": "store_true",
                 "help": "answer Q3 in words, too; counts neither yes nor no",
             },
+            **SKIP,
             "--predictions": {"metavar": "FILE", "help": "measure these again, without a model"},
         },
     ),
