@@ -57,8 +57,8 @@ class Explanation:
 class ExpVQA:
     """A fine-tuned InstructBLIP with its processor; `load` returns one.
 
-    An image is a path, a PIL image, an array, bytes or a file object. `crop` finds the face and cuts it out
-    first.
+    An image is a path, a PIL image, an array, bytes or a file object; `bgr` says that arrays are OpenCV's,
+    blue first. `crop` finds the face and cuts it out first.
     """
 
     def __init__(
@@ -69,7 +69,9 @@ class ExpVQA:
     ) -> None:
         self.model, self.processor, self.notice = model.eval(), processor, notice
 
-    def ask(self, images, question: str, *, samples: int = 1, crop: bool = True, seed: int = 0):
+    def ask(
+        self, images, question: str, *, samples: int = 1, crop: bool = True, bgr: bool = False, seed: int = 0
+    ):
         """Answer a question about one image or a list of images.
 
         Args:
@@ -86,7 +88,7 @@ class ExpVQA:
         """
         if not question.strip():
             raise SettingsError("the question is empty; ask something, for instance: " + questions.ask_q1())
-        faces, names, notices, is_list = _faces(images, crop)
+        faces, names, notices, is_list = _faces(images, crop, bgr)
         answers = generate(
             self.model, self.processor, faces, [question] * len(faces), samples=samples, seed=seed
         )
@@ -95,13 +97,15 @@ class ExpVQA:
         table = pd.DataFrame({"image": names, "question": question, "answer": answers, "notice": notices})
         return table.explode("answer", ignore_index=True)
 
-    def aus(self, images, aus: Sequence[int] | None = None, *, crop: bool = True) -> pd.Series | pd.DataFrame:
+    def aus(
+        self, images, aus: Sequence[int] | None = None, *, crop: bool = True, bgr: bool = False
+    ) -> pd.Series | pd.DataFrame:
         """Probability of each AU, the mean over Q3's wordings: a row for one image, a table for a list.
 
         By default it is asked about the AUs in its configuration (`config.aus`), or else all of `facs`.
         """
         aus = aus or getattr(self.model.config, "aus", None) or list(ACTION_UNITS)
-        faces, names, _, is_list = _faces(images, crop)
+        faces, names, _, is_list = _faces(images, crop, bgr)
         table = score_yes_no(self.model, self.processor, faces, aus, wordings=range(len(questions.Q3)))
         return table.set_axis(names) if is_list else table.set_axis(names).iloc[0]
 
@@ -113,6 +117,7 @@ class ExpVQA:
         question: str | None = None,
         method: str = DEFAULT_METHOD,
         crop: bool = True,
+        bgr: bool = False,
     ) -> Explanation:
         """Map where the model looked for a yes to Q3 about an AU, or for the first word of an answer.
 
@@ -120,7 +125,7 @@ class ExpVQA:
         """
         if au is None and not (question or "").strip():
             raise SettingsError("explain needs an AU number or a question")
-        (face,), *_ = _faces([image], crop)
+        (face,), *_ = _faces([image], crop, bgr)
         text, targets = (question, None) if au is None else (questions.ask_q3(au), [questions.YES])
         (heat,), (p_yes,), (answer,) = relevance(
             self.model, self.processor, [face], [text], targets=targets, method=method
@@ -184,12 +189,12 @@ def hardware_note() -> str:
     )
 
 
-def _faces(images, crop: bool) -> tuple[Sequence[Image.Image], list[str], list[str | None], bool]:
+def _faces(images, crop: bool, bgr: bool) -> tuple[Sequence[Image.Image], list[str], list[str | None], bool]:
     """Faces, names and notices of one image or of a list of images, and whether it is a list."""
     is_list = isinstance(images, list | tuple | pd.Series)
     images = list(images) if is_list else [images]
     names = [str(image) if isinstance(image, str | Path) else type(image).__name__ for image in images]
-    faces = [crop_face(image) if crop else (load_image(image), None) for image in images]
+    faces = [crop_face(x, bgr=bgr) if crop else (load_image(x, bgr=bgr), None) for x in images]
     for name, (_, notice) in zip(names, faces, strict=True):
         if notice:
             warnings.warn(f"{name}: {notice}", stacklevel=3)

