@@ -264,3 +264,15 @@ def test_what_is_no_picture_never_becomes_a_face(own, root):
     put(root / "notes.txt", b"text")
     reading = own("image,12\n2.png,1\nnotes.txt,1\n")
     assert labels_of(reading) == {"2.png": {12: 1}} and sum(reading.dropped.values()) == 1
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_column_that_looks_like_a_label_and_is_not_read_is_named_with_its_count(root, tmp_path, suffix):
+    table = pd.DataFrame({"image": ["2.png", "3.png"], "AU1": [1, 0], "emotions": ["joy", None]})
+    table = table.assign(AU12_score=[0.5, 0.25], comment=["a", "b"])
+    path = tmp_path / f"labels{suffix}"
+    table.to_csv(path, index=False) if suffix == ".csv" else table.to_parquet(path)
+    (places,) = (
+        places for kind, places in read_labels("own", root, path).problems.items() if "not read" in kind
+    )
+    assert [place.rpartition(": ")[2] for place in places] == ["emotions, 1 values", "AU12_score, 2 values"]

@@ -17,7 +17,7 @@ from ...facs import EMOTIONS
 from ...files import read_frame
 from ..table import AU_COLUMNS
 from .programs import NOTHING, PYFEAT_EMOTIONS, SOURCES, Source, choose_faces, find_pictures
-from .reading import UNLABELLED, Reading
+from .reading import UNLABELLED, Reading, unread_labels
 from .splits import assign_splits
 
 Files = str | Path | Sequence[str | Path]
@@ -96,7 +96,8 @@ def _read_file(reading: Reading, file: str, patterns: Mapping[str, str]) -> pd.D
     if not file.lower().endswith((".parquet", ".pq")):
         return reading.read_csv(file, patterns)
     table = read_frame(file, "table of labels")
-    columns = reading.columns(file, list(table), patterns)
+    columns, unread = reading.columns(file, list(table), patterns), unread_labels(list(table), patterns)
+    reading.note_unread(file, table[unread].notna().sum().to_dict())
     reading.read += len(table)
     table = table[list(columns)].rename(columns=columns).astype("string")
     return table.assign(file=file, line=np.arange(len(table)) + 1)

@@ -192,22 +192,30 @@ class Reading:
         header[:1] = [first or header[0]] if header else []
         columns = self.columns(str(self.root / file), header, patterns)
         places = [header.index(name) for name in columns]
-        rows, malformed = [], []
+        rows, malformed, unread = [], [], unread_labels(header, patterns)
+        filled, unread_places = Counter(), [header.index(name) for name in unread]
         for number, text in lines:
             cells = _cells(text, separator)
             if len(cells) == len(header):
+                filled.update(header[place] for place in unread_places if cells[place])
                 rows.append((*(cells[place] for place in places), file, number))
             else:
                 malformed.append((text, file, number))
+        self.note_unread(file, {name: filled[name] for name in unread})
         self.read += len(rows) + len(malformed)
         malformed = pd.DataFrame(malformed, columns=["text", "file", "line"])
         self.drop(malformed, malformed["line"] > 0, "malformed row", "text", f"{len(header)} cells")
         return pd.DataFrame(rows, columns=[*columns.values(), "file", "line"])
 
+    def note_unread(self, file: str, counts: Mapping[str, int]) -> None:
+        """Note columns that look like labels and are not read, with how many values each holds."""
+        for name, count in counts.items():
+            self.problems["column that looks like a label, not read"].append(
+                f"{file}: {name}, {count} values"
+            )
+
     def columns(self, file: str, names: Sequence[str], patterns: Mapping[str, str]) -> dict[str, str]:
-        """Match a file's columns. Columns of one meaning are a problem and not read; neither are columns of a
-        label file that look like labels and match nothing.
-        """
+        """Match a file's columns. Columns of one meaning are a problem and not read."""
         columns = match_columns(names, patterns)
         roles = Counter(columns[name] for name in names if name in columns)
         twice = {name: role for name, role in columns.items() if roles[role] > 1}
@@ -215,15 +223,18 @@ class Reading:
             self.problems["column called twice, not read"].append(
                 f"{file}: column {name!r} is {role}, as is another"
             )
-        for name in names if patterns.keys() & {"intensity", "confidence"} else ():
-            if _LABEL_LIKE.fullmatch(name) and name not in columns:
-                self.problems["column that looks like a label, not read"].append(f"{file}: {name}")
         columns = {name: role for name, role in columns.items() if name not in twice}
         if missing := [patterns[role] for role in patterns if role not in _OPTIONAL | {*columns.values()}]:
             found = f"found columns {', '.join(names)[:200]}"
             again = f"; {', '.join(twice)} twice" if twice else ""
             raise TableError(f"{file}: row 1: {found}{again}; expected also {missing}, once each")
         return columns
+
+
+def unread_labels(names: Sequence[str], patterns: Mapping[str, str]) -> list[str]:
+    """The columns of a label file that look like labels and match nothing."""
+    read = match_columns(names, patterns) if patterns.keys() & {"intensity", "confidence"} else names
+    return [name for name in names if name not in read and _LABEL_LIKE.fullmatch(name)]
 
 
 def match_columns(names: Sequence[str], patterns: Mapping[str, str]) -> dict[str, str]:
