@@ -72,7 +72,8 @@ def test_every_cell_after_the_set_up_shows_something(run):
         silent = [cell.source for cell in cells if not cell.outputs]
         assert not silent, f"{path.name}: no output of\n{silent[0]}"
         errors = [o["text"] for cell in cells for o in cell.outputs if o.get("name") == "stderr"]
-        assert not [text for text in errors if "Warning" in text], path.name
+        # in a miniature some action units have no positive face, which is said
+        assert not [text for text in errors if "Warning" in text and "out of macro" not in text], path.name
 
 
 @pytest.mark.parametrize("name", TABLES)
