@@ -114,8 +114,7 @@ def test_cells_of_csv_may_be_separated_by_semicolons_or_tabs(tmp_path, separator
     some_faces(AU12_intensity=[0.5, 1.25, None]).to_csv(path, index=False, sep=separator, decimal=decimal)
     table = read_table(path)
     assert table["AU12"].tolist() == [1, 0, pd.NA]
-    if (separator, decimal) != (";", "."):
-        assert table["AU12_intensity"].tolist()[:2] == [0.5, 1.25]
+    assert table["AU12_intensity"].tolist()[:2] == [0.5, 1.25]
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv"])
@@ -144,3 +143,6 @@ def test_folders_of_data_sets_may_be_spelled_otherwise_and_hidden_tables_are_not
     (tmp_path / "._more.parquet").write_bytes(b"no table")
     table = read_available(tmp_path, tmp_path / "tables")
     assert sorted(table["emotion"]) == ["happiness", "sadness"]
+    folder.with_name("RAF-DB-basic").mkdir()  # the name itself comes before other spellings
+    with pytest.raises(TableError, match="RAF-DB-basic: no"):
+        read_available(tmp_path, tmp_path / "others")

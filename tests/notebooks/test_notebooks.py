@@ -73,7 +73,7 @@ def test_every_cell_after_the_set_up_shows_something(run):
         assert not silent, f"{path.name}: no output of\n{silent[0]}"
         errors = [o["text"] for cell in cells for o in cell.outputs if o.get("name") == "stderr"]
         # in a miniature some action units have no positive face, which is said
-        assert not [text for text in errors if "Warning" in text and "out of macro" not in text], path.name
+        assert not [t for t in errors if t.count("Warning") > t.count("out of macro")], path.name
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -181,7 +181,7 @@ def test_images_that_cannot_be_read_are_skipped_by_every_command_if_asked_and_na
         capsys.readouterr()
         if line[0] != "pairs":  # which opens no picture by itself
             assert main(line) == 1 and "2.png" in capsys.readouterr().err
-        main([*line, "--skip-unreadable"])
+        assert main([*line, "--skip-unreadable"]) == 0
         said = capsys.readouterr().err
         assert "left out, 1 images cannot be read" in said and said.count("2.png") == 1
     assert len(pd.read_parquet(tmp_path / "metrics" / "predictions.parquet")) == 2 * 5
