@@ -95,15 +95,14 @@ def study(run, ablated: Sequence[str] | None = None) -> pd.DataFrame:
         and `taught`: whether the model was trained on that question.
     """
     names = ("base", ALL, *(available(run) if ablated is None else ablated))
-    faces, settings = run.faces_of(run.au_corpus), bootstrap_settings(run) | {"main": ALL}
-    answers = {
-        name: run.answers(name, "Q1" if name.endswith("captioner") else "Q1_actions", faces) for name in names
-    }
-    tables = {
-        "Q3": au_detection(run, *names, main=ALL),
-        "Q1 actions": au_answer_table(faces, answers, **settings),
-        "Probe actions": probe(run, "aus", names, ("qformer",))[0],
-    }
+    tables, settings = {}, bootstrap_settings(run) | {"main": ALL}
+    if run.has_aus:
+        faces = run.faces_of(run.au_corpus)
+        kinds = {name: "Q1" if name.endswith("captioner") else "Q1_actions" for name in names}
+        answers = {name: run.answers(name, kind, faces) for name, kind in kinds.items()}
+        tables["Q3"] = au_detection(run, *names, main=ALL)
+        tables["Q1 actions"] = au_answer_table(faces, answers, **settings)
+        tables["Probe actions"] = probe(run, "aus", names, ("qformer",))[0]
     if run.emotion_corpus:
         answers = {name: run.answers(name, "Q1") for name in names}
         faces = run.emotion_faces(), run.emotion_faces("train")

@@ -63,10 +63,12 @@ def caption_corpus(run, kind: str) -> str:
 
 
 def caption_quality(run) -> pd.DataFrame:
-    """Caption metrics of each model and control in the columns of `au_table`; the target is Q1 or Q2."""
+    """Caption metrics of each model and control in the columns of `au_table`; the target is Q1, or Q2
+    where a corpus has AUs.
+    """
     settings = {"split": "test", "metrics": (*REFERENCE_METRICS, *FLAWS), **bootstrap_settings(run)}
     tables = []
-    for kind in ("Q1", "Q2"):
+    for kind in ("Q1", "Q2") if run.has_aus else ("Q1",):
         settings |= {"dataset": caption_corpus(run, kind), "target": kind}
         for model, rows in captions(run, kind).groupby("model", sort=False):
             names = {"model": model, "groups": rows["subject"]}

@@ -210,7 +210,7 @@ def au_detection(run, *models: str, main: str = MAIN) -> pd.DataFrame:
 
 
 def sentence_labels(run) -> pd.DataFrame:
-    """Emotions read out of Q1 answers (where the run has an emotion corpus) and AUs out of Q2 answers.
+    """Emotions read out of Q1 answers and AUs out of Q2 answers, where the run has such labels.
 
     `run` is a `pipeline.Run`. Columns as `au_detection`, and `question`.
     """
@@ -220,8 +220,9 @@ def sentence_labels(run) -> pd.DataFrame:
         tables["Q1"] = emotion_answer_table(
             run.emotion_faces(), run.emotion_faces("train"), answers, **settings
         )
-    answers = {name: run.answers(name, "Q2") for name in MODELS}
-    tables["Q2"] = au_answer_table(run.faces_of(run.au_corpus), answers, **settings)
+    if run.has_aus:
+        answers = {name: run.answers(name, "Q2") for name in MODELS}
+        tables["Q2"] = au_answer_table(run.faces_of(run.au_corpus), answers, **settings)
     return below_each_other(tables)
 
 

@@ -40,8 +40,8 @@ BATCH, RATE, HEAD_RATE, WEIGHT_DECAY, PATIENCE = 32, 1e-4, 1e-3, 0.05, 3
 
 
 def probe_all(run, epochs: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables of `probe` for action units and, if the run has a corpus for it, emotion."""
-    targets = ["aus", "emotion"] if run.emotion_corpus else ["aus"]
+    """The tables of `probe` for action units and emotion, where the run has a corpus for them."""
+    targets = ["aus"] * run.has_aus + ["emotion"] * bool(run.emotion_corpus)
     results = zip(*(probe(run, target, epochs=epochs) for target in targets), strict=True)
     return tuple(pd.concat(tables, ignore_index=True) for tables in results)
 

@@ -12,6 +12,7 @@ from ..facs import BP4D_AUS, au_column
 from .tables import NAMES, ordered_models
 
 FOLDER = Path(__file__).parents[1] / "assets" / "published"
+BP4D = tuple(au_column(number) for number in BP4D_AUS)
 
 
 def load(name: str) -> pd.DataFrame:
@@ -19,7 +20,7 @@ def load(name: str) -> pd.DataFrame:
     return pd.read_csv(FOLDER / f"{name}.csv")
 
 
-def au_f1(dataset: str, targets: Sequence[str]) -> pd.DataFrame:
+def au_f1(dataset: str, targets: Sequence[str] = BP4D) -> pd.DataFrame:
     """Return every published F1 on `dataset` (percent), one row a model, one column an AU of `targets`.
 
     Returns:
@@ -68,15 +69,14 @@ def paper_table(run, detection: pd.DataFrame) -> pd.DataFrame:
         run: a `pipeline.Run`.
         detection: `evaluation.au_detection` of the run.
     """
-    aus = [au_column(number) for number in BP4D_AUS]
-    published = au_f1("BP4D", aus).sort_values("average", ascending=False)
+    published = au_f1("BP4D").sort_values("average", ascending=False)
     f1 = detection.query("metric == 'f1'").replace({"target": {"macro": "average"}})
-    f1 = f1.pivot(index="model", columns="target", values="value").reindex(columns=[*aus, "average"])
+    f1 = f1.pivot(index="model", columns="target", values="value").reindex(columns=[*BP4D, "average"])
     ours = f1.reindex(ordered_models(f1.index)).rename(index=NAMES).reset_index()
     data = f"{_data(run)} (profile {run.profile.name})"
     ours = ours.assign(data=data, protocol="unseen people", source="this run", evidence="measured here")
     table = pd.concat([published.assign(data="BP4D, video of people"), ours], ignore_index=True)
-    return table[["data", "model", "protocol", *aus, "average", "source", "evidence"]]
+    return table[["data", "model", "protocol", *BP4D, "average", "source", "evidence"]]
 
 
 def _data(run) -> str:

@@ -86,9 +86,8 @@ def emotion_layout(labels: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts).rename_axis("Emotion")
 
 
-def results_table(au: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """The README's table, a row a model, from `au_detection` and `sentence_labels`."""
-    rows = pd.concat([au.assign(question="Q3"), labels], ignore_index=True)
+def results_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The README's table, a row a model, from `au_detection` (question Q3) and `sentence_labels`."""
     rows = rows[rows["target"] == "macro"].assign(
         column=(rows["question"] + " " + rows["metric"]).map(_RESULTS)
     )

@@ -30,6 +30,8 @@ ASSETS = Path(__file__).parents[1] / "assets"
 REMOTE_IMAGE = re.compile(r"\[!\[[^]]*\]\(https?:[^)]*\)\]\([^)]*\)|!\[[^]]*\]\(https?:[^)]*\)")
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a page without a kernel cannot draw it
 LONG = 40  # lines of a table that the page of figures links to only
+NEEDS_AUS = "action-units"
+"""Tag of cells that measure action units, and are left out where no data set has them."""
 HIDDEN = {"install", "parameters"}
 """Tags of cells that the report leaves out; the parameters of the run stand in an injected cell."""
 
@@ -73,7 +75,7 @@ def reproduce(
     # the kernel `python3` is this interpreter's, whatever the user has installed
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     for position, path in enumerate(chosen, start=1):
-        _execute(path, executed / path.name, values, f"[{position}/{len(chosen)}] {path.stem}")
+        _execute(path, executed / path.name, run, values, f"[{position}/{len(chosen)}] {path.stem}")
         run.record(path.stem)
     write_figures_page(run.figures_dir)
     ran = [executed / path.name for path in paths if (executed / path.name).is_file()]
@@ -101,7 +103,7 @@ def find_notebooks(folder: str | Path = "") -> list[Path]:
     return paths
 
 
-def _execute(source: Path, target: Path, values: dict[str, str], label: str) -> None:
+def _execute(source: Path, target: Path, run: Run, values: dict[str, str], label: str) -> None:
     """Run one notebook into `target`, showing progress; a failed one becomes `NN_name.failed.ipynb`."""
     print(f"{label} ...", flush=True)
     failed = target.with_suffix(".failed.ipynb")
@@ -109,7 +111,7 @@ def _execute(source: Path, target: Path, values: dict[str, str], label: str) -> 
     with atomic(target) as temporary:
         try:
             done = papermill.execute_notebook(
-                source,
+                _without_missing(nbformat.read(source, 4), run),
                 temporary,
                 values,
                 kernel_name="python3",
@@ -122,6 +124,15 @@ def _execute(source: Path, target: Path, values: dict[str, str], label: str) -> 
                 os.replace(temporary, failed)
             raise _failure(source, failed, values, error) from error
     print(f"{label}: {done.metadata.papermill.duration:.0f} s", flush=True)
+
+
+def _without_missing(notebook: nbformat.NotebookNode, run: Run) -> nbformat.NotebookNode:
+    """The notebook with a sentence in place of each cell whose labels no data set of the run has."""
+    for position, cell in enumerate(notebook.cells):
+        if NEEDS_AUS in cell.metadata.get("tags", ()) and not run.has_aus:
+            text = f"*{_first_line(cell)}: left out. No data set has action units and a test split.*"
+            notebook.cells[position] = nbformat.v4.new_markdown_cell(text)
+    return notebook
 
 
 def _failure(source: Path, failed: Path, values: dict[str, str], error: Exception) -> ExpVQAError:
@@ -210,16 +221,17 @@ def _duration(seconds: float) -> str:
 def _headline(run: Run) -> str:
     """The results table as HTML, and what was measured on what; empty where the run measured nothing."""
     paths = [run.figures_dir / f"{name}.csv" for name in ("au_detection", "captions")]
-    if not all(path.is_file() for path in paths):
+    rows = pd.concat([pd.read_csv(path) for path in paths if path.is_file()] or [pd.DataFrame()])
+    if rows.empty:
         return ""
-    detection, labels = map(pd.read_csv, paths)
-    text = f"Action units (Q3) on the test faces of {', '.join(detection['dataset'].unique())}"
-    if len(emotions := labels.loc[labels["question"] == "Q1", "dataset"].unique()):
-        text += f", the emotion read out of the answer to Q1 on those of {', '.join(emotions)}"
+    rows["question"] = rows["question"].fillna("Q3")
+    corpora = rows.groupby("question")["dataset"].unique().map(", ".join)
+    told = {"Q3": "Action units (Q3)", "Q1": "Emotions read out of answers to Q1"}
+    text = "; ".join(f"{told[kind]} on the test faces of {corpora[kind]}" for kind in told if kind in corpora)
     text += ". No test person is in training. Percent, with 95 % intervals from resampling people."
     if run.is_rendered:
         text += " Rendered faces: these figures do not compare with published ones."
-    table = results_table(detection, labels).rename_axis(None).to_html(border=0)
+    table = results_table(rows).rename_axis(None).to_html(border=0)
     return f"{table}<p>{html.escape(text)}</p>"
 
 

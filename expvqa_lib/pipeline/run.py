@@ -84,19 +84,28 @@ class Run:
             return synthfacs.make(self._data_folder, self.profile.corpora)
         return read_available(self.data_root, self._data_folder)
 
-    @cached_property
+    @property
     def au_corpus(self) -> str:
         """The corpus on which AU detection is measured.
 
         Raises:
             SettingsError: none with AU labels has a test split.
         """
-        labelled = self._faces[list(AU_COLUMNS)].notna().any(axis=1)
-        if corpus := self._first(AU_CORPORA, labelled):
-            return corpus
+        if self.has_aus:
+            return self._au_corpus
         raise SettingsError(
-            f"{self.data_root}: no data set has action units and a test split; add one of {AU_CORPORA[1:]}"
+            f"{self.data_root}: no data set has action units and a test split; add one of {AU_CORPORA[1:]}, "
+            "or run all notebooks with ./run_all.sh, which leaves out what needs one"
         )
+
+    @property
+    def has_aus(self) -> bool:
+        """Whether a corpus with AU labels has a test split."""
+        return self.is_rendered or self._au_corpus is not None
+
+    @cached_property
+    def _au_corpus(self) -> str | None:
+        return self._first(AU_CORPORA, self._faces[list(AU_COLUMNS)].notna().any(axis=1))
 
     @cached_property
     def emotion_corpus(self) -> str | None:
@@ -105,8 +114,8 @@ class Run:
 
     @property
     def caption_corpus(self) -> str:
-        """The corpus of the Q1 captions: the rendered one with AUs and emotion, or the AU corpus."""
-        return "synth_wild" if self.is_rendered else self.au_corpus
+        """The corpus of the Q1 captions: the rendered one with AUs and emotion, the AU or emotion corpus."""
+        return "synth_wild" if self.is_rendered else self._au_corpus or self.emotion_corpus or self.au_corpus
 
     def _first(self, order: tuple[str, ...], labelled: pd.Series) -> str | None:
         test = (self._faces["split"] == "test") & self._faces["labelled_by"].isna()

@@ -170,7 +170,10 @@ def test_layouts_have_values_with_intervals(faces_of):
     absent = [column for column in au_columns(test) if not test[column].eq(1).any()]
     test = test.assign(**dict.fromkeys(absent, pd.Series(pd.NA, test.index, "Int8")))
     au = detection_table(test, {MAIN: test[au_columns(test)].astype(float)}, resamples=10)
-    f1, table = with_intervals(au, "f1"), evaluation.results_table(au, au.assign(question="Q2"))
+    f1, table = (
+        with_intervals(au, "f1"),
+        evaluation.results_table(pd.concat([au.assign(question=kind) for kind in ("Q3", "Q2")])),
+    )
     assert f1.loc["Average", "Exp-VQA"].startswith("100.0 [")
     assert evaluation.macro_averages(au).loc["Label prior", "AUC"] == "50.0 [50.0, 50.0]"
     assert table.loc["Exp-VQA", "Q3 macro F1"] == f1.loc["Average", "Exp-VQA"]
