@@ -131,7 +131,11 @@ def test_every_notebook_runs_on_data_sets_in_their_own_layout(tmp_path, names, m
     assert all(f"{name}: " in page for name in names)  # what became of the rows
     assert ("left out. No data set has action units" in page) == ("Q3" not in measured)
     figures = tmp_path / "runs" / "paper" / "figures"  # never those of the checkout
-    tables = [pd.read_csv(path) for name in ("captions", "au_detection") if (path := figures / f"{name}.csv").exists()]
+    tables = [
+        pd.read_csv(path)
+        for name in ("captions", "au_detection")
+        if (path := figures / f"{name}.csv").exists()
+    ]
     rows = pd.concat(tables).fillna({"question": "Q3"})
     assert dict(zip(rows["question"], rows["dataset"], strict=True)) == measured
     for _, answers in rows.groupby("question"):
