@@ -17,7 +17,7 @@ from ...facs import EMOTIONS
 from ...files import read_frame
 from ..table import AU_COLUMNS
 from .programs import NOTHING, PYFEAT_EMOTIONS, SOURCES, Source, choose_faces, find_pictures
-from .reading import UNLABELLED, Reading, unread_labels
+from .reading import UNLABELLED, Reading
 from .splits import assign_splits
 
 Files = str | Path | Sequence[str | Path]
@@ -84,7 +84,7 @@ def _read_rows(reading: Reading, labels: Sequence[str | Path], source: Source, i
     if "confidence" in rows:
         confidence = _numbers(reading, rows, "confidence", 1)
         rows = reading.drop(rows.assign(confidence=confidence), confidence.isna(), "no face")
-    rows = find_pictures(reading, rows, images or source.images(rows))
+    rows = find_pictures(reading, rows, images or (source.frames if "frame" in rows else source.faces))
     if reading.dataset != "own":
         rows = choose_faces(reading, rows)
     if "confidence" in rows:
@@ -96,11 +96,9 @@ def _read_file(reading: Reading, file: str, patterns: Mapping[str, str]) -> pd.D
     if not file.lower().endswith((".parquet", ".pq")):
         return reading.read_csv(file, patterns)
     table = read_frame(file, "table of labels")
-    columns, unread = reading.columns(file, list(table), patterns), unread_labels(list(table), patterns)
-    reading.note_unread(file, table[unread].notna().sum().to_dict())
-    reading.read += len(table)
-    table = table[list(columns)].rename(columns=columns).astype("string")
-    return table.assign(file=file, line=np.arange(len(table)) + 1)
+    columns = reading.columns(file, list(table), patterns)
+    text = table[list(columns)].astype("string").fillna("")
+    return reading.rows_of(text, columns, file, range(1, len(text) + 1))
 
 
 def _numbers(

@@ -91,7 +91,7 @@ def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Re
     reading = Reading("EmotioNet", root, split_file)
     expected = "EmotioNet_FACS*.csv (save the distributed .xlsx as CSV)"
     lists = reading.find(r"(?i:emotionet_facs)[^/]*\.csv$", expected)["path"]
-    columns = {"address": "URL", "AU": rf"(?:AU)?[ _]*0*({'|'.join(map(str, EMOTIONET_AUS))})"}
+    columns = {"address": "URL", "AU{}": rf"(?:AU)?[ _]*0*({'|'.join(map(str, EMOTIONET_AUS))})"}
     rows = reading.read_csv(lists.iat[0], columns)
     aus = [column for column in map(au_column, EMOTIONET_AUS) if column in rows]
     for column in aus:

@@ -49,7 +49,7 @@ def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading
     reading = Reading("BP4D", root, split_file)
     subject, video = r"(?P<subject>[FM][0-9]{3})", "(?P<video>T[0-9]{1,2})"
     tables = reading.find(rf"{subject}_{video}\.csv$", expected="AUCoding/AU_OCC/F001_T1.csv")
-    columns = {"number": r"0|\D*", "AU": rf"(?:AU)?\s*0*({'|'.join(map(str, BP4D_AUS))})"}
+    columns = {"number": r"0|\D*", "AU{}": rf"(?:AU)?\s*0*({'|'.join(map(str, BP4D_AUS))})"}
     rows = _read_frames(reading, tables, columns)
     codes = {"0": 0, "1": 1, "9": np.nan}
     for column in map(au_column, BP4D_AUS):
