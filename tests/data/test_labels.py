@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from corpora_fixtures import put
 
-from expvqa_lib.data import au_labels, build_pairs, read_available, read_table
-from expvqa_lib.data.readers.labels import read_labels
+from expvqa_lib.data import au_labels, build_pairs, read_available, read_dataset, read_table
 from expvqa_lib.errors import TableError
 from expvqa_lib.pipeline.cli import main
 
@@ -30,7 +29,7 @@ def root(tmp_path, faces):
 @pytest.fixture
 def own(tmp_path, root):
     """Reads labels of one's own out of text."""
-    return lambda text: read_labels("own", root, written(tmp_path, text))
+    return lambda text: read_dataset("own", root, labels=written(tmp_path, text))
 
 
 def written(folder: Path, text: str | bytes, name: str = "labels.csv") -> Path:
@@ -57,7 +56,7 @@ def test_columns_are_found_by_their_names_and_empty_cells_are_unlabelled(tmp_pat
     assert table["labelled_by"].isna().all() and set(table["dataset"]) == {"own"}
     assert table["subject"].is_unique and not reading.problems and not reading.dropped
     pd.read_csv(tmp_path / "labels.csv").to_parquet(tmp_path / "labels.PARQUET")
-    again = read_labels("own", root, tmp_path / "labels.PARQUET")
+    again = read_dataset("own", root, labels=tmp_path / "labels.PARQUET")
     pd.testing.assert_frame_equal(again.table, reading.table)
 
 
@@ -142,7 +141,7 @@ def test_a_file_that_cannot_be_used_is_named(own, text, message):
 @pytest.mark.parametrize("name", ["none.csv", "none.parquet"])
 def test_a_file_that_is_not_there_is_named(root, name):
     with pytest.raises(TableError, match=name):
-        read_labels("own", root, root / name)
+        read_dataset("own", root, labels=root / name)
 
 
 OPENFACE = """frame, face_id, time, confidence, success, gaze, AU01_r, AU12_r, AU01_c, AU12_c, AU28_c, AU45_c
@@ -158,7 +157,7 @@ def test_frames_that_openface_is_sure_of_are_read_with_their_aligned_faces(tmp_p
     for frame in (2, 3, 5):
         picture = (root / f"{frame}.png").read_bytes()
         put(root / "clip_aligned" / f"frame_det_00_{frame:06d}.bmp", picture)
-    reading = read_labels("OpenFace", root, [written(tmp_path, OPENFACE, "clip.csv")])
+    reading = read_dataset("OpenFace", root, labels=[written(tmp_path, OPENFACE, "clip.csv")])
     labels = {2: {1: 1, 12: 0, 28: 1}, 5: {1: 0, 12: 0, 28: 0}}
     assert labels_of(reading) == {f"clip_aligned/frame_det_00_{k:06d}.bmp": aus for k, aus in labels.items()}
     assert reading.dropped == {"confidence too low": 1, "image missing": 2}
@@ -178,7 +177,7 @@ def test_pyfeat_probabilities_become_labels_from_the_threshold_on(tmp_path, root
         "6.png,0,0.99,0.1,0.9,0.1,0,0,0.8,0,0,0.1",
         "7.png,0,0.99,1.7,0.9,,,,,,,",
     ]
-    reading = read_labels("Py-Feat", root, written(tmp_path, "\n".join(rows)))
+    reading = read_dataset("Py-Feat", root, labels=written(tmp_path, "\n".join(rows)))
     assert labels_of(reading) == {"2.png": {1: 1, 12: 0}, "3.png": {1: 0}, "7.png": {12: 1}}
     assert reading.table["emotion"].fillna("-").tolist() == ["happiness", "-", "-"]
     assert sorted(reading.dropped.values()) == [1, 1, 2]  # no face, an unsure one, two in one image
@@ -189,7 +188,7 @@ def test_libreface_detections_count_before_intensities(tmp_path, root):
     head = ",input_image_path,aligned_image_path,facial_expression,au_1,au_12,au_1_intensity,au_5_intensity\n"
     first = written(tmp_path, head + "0,2.png,tmp/2.png,Happiness,0,1,4.0,1.9\n", "one.csv")
     second = written(tmp_path, head + "0,3.png,tmp/3.png,Contempt,1,0,0.0,2.0\n1,,,,,,,\n", "two.csv")
-    reading = read_labels("LibreFace", root, [first, second])
+    reading = read_dataset("LibreFace", root, labels=[first, second])
     assert labels_of(reading) == {"2.png": {1: 0, 5: 0, 12: 1}, "3.png": {1: 1, 5: 1, 12: 0}}
     assert reading.table["emotion"].tolist() == ["happiness", "contempt"]
     assert list(reading.dropped.values()) == [1]  # no face
@@ -216,7 +215,7 @@ def test_a_row_belongs_to_the_face_that_it_names(tmp_path, root):
     for face, frame in ((0, 1), (0, 2), (1, 1), (1, 2)):
         put(root / "clip_aligned" / f"frame_det_{face:02d}_{frame:06d}.bmp", picture)
     rows = ["frame,face_id,confidence,AU12_c", "1,0,0.9,0", "1,1,0.9,1", "2,0,0.7,0", "2,1,0.9,1"]
-    reading = read_labels("OpenFace", root, written(tmp_path, "\n".join(rows), "clip.csv"))
+    reading = read_dataset("OpenFace", root, labels=written(tmp_path, "\n".join(rows), "clip.csv"))
     faces = reading.table[["image", "subject", "AU12"]].to_numpy().tolist()
     assert faces == [
         ["clip_aligned/frame_det_00_000001.bmp", "clip_0", 0],
@@ -224,7 +223,7 @@ def test_a_row_belongs_to_the_face_that_it_names(tmp_path, root):
         ["clip_aligned/frame_det_01_000002.bmp", "clip_1", 1],
     ]
     rows = ["input,FaceScore,FaceRectWidth,FaceRectHeight,AU12", "2.png,0.99,20,30,0", "2.png,0.95,90,99,1"]
-    reading = read_labels("Py-Feat", root, written(tmp_path, "\n".join(rows), "feat.csv"))
+    reading = read_dataset("Py-Feat", root, labels=written(tmp_path, "\n".join(rows), "feat.csv"))
     assert labels_of(reading) == {"2.png": {12: 1}} and reading.read == 2
 
 
@@ -240,22 +239,21 @@ def test_labels_of_a_video_need_its_frames(tmp_path, root, program, text):
     put(root / "clip.mp4", b"video")
     labels = written(tmp_path, text, "clip.csv")
     with pytest.raises(TableError):
-        read_labels(program, root, labels)
+        read_dataset(program, root, labels=labels)
     for frame in (0, 1):
         put(root / "clip" / f"{frame:06d}.png", (root / "2.png").read_bytes())
     pattern = {"images": "{name}/{frame:06d}.png"} | ({"threshold": 1} if program == "OpenFace" else {})
-    reading = read_labels(program, root, labels, **pattern)
+    reading = read_dataset(program, root, labels=labels, **pattern)
     assert labels_of(reading) == {"clip/000000.png": {12: 1}, "clip/000001.png": {12: 0}}
     assert set(reading.table["subject"]) == {"clip"}
 
 
 def test_a_picture_of_libreface_is_called_as_its_file_and_py_feat_2_says_happy(tmp_path, root):
-    reading = read_labels(
-        "LibreFace", root, written(tmp_path, "au_1,facial_expression\n1,Sadness\n", "3.csv")
-    )
+    labels = written(tmp_path, "au_1,facial_expression\n1,Sadness\n", "3.csv")
+    reading = read_dataset("LibreFace", root, labels=labels)
     assert labels_of(reading) == {"3.png": {1: 1}}
     text = "input,FaceScore,AU45,Neutral,Happy,Sad\n2.png,0.99,0.9,0.01,0.97,0.02\n3.png,0.99,0.9,0,0.1,0.9\n"
-    reading = read_labels("Py-Feat", root, written(tmp_path, text))
+    reading = read_dataset("Py-Feat", root, labels=written(tmp_path, text))
     assert reading.table["emotion"].tolist() == ["happiness", "sadness"]
     assert [place.rpartition(" ")[2] for place in examples_of(reading).splitlines() if "AU45" in place]
 
@@ -273,6 +271,8 @@ def test_a_column_that_looks_like_a_label_and_is_not_read_is_named_with_its_coun
     path = tmp_path / f"labels{suffix}"
     table.to_csv(path, index=False) if suffix == ".csv" else table.to_parquet(path)
     (places,) = (
-        places for kind, places in read_labels("own", root, path).problems.items() if "not read" in kind
+        places
+        for kind, places in read_dataset("own", root, labels=path).problems.items()
+        if "not read" in kind
     )
     assert [place.rpartition(": ")[2] for place in places] == ["emotions, 1 values", "AU12_score, 2 values"]

@@ -16,7 +16,7 @@ from .pictures import read_affectnet, read_emotionet, read_raf_au, read_raf_db
 from .reading import Reading
 from .videos import read_bp4d, read_disfa
 
-READERS: dict[str, Callable[..., Reading]] = {
+READERS: dict[str, Callable[..., None]] = {
     "BP4D": read_bp4d,
     "DISFA": read_disfa,
     "RAF-AU": read_raf_au,
@@ -27,7 +27,7 @@ READERS: dict[str, Callable[..., Reading]] = {
 }
 """Each reader's docstring shows the layout that it reads."""
 
-LABEL_READERS: dict[str, Callable[..., Reading]] = {name: partial(read_labels, name) for name in SOURCES}
+LABEL_READERS: dict[str, Callable[..., None]] = dict.fromkeys(SOURCES, read_labels)
 """Readers of label files that are given as `labels`; the images are below the root."""
 
 __all__ = [
@@ -71,7 +71,8 @@ def read_dataset(
     if unknown := options.keys() - inspect.signature(readers[name]).parameters:
         raise SettingsError(f"{name} takes no {', '.join(sorted(unknown))}")
     follow = split_path(output) if output and split_path(output).exists() else None
-    reading = readers[name](root, *([labels] if labels else []), split_file=follow, **options)
+    reading = Reading(name, root, follow)
+    readers[name](reading, *([labels] if labels else []), **options)
     if output:
         write_table(reading.table, output)
     if output and not follow:

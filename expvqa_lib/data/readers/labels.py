@@ -25,15 +25,7 @@ Files = str | Path | Sequence[str | Path]
 _WORDS = {name: name for name in EMOTIONS} | {e.adjective: e.name for e in EMOTIONS.values()}
 
 
-def read_labels(
-    name: str,
-    root: str | Path,
-    labels: Files,
-    split_file: str | Path | None = None,
-    *,
-    images: str = "",
-    threshold: float | None = None,
-) -> Reading:
+def read_labels(reading: Reading, labels: Files, *, images: str = "", threshold: float | None = None) -> None:
     """Read labels of images below `root`: people's own, or a program's, which `labelled_by` then names.
 
     - own: `image` (its path below root); AUs (`AU1`, `AU01`, `au_1`: 1 present, 0 absent, empty where
@@ -54,8 +46,8 @@ def read_labels(
     without splits, a hash of the subject's name decides (`splits.assign_splits`).
 
     Args:
-        name, labels: a key of `SOURCES`; the file, or several.
-        split_file: a split that was written beside a table, followed instead.
+        reading: of a data set in `SOURCES`.
+        labels: the file, or several.
         images: where a video's frames are below root, such as `{name}/{frame:06d}.jpg`, or with `{face}`.
         threshold: intensity from which an AU without a code is present; for Py-Feat, the probability.
 
@@ -63,7 +55,7 @@ def read_labels(
         SettingsError: `images` is no such pattern.
         TableError: a file cannot be read, lacks a column, or nothing usable is left.
     """
-    source, reading = SOURCES[name], Reading(name, root, split_file)
+    source = SOURCES[reading.dataset]
     if threshold is not None:
         source = replace(source, **{"probability" if source.probability else "intensity": threshold})
     rows = _read_rows(reading, [labels] if isinstance(labels, (str, Path)) else labels, source, images)
@@ -74,7 +66,7 @@ def read_labels(
         chances = {word: _numbers(reading, rows, word, 1) for word in PYFEAT_EMOTIONS if word in rows}
         chances = pd.DataFrame(chances).fillna(-1.0)
         rows["emotion"] = chances.idxmax(axis=1).where(chances.max(axis=1) >= source.probability)
-    return _finish(reading, rows.assign(labelled_by=None if name == "own" else name))
+    _finish(reading, rows.assign(labelled_by=None if reading.dataset == "own" else reading.dataset))
 
 
 def _read_rows(reading: Reading, labels: Sequence[str | Path], source: Source, images: str) -> pd.DataFrame:
@@ -139,7 +131,7 @@ def _name_emotions(reading: Reading, rows: pd.DataFrame) -> None:
     rows["emotion"] = names.where(good).str.join("+").astype(object)
 
 
-def _finish(reading: Reading, rows: pd.DataFrame) -> Reading:
+def _finish(reading: Reading, rows: pd.DataFrame) -> None:
     """Drop what cannot be used, and give the rest subjects and a split."""
     if reading.dataset == "own" and "subject" not in rows.columns:
         reading.notes.append("no column subject: a person with several images may stand in several splits")
@@ -150,4 +142,4 @@ def _finish(reading: Reading, rows: pd.DataFrame) -> Reading:
     given = [column for column in (*labels, "subject", "frame", "split") if column in rows]
     rows = reading.drop_repeated(rows, ["image"], given)
     rows = reading.drop(rows, rows.reindex(columns=labels).isna().all(axis=1), "nothing labelled")
-    return reading.finish(assign_splits(reading, rows))
+    reading.finish(assign_splits(reading, rows))

@@ -99,7 +99,7 @@ def _called_as(reading: Reading, rows: pd.DataFrame) -> pd.Series:
     pictures = reading.files[reading.files.str.contains(SUFFIX)]
     pictures.index = pictures.map(lambda path: Path(path).stem)
     alone = pictures[~pictures.index.duplicated(keep=False)]
-    return rows["video"].map(alone).fillna(rows["video"] + ".jpg").astype(object)
+    return rows["video"].map(alone).astype(object).fillna(rows["video"] + ".jpg")
 
 
 def _frames(reading: Reading, rows: pd.DataFrame, is_frame: pd.Series, pattern: str) -> pd.DataFrame:

@@ -84,7 +84,7 @@ class Reading:
         self.problem(UNLABELLED, rows[unknown], column, f"one of {', '.join(codes)}")
         return rows[column].map(codes).astype(float)
 
-    def finish(self, rows: pd.DataFrame) -> "Reading":
+    def finish(self, rows: pd.DataFrame) -> None:
         """Make the face table of the rows that are left; `wanted` is the name of a missing image.
 
         Raises:
@@ -105,7 +105,6 @@ class Reading:
         sizes = " + ".join([f"{len(table):,} kept", *reasons])
         table.attrs = {"rows": [f"{self.dataset}: {self.read:,} rows read = {sizes}"]}
         self.table = check_table(table, f"{self.root} ({self.dataset})")
-        return self
 
     @cached_property
     def files(self) -> pd.Series:
