@@ -32,12 +32,15 @@ def describe_reading(reading: Reading, sample: int | None = 200) -> str:
     images = images.sample(min(sample or len(images), len(images)), random_state=0).sort_index()
     bad = [*unreadable(reading.root / image for image in images).values()]
     opened = f"{len(images):,} of {len(reading.table):,} images opened"
+    problems = reading.problems | ({"image that cannot be opened": bad} if bad else {})
+    counts = [
+        (title, table.to_string(float_format="{:.1f}".format))
+        for title, table in tables.items()
+        if len(table)
+    ]
+    listed = [(f"problem: {len(places)} x {kind}", *places[:10]) for kind, places in problems.items()]
     parts = [f"{reading.dataset} in {reading.root}", *reading.table.attrs["rows"], *reading.notes, opened]
-    for title, table in tables.items():
-        parts += [f"{title}\n{table.to_string(float_format='{:.1f}'.format)}"] if len(table) else []
-    for kind, places in (reading.problems | {"image that cannot be opened": bad}).items():
-        parts += ["\n  ".join([f"problem: {len(places)} x {kind}", *places[:10]])] if places else []
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *map("\n".join, counts), *map("\n  ".join, listed)])
 
 
 def unreadable(images: Iterable[str | Path]) -> dict[str, str]:

@@ -214,5 +214,5 @@ def split_by_image(pairs: datasets.Dataset, validation: float, seed: int = 42) -
             f"validation={validation}: {len(drawn)} of {len(images)} images; both splits need some"
         )
     held = np.isin(pairs["image"][:], drawn)
-    train, validation = (pairs.select(np.flatnonzero(rows)) for rows in (~held, held))
-    return datasets.DatasetDict(train=train, validation=validation)
+    rows = {"train": np.flatnonzero(~held), "validation": np.flatnonzero(held)}
+    return datasets.DatasetDict({split: pairs.select(indices) for split, indices in rows.items()})

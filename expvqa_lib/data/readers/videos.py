@@ -80,8 +80,11 @@ def read_disfa(reading: Reading, *, threshold: float = PRESENT_FROM) -> None:
     lines = _read_frames(reading, tables.astype({"au": int}), columns, list(columns))
     lines["intensity"] = reading.codes(lines, "code", {str(k): k for k in range(6)})
     lines = reading.drop_repeated(lines, ["subject", "au", "number"], ["intensity"])
-    wide = lines.pivot(index=["subject", "number"], columns="au", values="intensity")
-    wide = wide.reindex(columns=list(DISFA_AUS)).rename(columns="AU{}_intensity".format)
+    wide = (
+        lines.pivot(index=["subject", "number"], columns="au", values="intensity")
+        .reindex(columns=list(DISFA_AUS))
+        .rename(columns="AU{}_intensity".format)
+    )
     reading.read += len(wide) - len(lines)  # from here on a row is a frame: what its files say together
     present = (wide >= threshold).astype(float).where(wide.notna())
     rows = wide.join(present.rename(columns=lambda name: name.removesuffix("_intensity"))).reset_index()
