@@ -171,14 +171,8 @@ TEXTS = {
     "table": "image,dataset,subject,frame,split,AU1,emotion\na.jpg,x,s,1,train,1,fear\nb.jpg,x,t,2,test,0,\n",
     "pairs": '[{"image": "a.jpg", "text_input": "Is it?", "text_output": "yes"}]',
 }
-OTHERS = (
-    b"",
-    b"\n",
-    b"<!DOCTYPE html><html>",
-    b"version https://git-lfs.github.com/spec/v1\n",
-    b"PK\x03\x04",
-    b"\0",
-)
+OTHERS = [b"", b"\n", b"\0", b"PK\x03\x04"]
+OTHERS += [b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1\n"]
 
 
 def damage_text(dice: random.Random, text: str) -> bytes:
@@ -257,16 +251,46 @@ def test_files_that_systems_leave_change_nothing_in_any_data_set(whole, copy, na
     assert read(name, folder).table.equals(read(name, whole[name][0]).table)
 
 
+def write_labels(folder: Path, images: list[str]) -> tuple[Path, Path, Path]:
+    """Labels of one's own, a face table and a pair file that name the images."""
+    put(folder / "own.csv", "\n".join(["image;AU1", *(f"{image};1" for image in images)]))
+    rows = [f"{image},x,s,{k},train" for k, image in enumerate(images)]
+    put(folder / "t.csv", "\n".join(["Image,dataset,subject,frame,split", *rows]))
+    pairs = [{"image": image, "text_input": "Is it?", "text_output": "yes"} for image in images]
+    put(folder / "p.json", json.dumps(pairs))
+    return folder / "own.csv", folder / "t.csv", folder / "p.json"
+
+
 @pytest.mark.parametrize(
     "image", ["sub\\b.jpg", "C:\\x\\sub\\b.jpg", "./{root}/sub/b.jpg", "/far/away/sub/b.jpg"]
 )
 def test_a_path_of_another_computer_finds_its_image_in_every_reader(tmp_path, image):
     root, image = tmp_path / "photos", image.format(root="photos")
     put(root / "sub" / "b.jpg", b"picture")
-    put(tmp_path / "own.csv", f"image;AU1\n{image};1\n")
-    put(tmp_path / "t.csv", f"Image,dataset,subject,frame,split\n{image},x,s,1,train\n")
-    put(tmp_path / "p.json", json.dumps([{"image": image, "text_input": "Is it?", "text_output": "yes"}]))
+    own, table, pairs = write_labels(tmp_path, [image])
     expected = str((root / "sub" / "b.jpg").resolve())
-    assert list(read_dataset("own", root, labels=tmp_path / "own.csv").table["image"]) == ["sub/b.jpg"]
-    assert list(read_table(tmp_path / "t.csv", root)["image"]) == [expected]
-    assert read_pairs_json([tmp_path / "p.json"], root)[0]["image"][:] == [expected]
+    assert list(read_dataset("own", root, labels=own).table["image"]) == ["sub/b.jpg"]
+    assert list(read_table(table, root)["image"]) == [expected]
+    assert read_pairs_json([pairs], root)[0]["image"][:] == [expected]
+
+
+OUTSIDE = ["../secret.png", "a/../../secret.png", "/etc/passwd", "link/secret.png", "out.png"]
+
+
+@pytest.mark.parametrize("image", OUTSIDE)
+def test_an_image_outside_of_the_root_is_named_and_not_read_by_any_reader(tmp_path, image):
+    root = tmp_path / "photos"
+    for path in (root / "a" / "1.png", root / "2.png", tmp_path / "secret.png"):
+        put(path, b"picture")
+    for link, target in (("link", tmp_path), ("out.png", tmp_path / "secret.png")):
+        (root / link).symlink_to(target)
+    own, table, pairs = write_labels(tmp_path, ["2.png", image, f"{root}/a/1.png", "gone.png"])
+    reading = read_dataset("own", root, labels=own)
+    assert sorted(reading.table["image"]) == ["2.png", "a/1.png"] and (reading.table["AU1"] == 1).all()
+    assert reading.dropped == {"image path that leads out of the folder": 1, "image missing": 1}
+    named = "\n".join(place for places in reading.problems.values() for place in places)
+    assert f"row 3: found {image!r}" in named and "row 5: found 'gone.png'" in named
+    with pytest.raises(TableError, match=f"{table}: row 1, column image: found {image!r}.*{root}"):
+        read_table(table, root)
+    with pytest.raises(TableError, match=f"{pairs}: row 1, key image: {image!r}.*{root}"):
+        read_pairs_json([pairs], root, drop_missing=True)
