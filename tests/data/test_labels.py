@@ -66,22 +66,19 @@ def test_a_cell_that_cannot_be_read_is_unlabelled_and_named(own):
     assert labels_of(reading) == {"2.png": {2: 0}, "3.png": {2: 1}, "4.png": {2: 1}, "5.png": {1: 1, 2: 1}}
     assert reading.table["emotion"].fillna("-").tolist() == ["-", "fear", "-", "fear"]
     assert reading.dropped == {"malformed row": 1}
-    places = (
-        ("2, column AU1", "'9'"),
-        ("3, column AU1", "'yes'"),
-        ("4, column AU1", "'0.5'"),
-        ("2, column emotion", "'joy'"),
-        ("2, column AU2_intensity", "'-1'"),
-        ("3, column AU2_intensity", "'9e999'"),
-        ("6", "'6.png,1', expected 5 cells"),
-    )
-    assert all(f"labels.csv, row {row}: found {cell}" in examples_of(reading) for row, cell in places)
+    cells = {"2, column AU1": "'9'", "3, column AU1": "'yes'", "4, column AU1": "'0.5'"}
+    cells |= {"2, column AU2_intensity": "'-1'", "3, column AU2_intensity": "'9e999'"}
+    cells |= {"2, column emotion": "'joy'", "6": "'6.png,1', expected 5 cells"}
+    assert all(f"labels.csv, row {row}: found {cell}" in examples_of(reading) for row, cell in cells.items())
 
 
-def test_rows_of_one_image_must_agree(own):
+def test_rows_of_one_image_must_agree_and_what_is_no_picture_never_becomes_a_face(own, root):
     reading = own("image,AU1\n2.png,1\n2.png,1\na/1.png,0\n./a/1.png,1\n")
     assert labels_of(reading) == {"2.png": {1: 1}}
     assert reading.dropped == {"repeated row": 1, "labelled twice, differently": 2}
+    put(root / "notes.txt", b"text")
+    reading = own("image,12\n2.png,1\nnotes.txt,1\n")
+    assert labels_of(reading) == {"2.png": {12: 1}} and sum(reading.dropped.values()) == 1
 
 
 def test_subjects_splits_frames_and_data_sets_are_followed_where_given(own):
@@ -235,12 +232,6 @@ def test_a_picture_of_libreface_is_called_as_its_file_and_py_feat_2_says_happy(t
     reading = read_dataset("Py-Feat", root, labels=written(tmp_path, text))
     assert reading.table["emotion"].tolist() == ["happiness", "sadness"]
     assert [place.rpartition(" ")[2] for place in examples_of(reading).splitlines() if "AU45" in place]
-
-
-def test_what_is_no_picture_never_becomes_a_face(own, root):
-    put(root / "notes.txt", b"text")
-    reading = own("image,12\n2.png,1\nnotes.txt,1\n")
-    assert labels_of(reading) == {"2.png": {12: 1}} and sum(reading.dropped.values()) == 1
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

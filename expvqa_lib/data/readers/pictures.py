@@ -55,9 +55,9 @@ def read_raf_au(reading: Reading) -> None:
     """
     list_file = reading.find(r"RAFAU_label\.txt$", "RAFAU_label.txt")["path"].iat[0]
     rows = reading.drop_repeated(_listed(reading, list_file), ["name"], ["label"])
-    labels = rows["label"].where(rows["label"].str.lower() != "null", "").str.replace(" ", "")
     code = r"(?<![^+])(?i:A[DU]|[TBLR]{0,2})0?([0-9]{1,2})(?i:[TBLR]?)(?![^+])"
-    labels = labels.str.replace(code, r"\1", regex=True)
+    labels = rows["label"].where(rows["label"].str.lower() != "null", "")
+    labels = labels.str.replace(" ", "").str.replace(code, r"\1", regex=True)
     # of object: of Arrow's strings, pandas 3.1 takes an empty text for the last code
     codes = labels.astype(object).str.get_dummies("+")  # [pictures, codes], 1 where listed
     readable = [code for code in codes if code.isdigit() and int(code) in FACS_CODES]
@@ -91,8 +91,8 @@ def read_emotionet(reading: Reading) -> None:
     aus = [column for column in map(au_column, EMOTIONET_AUS) if column in rows]
     for column in aus:
         rows[column] = reading.codes(rows, column, {"0": 0, "1": 1, "999": np.nan})
-    folders = rows["address"].str.strip("\"' ").str.split("?").str[0].str.split("/")
-    rows["name"] = folders.str[-2:].str.join("/")
+    address = rows["address"].str.strip("\"' ").str.split("?").str[0]
+    rows["name"] = address.str.split("/").str[-2:].str.join("/")
     rows = reading.drop_repeated(rows, ["name"], aus)
     _pictures(reading, reading.drop(rows, rows[aus].isna().all(axis=1), "no AU labelled"))
 

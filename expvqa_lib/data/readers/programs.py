@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -129,7 +128,7 @@ def _frames(reading: Reading, rows: pd.DataFrame, is_frame: pd.Series, pattern: 
     return rows.assign(image=images.where(is_frame[rows.index], rows.get("image")))
 
 
-def _frame_path(root: Path, pattern: str, row: NamedTuple) -> str:
+def _frame_path(root: Path, pattern: str, row: tuple) -> str:
     """The picture of a frame below the root; programs write it beside their table."""
     image = pattern.format(name=row.video, frame=int(row.frame), face=int(row.face))
     beside = os.path.relpath(f"{Path(row.file).parent}/{image}", root)
