@@ -103,8 +103,8 @@ def read_available(root: str | Path, tables: str | Path) -> pd.DataFrame:
         TableError: a data set cannot be read.
     """
     root = Path(root)
-    exact = {_plain(name): root / name for name in READERS if (root / name).is_dir()}
-    spelled = {_plain(path.name): path for path in sorted(root.glob("[!.]*/"))} | exact
+    paths = sorted(root.glob("[!.]*/"), key=lambda path: (path.name in READERS, path))  # exact names win
+    spelled = {_plain(path.name): path for path in paths}
     folders = {name: spelled[_plain(name)] for name in READERS if _plain(name) in spelled}
     faces = []
     for name, folder in folders.items():

@@ -108,8 +108,9 @@ def _frames(reading: Reading, rows: pd.DataFrame, is_frame: pd.Series, pattern: 
         whole = cells.str.replace(r"\.0*$", "", regex=True)
         bad = ~whole.str.fullmatch("[0-9]{1,9}")
         rows = reading.drop(rows.assign(**{column: whole}), bad, "malformed row", column, "a whole number")
-    if not pattern and is_frame[rows.index].any():
-        first = rows[is_frame[rows.index]].iloc[0]
+    is_frame = is_frame[rows.index]
+    if not pattern and is_frame.any():
+        first = rows[is_frame].iloc[0]
         video = first.get("image") or f"{first['video']}.mp4"
         folder = reading.root / Path(video).stem
         raise TableError(
@@ -125,7 +126,7 @@ def _frames(reading: Reading, rows: pd.DataFrame, is_frame: pd.Series, pattern: 
         expected = "a path with {name} and {frame:06d}"
         raise SettingsError(f"--images {pattern}: {error!r}; expected {expected}") from error
     images = pd.Series(images, rows.index, dtype=object)
-    return rows.assign(image=images.where(is_frame[rows.index], rows.get("image")))
+    return rows.assign(image=images.where(is_frame, rows.get("image")))
 
 
 def _frame_path(root: Path, pattern: str, row: tuple) -> str:

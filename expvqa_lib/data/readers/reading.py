@@ -27,7 +27,7 @@ _LINK = "link that is not followed (put the files themselves there)"
 _FILES = re.compile(SUFFIX + r"|\.(?i:csv|txt|npy)$")
 _WORDS = "|".join(word for emotion in EMOTIONS.values() for word in (emotion.name, emotion.adjective))
 _LABEL_LIKE = re.compile(rf"(?i:au[ _-]?\d.*|.*emotion.*|.*expression.*|{_WORDS})")
-_COLUMNS = re.compile(r"subject|frame|split|image|emotion|dataset|labelled_by|AU\d+(_intensity)?")
+_COLUMNS = r"^(?:subject|frame|split|image|emotion|dataset|labelled_by|AU\d+(?:_intensity)?)$"
 _OPTIONAL = {"subject", "split", "frame", "dataset", "emotion", *EMOTIONS}
 _OPTIONAL |= {"face", "width", "height", "path", "AU{}", "AU{}_intensity"}
 _OF_LABEL_FILES = {"confidence", "AU{}_intensity"}
@@ -98,10 +98,8 @@ class Reading:
             raise TableError(
                 f"{self.root}: nothing of {self.dataset} can be used: {self.read} rows read, {reasons}{first}"
             )
-        table = rows[[column for column in rows if _COLUMNS.fullmatch(column)]]
-        table = table.assign(dataset=rows.get("dataset", self.dataset)).sort_values(
-            ["subject", "frame"], kind="stable", ignore_index=True
-        )
+        rows = rows.filter(regex=_COLUMNS).assign(dataset=rows.get("dataset", self.dataset))
+        table = rows.sort_values(["subject", "frame"], kind="stable", ignore_index=True)
         sizes = " + ".join([f"{len(table):,} kept", *reasons])
         table.attrs = {"rows": [f"{self.dataset}: {self.read:,} rows read = {sizes}"]}
         self.table = check_table(table, f"{self.root} ({self.dataset})")
