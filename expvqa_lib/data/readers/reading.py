@@ -245,8 +245,8 @@ class Reading:
             again = f"; {', '.join(twice)} twice" if twice else ""
             raise TableError(f"{file}: row 1: {found}{again}; expected also {missing}, once each")
         if patterns.keys() & _OF_LABEL_FILES:
-            unread = {*names} - matched.keys()
-            columns |= dict.fromkeys(name for name in names if name in unread and _LABEL_LIKE.fullmatch(name))
+            unread = [name for name in names if name not in matched and _LABEL_LIKE.fullmatch(name)]
+            columns |= dict.fromkeys(unread)
         return columns
 
 
