@@ -5,8 +5,6 @@ Noun and verb phrases are those of the Exp-BLIP supplement (the same list as
 Friesen and Hager 2002).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from .errors import SettingsError

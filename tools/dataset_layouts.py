@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 from expvqa_lib.data.readers import LABEL_READERS, READERS
 
@@ -20,7 +21,7 @@ def layouts() -> str:
         "The readers' docstrings. `expvqa data check NAME --root DIR` reports on a data set.",
     ]
     for reader, known in names.items():
-        parts += [f"## {', '.join(known)}", inspect.getdoc(reader).partition("\n\nArgs:")[0]]
+        parts += [f"## {', '.join(known)}", re.split(r"\n\n(?:Args|Raises):", inspect.getdoc(reader))[0]]
     return "\n\n".join(parts) + "\n"
 
 

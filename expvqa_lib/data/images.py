@@ -107,11 +107,11 @@ def crop_face(source: ImageSource, *, bgr: bool = False) -> tuple[Image.Image, s
     """
     image = load_image(source, bgr=bgr)
     if _is_face_crop(image):
-        return _square(image, min(image.size)), None
+        return _middle(image), None
     faces = _detect(image)
     if not faces:
         image.thumbnail((WHOLE_SIDE, WHOLE_SIDE))
-        return _square(image, max(image.size)), NO_FACE
+        return _cut(image, image.width / 2, image.height / 2, max(image.size)), NO_FACE
     face, notice = _crop(image, faces[0])
     if len(faces) > 1:
         notice = f"{len(faces)} faces found: the largest is used. {notice or ''}".strip()
@@ -136,13 +136,12 @@ def faces_in_folder(folder: str | Path) -> pd.DataFrame:
     for path in files:
         try:
             image = load_image(path)
-            crops = [(_square(image, min(image.size)), None)] if _is_face_crop(image) else []
-            crops = crops or [_crop(image, face) for face in _detect(image)]
-            reason = "no face found"
+            is_crop, reason = _is_face_crop(image), "no face found"
+            crops = [(_middle(image), None)] if is_crop else [_crop(image, face) for face in _detect(image)]
         except ImageError as error:
             crops, reason = [], str(error).removeprefix(f"{path}: ")
-        rows += [(path.name, k, face, notice or "") for k, (face, notice) in enumerate(crops, 1)]
-        rows += [] if crops else [(path.name, None, None, reason)]
+        named = [(path.name, k, face, notice or "") for k, (face, notice) in enumerate(crops, 1)]
+        rows += named or [(path.name, None, None, reason)]
     return pd.DataFrame(rows, columns=["photo", "face", "crop", "note"]).astype({"face": "Int64"})
 
 
@@ -170,7 +169,8 @@ def crop_dataset(
     faces = read_table(table, root)
     names = faces["image"].str.removeprefix(f"{root}/")
     names = names.where(names.str.endswith(".jpg"), names + ".jpg")
-    jobs = dict(zip(faces["image"], f"{output}/" + names, strict=True))
+    targets = dict(zip(faces["image"], f"{output}/" + names, strict=True))
+    jobs = {image: target for image, target in targets.items() if not Path(target).exists()}
     with get_context("spawn").Pool() as pool:
         reasons = tqdm(pool.imap(_write_crop, jobs.items(), chunksize=16), "cutting faces out", len(jobs))
         reason = faces["image"].map(dict(zip(jobs, reasons, strict=True)))
@@ -182,8 +182,6 @@ def crop_dataset(
 def _write_crop(job: tuple[str, str]) -> str | None:
     """Write one face; return why there is none."""
     image, target = job
-    if Path(target).exists():
-        return None
     try:
         face, notice = crop_face(image)
     except ImageError:
@@ -197,13 +195,11 @@ def _write_crop(job: tuple[str, str]) -> str | None:
 
 
 def _is_face_crop(image: Image.Image) -> bool:
-    short, long = sorted(image.size)
-    return long <= ALREADY_CROPPED and long <= 1.1 * short
+    return max(image.size) <= min(ALREADY_CROPPED, 1.1 * min(image.size))
 
 
-def _square(image: Image.Image, side: float) -> Image.Image:
-    """The middle of a picture."""
-    return _cut(image, _box(image.width / 2, image.height / 2, side))
+def _middle(image: Image.Image) -> Image.Image:
+    return _cut(image, image.width / 2, image.height / 2, min(image.size))
 
 
 def _crop(image: Image.Image, face: tuple[float, ...]) -> tuple[Image.Image, str | None]:
@@ -213,11 +209,10 @@ def _crop(image: Image.Image, face: tuple[float, ...]) -> tuple[Image.Image, str
     """
     left, top, width, height, _ = face
     x, y, reach = left + width / 2, top + height / 2, 2 * max(width, height)
-    around, middle = _box(x, y, reach), (reach / 2, reach / 2)
-    tilt = _tilt(_cut(image, around))
+    tilt, middle = _tilt(_cut(image, x, y, reach)), (reach / 2, reach / 2)
     angle = tilt or 0.0
     eyes, chin, across = reach / 2 - 0.1 * height, reach / 2 + height / 2, 0.0
-    if level := _detect(_cut(image, around, angle)):
+    if level := _detect(_cut(image, x, y, reach, angle)):
         left, top, width, height, eyes = min(
             level, key=lambda f: math.dist((f[0] + f[2] / 2, f[1] + f[3] / 2), middle)
         )
@@ -232,12 +227,7 @@ def _crop(image: Image.Image, face: tuple[float, ...]) -> tuple[Image.Image, str
     y += across * math.sin(turn) + down * math.cos(turn)
     if fits:
         x, y = np.clip((x, y), short / 2, np.subtract(image.size, short / 2))
-    return _cut(image, _box(x, y, side), angle), NO_TILT if tilt is None else None
-
-
-def _box(x: float, y: float, side: float) -> tuple[int, int, int]:
-    """Left, top and side of the square around (x, y)."""
-    return round(x - side / 2), round(y - side / 2), round(side)
+    return _cut(image, x, y, side, angle), NO_TILT if tilt is None else None
 
 
 def _detect(image: Image.Image) -> list[tuple[float, ...]]:
@@ -276,9 +266,12 @@ def _tilt(around: Image.Image) -> float | None:
     return angle if abs(angle) >= 3 else 0.0  # smaller ones are within the error, and a turn blurs
 
 
-def _cut(image: Image.Image, box: tuple[int, int, int], angle: float = 0.0) -> Image.Image:
-    """Return a box of the picture turned by `angle` degrees about its middle; outside, the border repeats."""
-    left, top, side = box
+def _cut(image: Image.Image, x: float, y: float, side: float, angle: float = 0.0) -> Image.Image:
+    """Return the square around (x, y), of the picture turned about it by `angle` degrees.
+
+    Outside of the picture, the border repeats.
+    """
+    left, top, side = round(x - side / 2), round(y - side / 2), round(side)
     turn = math.radians(angle)
     more = math.ceil((abs(math.cos(turn)) + abs(math.sin(turn)) - 1) * side / 2)  # what turns into the square
     left, top, right, bottom = left - more, top - more, left + side + more, top + side + more

@@ -32,12 +32,15 @@ def describe_reading(reading: Reading, sample: int | None = 200) -> str:
     images = images.sample(min(sample or len(images), len(images)), random_state=0).sort_index()
     bad = [*unreadable(reading.root / image for image in images).values()]
     opened = f"{len(images):,} of {len(reading.table):,} images opened"
+    problems = reading.problems | ({"image that cannot be opened": bad} if bad else {})
+    counts = [
+        (title, table.to_string(float_format="{:.1f}".format))
+        for title, table in tables.items()
+        if len(table)
+    ]
+    listed = [(f"problem: {len(places)} x {kind}", *places[:10]) for kind, places in problems.items()]
     parts = [f"{reading.dataset} in {reading.root}", *reading.table.attrs["rows"], *reading.notes, opened]
-    for title, table in tables.items():
-        parts += [f"{title}\n{table.to_string(float_format='{:.1f}'.format)}"] if len(table) else []
-    for kind, places in (reading.problems | {"image that cannot be opened": bad}).items():
-        parts += ["\n  ".join([f"problem: {len(places)} x {kind}", *places[:10]])] if places else []
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *map("\n".join, counts), *map("\n  ".join, listed)])
 
 
 def unreadable(images: Iterable[str | Path]) -> dict[str, str]:
@@ -158,10 +161,10 @@ def example_pairs(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
     pairs = pairs[pairs["split"] == "train"].sample(frac=1, random_state=seed)
     pairs = pairs.drop_duplicates(["dataset", "question_type", "text_output", "au"])
     pairs = pairs.assign(answer=pairs["text_output"].where(pairs["question_type"] == "Q3", ""))
-    examples = pairs.groupby(["dataset", "question_type", "answer"]).head(2)
+    place = pairs.groupby(["dataset", "question_type", "answer"]).cumcount()
+    examples = pairs[place < np.where(pairs["question_type"] == "Q3", 1, 2)]
     examples = examples.sort_values(["question_type", "dataset"], kind="stable")
-    repeated = examples["answer"].ne("") & examples.duplicated(["question_type", "dataset", "answer"])
-    return examples[~repeated].groupby("question_type").head(4)
+    return examples.groupby("question_type").head(4)
 
 
 def q3_balance(pairs: pd.DataFrame) -> pd.DataFrame:

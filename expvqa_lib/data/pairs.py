@@ -201,18 +201,18 @@ def _read_json(path: Path, root: str | Path, drop_missing: bool, dropped: Counte
             )
 
 
-def split_by_image(pairs: datasets.Dataset, validation: float, seed: int = 42) -> datasets.DatasetDict:
+def split_by_image(pairs: datasets.Dataset, validation: float) -> datasets.DatasetDict:
     """Draw a share of the images for validation. The files name no subjects, so people may be in both splits.
 
     Raises:
         SettingsError: the share leaves no image to one of the splits.
     """
     images = np.unique(pairs["image"][:])
-    drawn = np.random.default_rng(seed).permutation(images)[: round(validation * len(images))]
+    drawn = np.random.default_rng(42).permutation(images)[: round(validation * len(images))]
     if not 0 < len(drawn) < len(images):
         raise SettingsError(
             f"validation={validation}: {len(drawn)} of {len(images)} images; both splits need some"
         )
     held = np.isin(pairs["image"][:], drawn)
-    train, validation = (pairs.select(np.flatnonzero(rows)) for rows in (~held, held))
-    return datasets.DatasetDict(train=train, validation=validation)
+    rows = {"train": np.flatnonzero(~held), "validation": np.flatnonzero(held)}
+    return datasets.DatasetDict({split: pairs.select(indices) for split, indices in rows.items()})

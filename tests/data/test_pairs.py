@@ -66,12 +66,11 @@ ROWS = [
 
 @pytest.fixture
 def root(tmp_path):
-    """A folder of images for the rows, with a link out of it to one that is secret."""
+    """A folder of images for the rows."""
     folder = tmp_path / "images"
     (folder / "a").mkdir(parents=True)
-    for path in (folder / "a" / "1.png", *(folder / f"{k}.png" for k in range(20)), tmp_path / "secret.png"):
-        Image.new("RGB", (8, 8), "tan").save(path)
-    (folder / "link").symlink_to(tmp_path)
+    for name in ("a/1", *range(20)):
+        Image.new("RGB", (8, 8), "tan").save(folder / f"{name}.png")
     return folder
 
 
@@ -114,13 +113,6 @@ def test_rows_with_missing_images_are_an_error_or_dropped_and_counted(tmp_path, 
     for file, folder in ((tmp_path / "none.json", root), (path, tmp_path / "none.json")):
         with pytest.raises(TableError, match=r"none\.json"):
             read_pairs_json([file], folder)
-
-
-@pytest.mark.parametrize("image", ["../secret.png", "a/../../secret.png", "/etc/passwd", "link/secret.png"])
-def test_an_image_outside_of_the_root_is_refused_by_file_row_and_key(tmp_path, root, image):
-    path = write(tmp_path, [*ROWS, ROWS[0] | {"image": image}])
-    with pytest.raises(TableError, match=f"{path}: row 4, key image: '{image}'.*{root}"):
-        read_pairs_json([path], root, drop_missing=True)
 
 
 @pytest.mark.parametrize(

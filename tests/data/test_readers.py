@@ -9,9 +9,7 @@ from corpora_fixtures import BUILDERS, put
 
 from expvqa_lib.data import describe_reading, read_available, read_dataset, read_table
 from expvqa_lib.data.readers import READERS, split_path
-from expvqa_lib.data.readers.pictures import read_raf_au
 from expvqa_lib.data.readers.splits import read_split
-from expvqa_lib.data.readers.videos import read_bp4d
 from expvqa_lib.errors import SettingsError, TableError
 from expvqa_lib.pipeline.cli import main
 from tools.dataset_layouts import layouts
@@ -105,9 +103,9 @@ def test_folders_are_read_once_also_where_their_tables_are_written_beside_them(r
 
 def test_of_two_copies_of_the_images_one_is_used_and_named(root):
     folder = root("BP4D")
-    before = read_bp4d(folder)
+    before = read_dataset("BP4D", folder)
     shutil.copytree(folder / "Sequences_2D+3D" / "F001", folder / "aligned" / "F001")
-    reading = read_bp4d(folder)
+    reading = read_dataset("BP4D", folder)
     assert reading.table["image"].equals(before.table["image"])
     (note,) = set(reading.notes) - set(before.notes)
     assert note.startswith("6 files") and "aligned/F001" in note
@@ -120,7 +118,7 @@ def test_links_are_named_and_not_followed(root, tmp_path):
     frames.symlink_to(tmp_path / "outside")
     (folder / "loop").symlink_to(folder)
     (codes / "AU_OCC" / "F099_T1.csv").symlink_to(folder / "gone.csv")
-    reading = read_bp4d(folder)
+    reading = read_dataset("BP4D", folder)
     assert "M007" not in set(reading.table["subject"]) and reading.dropped["image missing"] == 5
     assert reading.read == len(reading.table) + sum(reading.dropped.values())
     (named,) = (places for kind, places in reading.problems.items() if "link" in kind)
@@ -128,7 +126,7 @@ def test_links_are_named_and_not_followed(root, tmp_path):
     codes.rename(tmp_path / "codes")
     codes.symlink_to(tmp_path / "codes")
     with pytest.raises(TableError, match="link .*: AUCoding"):
-        read_bp4d(folder)
+        read_dataset("BP4D", folder)
 
 
 def test_check_prints_counts_that_add_up_and_what_is_missing(root, capsys):
@@ -138,7 +136,7 @@ def test_check_prints_counts_that_add_up_and_what_is_missing(root, capsys):
     put(frames / "F015" / "T1" / "0098.jpg", b"no picture")
     assert main(["data", "check", "BP4D", "--root", str(folder)]) == 0
     report = " ".join(capsys.readouterr().out.split())
-    percent = 100 * read_bp4d(folder).table.query("split == 'train'")["AU1"].mean()
+    percent = 100 * read_dataset("BP4D", folder).table.query("split == 'train'")["AU1"].mean()
     missing = "AUCoding/AU_OCC/F007_T1.csv, row 2: found 'F007/T1_00098'"
     for part in ("36 rows read = 25 kept + ", "1 image missing", f"AU1 {percent:.1f}", "train_images 16627"):
         assert part in report
@@ -149,7 +147,7 @@ def test_many_problems_are_counted_and_few_are_listed(root):
     folder = root("RAF-AU")
     for k in range(4, 24):
         (folder / "aligned" / f"{k:04d}_aligned.jpg").unlink()
-    report = describe_reading(read_raf_au(folder))
+    report = describe_reading(read_dataset("RAF-AU", folder))
     assert report.count(": found '00") == 10 and "20 x image missing" in report
 
 

@@ -154,12 +154,15 @@ def test_what_is_wrong_is_listed_with_file_row_and_column(whole, copy, name, lin
     assert any(f"{file.relative_to(folder)}, row 3{found}" in place for place in examples), examples
 
 
-@pytest.mark.parametrize("end", ["\r\n", "\r"])
-@pytest.mark.parametrize("name", ["BP4D", "DISFA", "RAF-AU", "AffectNet"])
-def test_marks_and_line_ends_of_other_systems_change_nothing(whole, copy, name, end):
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_line_ends_marks_and_files_of_other_systems_change_nothing_in_any_data_set(whole, copy, name, end):
     folder = copy(name)
-    for file in label_files(folder):
-        put(file, b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", end.encode()))
+    for file in [path for path in folder.rglob("*.*") if path.is_file()]:
+        put(file.with_name(f"._{file.name}"), b"\0\5\x16\7")
+        put(folder / "__MACOSX" / file.relative_to(folder), b"\0\5\x16\7")
+        if file.suffix in (".csv", ".txt"):
+            put(file, b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", end))
     assert read(name, folder).table.equals(read(name, whole[name][0]).table)
 
 
@@ -171,14 +174,8 @@ TEXTS = {
     "table": "image,dataset,subject,frame,split,AU1,emotion\na.jpg,x,s,1,train,1,fear\nb.jpg,x,t,2,test,0,\n",
     "pairs": '[{"image": "a.jpg", "text_input": "Is it?", "text_output": "yes"}]',
 }
-OTHERS = (
-    b"",
-    b"\n",
-    b"<!DOCTYPE html><html>",
-    b"version https://git-lfs.github.com/spec/v1\n",
-    b"PK\x03\x04",
-    b"\0",
-)
+OTHERS = [b"", b"\n", b"\0", b"PK\x03\x04"]
+OTHERS += [b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1\n"]
 
 
 def damage_text(dice: random.Random, text: str) -> bytes:
@@ -200,26 +197,23 @@ def damage_text(dice: random.Random, text: str) -> bytes:
 def test_no_damaged_label_file_table_or_pair_file_ends_in_a_traceback(tmp_path):
     for name in ("a.jpg", "b.jpg", "f_aligned/frame_det_00_000001.bmp", "f_aligned/frame_det_00_000002.bmp"):
         put(tmp_path / name, b"picture")
-    dice, refused, read_well = random.Random(7), 0, 0
-    for _ in range(60):
-        for name, text in TEXTS.items():
-            ends = {"table": ("csv", "parquet"), "pairs": ("json",)}.get(name, ("csv", "csv", "parquet"))
-            file = tmp_path / f"f.{dice.choice(ends)}"
-            put(file, damage_text(dice, text))
-            try:
-                if name == "pairs":
-                    read_pairs_json([file], tmp_path, drop_missing=True)
-                elif name == "table":
-                    read_table(file)
-                else:
-                    reading = read_dataset(name, tmp_path, labels=file)
-                    assert reading.read == len(reading.table) + sum(reading.dropped.values())
-                read_well += 1
-            except ExpVQAError as error:
-                assert str(tmp_path) in str(error), error
-                refused += 1
-    print(f"{refused + read_well} damaged files: {refused} refused, {read_well} read, 0 tracebacks")
-    assert refused + read_well >= 300 and min(refused, read_well) > 50
+    dice, refused = random.Random(7), []
+    for (name, text), _ in product(TEXTS.items(), range(60)):
+        ends = {"table": ("csv", "parquet"), "pairs": ("json",)}.get(name, ("csv", "csv", "parquet"))
+        file = tmp_path / f"f.{dice.choice(ends)}"
+        put(file, damage_text(dice, text))
+        try:
+            if name == "pairs":
+                read_pairs_json([file], tmp_path, drop_missing=True)
+            elif name == "table":
+                read_table(file)
+            else:
+                reading = read_dataset(name, tmp_path, labels=file)
+                assert reading.read == len(reading.table) + sum(reading.dropped.values())
+        except ExpVQAError as error:
+            assert str(tmp_path) in str(error), error
+            refused.append(error)
+    assert 50 < len(refused) < 310  # of 360
 
 
 HEADS = {  # the columns of each version of the programs
@@ -234,7 +228,7 @@ OPTIONS = ({}, {"images": "{name}/{frame:06d}.jpg"}, {"images": "{x}"}, {"thresh
 
 def test_no_odd_rows_of_any_program_end_in_a_traceback(tmp_path):
     put(tmp_path / "a.jpg", b"picture")
-    dice, tried = random.Random(3), 0
+    dice = random.Random(3)
     for name, heads in HEADS.items():
         for head, row, options in product(heads, ROWS, OPTIONS):
             columns = head.count(",") + 1
@@ -243,18 +237,16 @@ def test_no_odd_rows_of_any_program_end_in_a_traceback(tmp_path):
             with contextlib.suppress(ExpVQAError):
                 reading = read_dataset(name, tmp_path, labels=tmp_path / "c.csv", **options)
                 assert reading.read == len(reading.table) + sum(reading.dropped.values())
-            tried += 1
-    print(f"{tried} label files with odd rows, 0 tracebacks")
-    assert tried >= 300
 
 
-@pytest.mark.parametrize("name", sorted(SETS))
-def test_files_that_systems_leave_change_nothing_in_any_data_set(whole, copy, name):
-    folder = copy(name)
-    for path in [path for path in folder.rglob("*.*") if path.is_file()]:
-        put(path.with_name(f"._{path.name}"), b"\0\5\x16\7")
-        put(folder / "__MACOSX" / path.relative_to(folder), b"\0\5\x16\7")
-    assert read(name, folder).table.equals(read(name, whole[name][0]).table)
+def write_labels(folder: Path, images: list[str]) -> tuple[Path, Path, Path]:
+    """Labels of one's own, a face table and a pair file that name the images."""
+    put(folder / "own.csv", "\n".join(["image;AU1", *(f"{image};1" for image in images)]))
+    rows = [f"{image},x,s,{k},train" for k, image in enumerate(images)]
+    put(folder / "t.csv", "\n".join(["Image,dataset,subject,frame,split", *rows]))
+    pairs = [{"image": image, "text_input": "Is it?", "text_output": "yes"} for image in images]
+    put(folder / "p.json", json.dumps(pairs))
+    return folder / "own.csv", folder / "t.csv", folder / "p.json"
 
 
 @pytest.mark.parametrize(
@@ -263,10 +255,30 @@ def test_files_that_systems_leave_change_nothing_in_any_data_set(whole, copy, na
 def test_a_path_of_another_computer_finds_its_image_in_every_reader(tmp_path, image):
     root, image = tmp_path / "photos", image.format(root="photos")
     put(root / "sub" / "b.jpg", b"picture")
-    put(tmp_path / "own.csv", f"image;AU1\n{image};1\n")
-    put(tmp_path / "t.csv", f"Image,dataset,subject,frame,split\n{image},x,s,1,train\n")
-    put(tmp_path / "p.json", json.dumps([{"image": image, "text_input": "Is it?", "text_output": "yes"}]))
+    own, table, pairs = write_labels(tmp_path, [image])
     expected = str((root / "sub" / "b.jpg").resolve())
-    assert list(read_dataset("own", root, labels=tmp_path / "own.csv").table["image"]) == ["sub/b.jpg"]
-    assert list(read_table(tmp_path / "t.csv", root)["image"]) == [expected]
-    assert read_pairs_json([tmp_path / "p.json"], root)[0]["image"][:] == [expected]
+    assert list(read_dataset("own", root, labels=own).table["image"]) == ["sub/b.jpg"]
+    assert list(read_table(table, root)["image"]) == [expected]
+    assert read_pairs_json([pairs], root)[0]["image"][:] == [expected]
+
+
+OUTSIDE = ["../secret.png", "a/../../secret.png", "/etc/passwd", "link/secret.png", "out.png"]
+
+
+@pytest.mark.parametrize("image", OUTSIDE)
+def test_an_image_outside_of_the_root_is_named_and_not_read_by_any_reader(tmp_path, image):
+    root = tmp_path / "photos"
+    for path in (root / "a" / "1.png", root / "2.png", tmp_path / "secret.png"):
+        put(path, b"picture")
+    for link, target in (("link", tmp_path), ("out.png", tmp_path / "secret.png")):
+        (root / link).symlink_to(target)
+    own, table, pairs = write_labels(tmp_path, ["2.png", image, f"{root}/a/1.png", "gone.png"])
+    reading = read_dataset("own", root, labels=own)
+    assert sorted(reading.table["image"]) == ["2.png", "a/1.png"] and (reading.table["AU1"] == 1).all()
+    assert reading.dropped == {"image path that leads out of the folder": 1, "image missing": 1}
+    named = "\n".join(place for places in reading.problems.values() for place in places)
+    assert f"row 3: found {image!r}" in named and "row 5: found 'gone.png'" in named
+    with pytest.raises(TableError, match=f"{table}: row 1, column image: found {image!r}.*{root}"):
+        read_table(table, root)
+    with pytest.raises(TableError, match=f"{pairs}: row 1, key image: {image!r}.*{root}"):
+        read_pairs_json([pairs], root, drop_missing=True)

@@ -47,15 +47,6 @@ def test_csv_is_known_by_its_ending_in_any_case_and_keeps_numbers_of_subjects_as
     assert read_table(tmp_path / name)["subject"].tolist() == ["007", "008", "007"]
 
 
-@pytest.mark.parametrize("image", ["../secret.png", "b/../../secret.png", "/etc/passwd", "link/secret.png"])
-def test_an_image_that_leads_out_of_the_folder_is_refused(tmp_path, image):
-    path = tmp_path / "data" / "faces.parquet"
-    write_table(some_faces(image=["a.png", image, "c.png"]), path)
-    (path.parent / "link").symlink_to(tmp_path)
-    with pytest.raises(TableError, match=f"{path}.*row 1.*image.*{image!r}"):
-        read_table(path)
-
-
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
@@ -79,22 +70,16 @@ def test_a_value_that_is_not_allowed_is_named(tmp_path, column, values, message)
         read_table(path)
 
 
-def test_rows_are_counted_from_0_missing_columns_are_listed_and_a_subject_is_in_one_split():
+def test_rows_are_counted_from_0_missing_columns_are_listed_and_a_subject_is_in_one_split(tmp_path):
     with pytest.raises(TableError, match="row 1, column AU12"):
         check_table(some_faces(AU12=[1, 2, None]).set_axis([7, 7, 7]))
     with pytest.raises(TableError, match=r"mine.parquet: columns \['subject', 'split'\]"):
         check_table(some_faces().drop(columns=["subject", "split"]), "mine.parquet")
     with pytest.raises(TableError, match="subject 's1' of lab"):
         check_table(some_faces(subject=["s1", "s1", "s9"]))
-
-
-@pytest.mark.parametrize("content", [None, b"", b"image,split\na.png,train\n"])
-def test_what_is_no_table_is_refused(tmp_path, content):
-    path = tmp_path / "faces.parquet"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(TableError, match=str(path)):
-        read_table(path)
+    (tmp_path / "faces.parquet").write_text("image,split\na.png,train\n")
+    with pytest.raises(TableError, match=str(tmp_path / "faces.parquet")):
+        read_table(tmp_path / "faces.parquet")
 
 
 def test_tables_are_joined_with_their_further_emotions_and_counts(tmp_path):
@@ -124,12 +109,14 @@ def test_cells_of_csv_may_be_separated_by_semicolons_or_tabs(tmp_path, separator
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"", "empty file"),
+        (None, "no such file|cannot be read"),
     ],
 )
 @pytest.mark.parametrize("read", [read_table, read_predictions, read_own])
 def test_a_table_that_is_something_else_is_called_what_it_is(tmp_path, name, content, what, read):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(TableError, match=f"{name}.*{what}"):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TableError, match=f"{name}.*({what})"):
         read(tmp_path / name)
 
 

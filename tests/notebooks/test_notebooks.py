@@ -118,7 +118,7 @@ def test_a_run_resumes_at_the_last_notebook(run):
     "names, measured",
     [
         (("BP4D", "AffectNet"), {"Q1": "AffectNet", "Q2": "BP4D", "Q3": "BP4D"}),
-        (("DISFA",), {"Q2": "DISFA", "Q3": "DISFA"}),  # intensities alone
+        (("BP4D",), {"Q2": "BP4D", "Q3": "BP4D"}),  # action units alone
         (("AffectNet", "RAF-DB-basic"), {"Q1": "AffectNet"}),  # emotions alone
     ],
 )

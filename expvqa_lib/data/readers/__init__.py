@@ -16,7 +16,7 @@ from .pictures import read_affectnet, read_emotionet, read_raf_au, read_raf_db
 from .reading import Reading
 from .videos import read_bp4d, read_disfa
 
-READERS: dict[str, Callable[..., Reading]] = {
+READERS: dict[str, Callable[..., None]] = {
     "BP4D": read_bp4d,
     "DISFA": read_disfa,
     "RAF-AU": read_raf_au,
@@ -27,7 +27,7 @@ READERS: dict[str, Callable[..., Reading]] = {
 }
 """Each reader's docstring shows the layout that it reads."""
 
-LABEL_READERS: dict[str, Callable[..., Reading]] = {name: partial(read_labels, name) for name in SOURCES}
+LABEL_READERS: dict[str, Callable[..., None]] = dict.fromkeys(SOURCES, read_labels)
 """Readers of label files that are given as `labels`; the images are below the root."""
 
 __all__ = [
@@ -71,7 +71,8 @@ def read_dataset(
     if unknown := options.keys() - inspect.signature(readers[name]).parameters:
         raise SettingsError(f"{name} takes no {', '.join(sorted(unknown))}")
     follow = split_path(output) if output and split_path(output).exists() else None
-    reading = readers[name](root, *([labels] if labels else []), split_file=follow, **options)
+    reading = Reading(name, root, follow)
+    readers[name](reading, *([labels] if labels else []), **options)
     if output:
         write_table(reading.table, output)
     if output and not follow:
@@ -102,8 +103,8 @@ def read_available(root: str | Path, tables: str | Path) -> pd.DataFrame:
         TableError: a data set cannot be read.
     """
     root = Path(root)
-    exact = {_plain(name): root / name for name in READERS if (root / name).is_dir()}
-    spelled = {_plain(path.name): path for path in sorted(root.glob("[!.]*/"))} | exact
+    paths = sorted(root.glob("[!.]*/"), key=lambda path: (path.name in READERS, path))  # exact names win
+    spelled = {_plain(path.name): path for path in paths}
     folders = {name: spelled[_plain(name)] for name in READERS if _plain(name) in spelled}
     faces = []
     for name, folder in folders.items():

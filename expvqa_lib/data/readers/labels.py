@@ -17,7 +17,7 @@ from ...facs import EMOTIONS
 from ...files import read_frame
 from ..table import AU_COLUMNS
 from .programs import NOTHING, PYFEAT_EMOTIONS, SOURCES, Source, choose_faces, find_pictures
-from .reading import UNLABELLED, Reading, unread_labels
+from .reading import UNLABELLED, Reading
 from .splits import assign_splits
 
 Files = str | Path | Sequence[str | Path]
@@ -25,15 +25,7 @@ Files = str | Path | Sequence[str | Path]
 _WORDS = {name: name for name in EMOTIONS} | {e.adjective: e.name for e in EMOTIONS.values()}
 
 
-def read_labels(
-    name: str,
-    root: str | Path,
-    labels: Files,
-    split_file: str | Path | None = None,
-    *,
-    images: str = "",
-    threshold: float | None = None,
-) -> Reading:
+def read_labels(reading: Reading, labels: Files, *, images: str = "", threshold: float | None = None) -> None:
     """Read labels of images below `root`: people's own, or a program's, which `labelled_by` then names.
 
     - own: `image` (its path below root); AUs (`AU1`, `AU01`, `au_1`: 1 present, 0 absent, empty where
@@ -54,8 +46,8 @@ def read_labels(
     without splits, a hash of the subject's name decides (`splits.assign_splits`).
 
     Args:
-        name, labels: a key of `SOURCES`; the file, or several.
-        split_file: a split that was written beside a table, followed instead.
+        reading: of a data set in `SOURCES`.
+        labels: the file, or several.
         images: where a video's frames are below root, such as `{name}/{frame:06d}.jpg`, or with `{face}`.
         threshold: intensity from which an AU without a code is present; for Py-Feat, the probability.
 
@@ -63,7 +55,7 @@ def read_labels(
         SettingsError: `images` is no such pattern.
         TableError: a file cannot be read, lacks a column, or nothing usable is left.
     """
-    source, reading = SOURCES[name], Reading(name, root, split_file)
+    source = SOURCES[reading.dataset]
     if threshold is not None:
         source = replace(source, **{"probability" if source.probability else "intensity": threshold})
     rows = _read_rows(reading, [labels] if isinstance(labels, (str, Path)) else labels, source, images)
@@ -74,7 +66,7 @@ def read_labels(
         chances = {word: _numbers(reading, rows, word, 1) for word in PYFEAT_EMOTIONS if word in rows}
         chances = pd.DataFrame(chances).fillna(-1.0)
         rows["emotion"] = chances.idxmax(axis=1).where(chances.max(axis=1) >= source.probability)
-    return _finish(reading, rows.assign(labelled_by=None if name == "own" else name))
+    _finish(reading, rows.assign(labelled_by=None if reading.dataset == "own" else reading.dataset))
 
 
 def _read_rows(reading: Reading, labels: Sequence[str | Path], source: Source, images: str) -> pd.DataFrame:
@@ -84,7 +76,7 @@ def _read_rows(reading: Reading, labels: Sequence[str | Path], source: Source, i
     if "confidence" in rows:
         confidence = _numbers(reading, rows, "confidence", 1)
         rows = reading.drop(rows.assign(confidence=confidence), confidence.isna(), "no face")
-    rows = find_pictures(reading, rows, images or source.images(rows))
+    rows = find_pictures(reading, rows, images or (source.frames if "frame" in rows else source.faces))
     if reading.dataset != "own":
         rows = choose_faces(reading, rows)
     if "confidence" in rows:
@@ -96,11 +88,9 @@ def _read_file(reading: Reading, file: str, patterns: Mapping[str, str]) -> pd.D
     if not file.lower().endswith((".parquet", ".pq")):
         return reading.read_csv(file, patterns)
     table = read_frame(file, "table of labels")
-    columns, unread = reading.columns(file, list(table), patterns), unread_labels(list(table), patterns)
-    reading.note_unread(file, table[unread].notna().sum().to_dict())
-    reading.read += len(table)
-    table = table[list(columns)].rename(columns=columns).astype("string")
-    return table.assign(file=file, line=np.arange(len(table)) + 1)
+    columns = reading.columns(file, list(table), patterns)
+    text = table[list(columns)].astype("string").fillna("")
+    return reading.rows_of(text, columns, file, range(1, len(text) + 1))
 
 
 def _numbers(
@@ -141,7 +131,7 @@ def _name_emotions(reading: Reading, rows: pd.DataFrame) -> None:
     rows["emotion"] = names.where(good).str.join("+").astype(object)
 
 
-def _finish(reading: Reading, rows: pd.DataFrame) -> Reading:
+def _finish(reading: Reading, rows: pd.DataFrame) -> None:
     """Drop what cannot be used, and give the rest subjects and a split."""
     if reading.dataset == "own" and "subject" not in rows.columns:
         reading.notes.append("no column subject: a person with several images may stand in several splits")
@@ -152,4 +142,4 @@ def _finish(reading: Reading, rows: pd.DataFrame) -> Reading:
     given = [column for column in (*labels, "subject", "frame", "split") if column in rows]
     rows = reading.drop_repeated(rows, ["image"], given)
     rows = reading.drop(rows, rows.reindex(columns=labels).isna().all(axis=1), "nothing labelled")
-    return reading.finish(assign_splits(reading, rows))
+    reading.finish(assign_splits(reading, rows))

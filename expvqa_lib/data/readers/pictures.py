@@ -37,7 +37,7 @@ RAF_COMPOUND = (
 )
 
 
-def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Reading:
+def read_raf_au(reading: Reading) -> None:
     """Read RAF-AU (Yan and others 2020): 4601 pictures, the AUs of each.
 
         root/
@@ -50,18 +50,14 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
     codes cannot be read, its AUs that are not listed are unlabelled. The paper's random split is not public,
     so the test pictures are drawn.
 
-    Args:
-        split_file: a split that was written beside a table, followed instead.
-
     Raises:
         TableError: no usable picture is there, or a file cannot be read; the message names it.
     """
-    reading = Reading("RAF-AU", root, split_file)
     list_file = reading.find(r"RAFAU_label\.txt$", "RAFAU_label.txt")["path"].iat[0]
     rows = reading.drop_repeated(_listed(reading, list_file), ["name"], ["label"])
-    labels = rows["label"].where(rows["label"].str.lower() != "null", "").str.replace(" ", "")
     code = r"(?<![^+])(?i:A[DU]|[TBLR]{0,2})0?([0-9]{1,2})(?i:[TBLR]?)(?![^+])"
-    labels = labels.str.replace(code, r"\1", regex=True)
+    labels = rows["label"].where(rows["label"].str.lower() != "null", "")
+    labels = labels.str.replace(" ", "").str.replace(code, r"\1", regex=True)
     # of object: of Arrow's strings, pandas 3.1 takes an empty text for the last code
     codes = labels.astype(object).str.get_dummies("+")  # [pictures, codes], 1 where listed
     readable = [code for code in codes if code.isdigit() and int(code) in FACS_CODES]
@@ -73,10 +69,10 @@ def read_raf_au(root: str | Path, split_file: str | Path | None = None) -> Readi
     for au in (au for au in ACTION_UNITS if str(au) in readable):
         rows[au_column(au)] = np.where(codes[str(au)] == 1, 1.0, np.where(complete, 0.0, np.nan))
     reading.notes.append(f"{(labels == '').sum()} pictures are coded null: every AU counts as absent there")
-    return _pictures(reading, rows, "_aligned")
+    _pictures(reading, rows, "_aligned")
 
 
-def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Reading:
+def read_emotionet(reading: Reading) -> None:
     """Read the manually annotated part of EmotioNet (Benitez-Quiroz and others 2016, 2020).
 
         root/
@@ -86,23 +82,22 @@ def read_emotionet(root: str | Path, split_file: str | Path | None = None) -> Re
 
     It is distributed as an Excel workbook of addresses: save it as CSV, and the pictures under the names of
     their addresses. Of its 60 columns, the 11 AUs of the 2017 challenge are read, which are the paper's 11 by
-    number. Arguments and errors as in `read_raf_au`.
+    number. Errors as in `read_raf_au`.
     """
-    reading = Reading("EmotioNet", root, split_file)
     expected = "EmotioNet_FACS*.csv (save the distributed .xlsx as CSV)"
     lists = reading.find(r"(?i:emotionet_facs)[^/]*\.csv$", expected)["path"]
-    columns = {"address": "URL", "AU": rf"(?:AU)?[ _]*0*({'|'.join(map(str, EMOTIONET_AUS))})"}
+    columns = {"address": "URL", "AU{}": rf"(?:AU)?[ _]*0*({'|'.join(map(str, EMOTIONET_AUS))})"}
     rows = reading.read_csv(lists.iat[0], columns)
     aus = [column for column in map(au_column, EMOTIONET_AUS) if column in rows]
     for column in aus:
         rows[column] = reading.codes(rows, column, {"0": 0, "1": 1, "999": np.nan})
-    folders = rows["address"].str.strip("\"' ").str.split("?").str[0].str.split("/")
-    rows["name"] = folders.str[-2:].str.join("/")
+    address = rows["address"].str.strip("\"' ").str.split("?").str[0]
+    rows["name"] = address.str.split("/").str[-2:].str.join("/")
     rows = reading.drop_repeated(rows, ["name"], aus)
-    return _pictures(reading, reading.drop(rows, rows[aus].isna().all(axis=1), "no AU labelled"))
+    _pictures(reading, reading.drop(rows, rows[aus].isna().all(axis=1), "no AU labelled"))
 
 
-def read_affectnet(root: str | Path, split_file: str | Path | None = None) -> Reading:
+def read_affectnet(reading: Reading) -> None:
     """Read the manual labels of AffectNet (Mollahosseini and others 2017): one of 8 emotions a picture.
 
         root/
@@ -117,10 +112,9 @@ def read_affectnet(root: str | Path, split_file: str | Path | None = None) -> Re
         `-- val_set/annotations/0_exp.npy, val_set/images/0.jpg      or valid_set
 
     Expressions 0 to 7 are read, 8 to 10 (none, uncertain, no face) are dropped. The official validation set
-    is the paper's test set. A picture in both lists is a test picture. Arguments and errors as in
+    is the paper's test set. A picture in both lists is a test picture. Errors as in
     `read_raf_au`.
     """
-    reading = Reading("AffectNet", root, split_file)
     lists = reading.find(r"(?P<part>training|validation)\.csv$")
     columns = {"name": "subDirectory_filePath", "expression": "expression"}
     tables = [
@@ -132,7 +126,7 @@ def read_affectnet(root: str | Path, split_file: str | Path | None = None) -> Re
     rows = rows.assign(part=np.where(rows["part"].str.startswith("train"), "train", "test"))
     rows = _name_emotions(reading, rows.sort_values("part", kind="stable"), "expression", EMOTIONS, first=0)
     reading.notes.append("published split: the validation set is the paper's test set")
-    return _pictures(reading, rows)
+    _pictures(reading, rows)
 
 
 def _affectnet_arrays(reading: Reading) -> pd.DataFrame:
@@ -156,7 +150,7 @@ def _array_value(file: Path) -> str:
         return f"not one number ({error})"
 
 
-def read_raf_db(root: str | Path, split_file: str | Path | None = None, *, basic: bool = False) -> Reading:
+def read_raf_db(reading: Reading, *, basic: bool = False) -> None:
     """Read RAF-DB (Li and others 2017): one of 11 compound emotions a picture, or of 7 basic ones.
 
         root/
@@ -166,10 +160,10 @@ def read_raf_db(root: str | Path, split_file: str | Path | None = None, *, basic
 
     A compound emotion becomes its two words, `happiness+surprise`. The names tell the official split; of the
     compound set it has 3162 and 792 pictures, as many as the paper's, which calls its own random. The paper
-    does not use the basic set. Arguments and errors as in `read_raf_au`.
+    does not use the basic set. Errors as in `read_raf_au`.
     """
     kind, emotions = ("basic", RAF_BASIC) if basic else ("compound", RAF_COMPOUND)
-    reading = Reading("RAF-DB basic" if basic else "RAF-DB", root, split_file)
+    reading.dataset = reading.dataset.replace("-basic", " basic")
     list_file = _raf_list(reading, kind)
     rows = _name_emotions(reading, _listed(reading, list_file), "label", emotions, first=1)
     rows["part"] = rows["name"].str.extract(r"^(train|test)_")[0]
@@ -177,7 +171,7 @@ def read_raf_db(root: str | Path, split_file: str | Path | None = None, *, basic
         rows, rows["part"].isna(), "name that tells no split", "name", "train_ or test_ before the number"
     )
     reading.notes.append("published split: by the files' names")
-    return _pictures(reading, rows, "_aligned", under=f"{Path(list_file).parents[1]}/".removeprefix("./"))
+    _pictures(reading, rows, "_aligned", under=f"{Path(list_file).parents[1]}/".removeprefix("./"))
 
 
 def _raf_list(reading: Reading, kind: str) -> str:
@@ -220,7 +214,7 @@ def _name_emotions(
     return reading.drop_repeated(rows, ["name"], ["emotion"])
 
 
-def _pictures(reading: Reading, rows: pd.DataFrame, aligned: str = "", under: str = "") -> Reading:
+def _pictures(reading: Reading, rows: pd.DataFrame, aligned: str = "", under: str = "") -> None:
     """Find the pictures below `under`, with `aligned` before the suffix or as named, split them, and finish.
 
     The split is drawn, but for rows with a column `part` (train or test).
@@ -238,4 +232,4 @@ def _pictures(reading: Reading, rows: pd.DataFrame, aligned: str = "", under: st
     subjects = names.str.replace(r"\.\w+$", "", regex=True)
     rows = rows.assign(image=image, subject=subjects, frame="0", wanted=names)
     given = dict(zip(subjects, rows["part"], strict=True)) if "part" in rows else None
-    return reading.finish(assign_splits(reading, rows, given))
+    reading.finish(assign_splits(reading, rows, given))

@@ -23,39 +23,35 @@ _BOX = {"width": "facerectwidth", "height": "facerectheight"}
 class Source:
     """The columns of a kind of label files, and which of their values count."""
 
-    columns: Mapping[str, str]  # patterns of `reading.match_columns`
+    columns: Mapping[str, str]  # patterns of `Reading.columns`
     frames: str = ""  # where the program puts the face of a video's frame
     faces: str = ""  # where it puts a face of a picture
     confidence: float = 0  # faces below it are dropped
     probability: float | None = None  # AUs and emotions are present from this probability on
     intensity: float | None = None  # an AU that has an intensity alone is present from here on
 
-    def images(self, rows: pd.DataFrame) -> str:
-        """The pattern of the images' paths; empty where the rows name them."""
-        return self.frames if "frame" in rows else self.faces
-
 
 SOURCES = {
     "own": Source(
         {name: name for name in ("image", "subject", "split", "frame", "emotion", "dataset")}
-        | {"AU": r"(?:au[ _-]?)?0*(\d{1,3})(?: *\(.*\))?", "intensity": _AU + r"[ _-]?(?:r|intensity)"}
+        | {"AU{}": r"(?:au[ _-]?)?0*(\d{1,3})(?: *\(.*\))?", "AU{}_intensity": _AU + r"[ _-]?(?:r|intensity)"}
     ),
     "OpenFace": Source(
         {"frame": "frame", "face": "face|face_id", "confidence": "confidence"}
-        | {"AU": r"au(\d\d)_c", "intensity": r"au(\d\d)_r"},
+        | {"AU{}": r"au(\d\d)_c", "AU{}_intensity": r"au(\d\d)_r"},
         frames="{name}_aligned/frame_det_{face:02d}_{frame:06d}.bmp",
         faces="{name}_aligned/face_det_{face:06d}.bmp",
         confidence=0.8,
     ),
     "Py-Feat": Source(
-        {"image": "input", "frame": "frame", "confidence": "facescore", "AU": _AU, **_BOX}
+        {"image": "input", "frame": "frame", "confidence": "facescore", "AU{}": _AU, **_BOX}
         | {name: f"{name}|{EMOTIONS[name].adjective}" for name in PYFEAT_EMOTIONS},
         confidence=0.9,
         probability=0.5,
     ),
     "LibreFace": Source(
         {"path": "input_image_path|aligned_frame_path", "frame": "frame_idx", "emotion": "facial_expression"}
-        | {"AU": r"au_(\d+)", "intensity": r"au_(\d+)_intensity"},
+        | {"AU{}": r"au_(\d+)", "AU{}_intensity": r"au_(\d+)_intensity"},
         intensity=2.0,  # as is usual for DISFA, from which LibreFace learnt them
     ),
 }
@@ -78,7 +74,7 @@ def find_pictures(reading: Reading, rows: pd.DataFrame, pattern: str) -> pd.Data
         rows, is_video = rows.assign(image=_called_as(reading, rows)), pd.Series(False, rows.index)
     else:
         is_video = pd.Series(True, rows.index)
-    if pattern and is_video.any() or "image" not in rows:
+    if is_video.any() or "image" not in rows:
         is_picture = "frame" not in rows
         rows = _frames(reading, rows, is_video, pattern)
         if is_picture:  # of one face, which the program may not have cut out
@@ -86,14 +82,12 @@ def find_pictures(reading: Reading, rows: pd.DataFrame, pattern: str) -> pd.Data
             rows["image"] = rows["image"].where(
                 there | rows.duplicated("file", False), _called_as(reading, rows)
             )
-    elif is_video.any():
-        _refuse_video(reading, rows[is_video].iloc[0])
     elif reading.dataset != "own":
         rows = rows.drop(columns="frame", errors="ignore")
     places = pd.Series(inside(reading.root, rows["image"]), rows.index, dtype=object)
     rows = reading.drop(rows, places.isna(), "image path that leads out of the folder", "image")
-    is_picture = rows["image"].str.contains(SUFFIX)
-    rows = reading.drop(rows, ~is_picture, "file that is no picture", "image", "a picture's name")
+    is_other = ~rows["image"].str.contains(SUFFIX)
+    rows = reading.drop(rows, is_other, "file that is no picture", "image", "a picture's name")
     files = {path: os.path.relpath(path, reading.root) for path in {*places} if os.path.isfile(path or "")}
     rows = rows.assign(wanted=rows["image"], image=places[rows.index].map(files))
     return reading.drop(rows, rows["image"].isna(), "image missing", "wanted")
@@ -102,48 +96,44 @@ def find_pictures(reading: Reading, rows: pd.DataFrame, pattern: str) -> pd.Data
 def _called_as(reading: Reading, rows: pd.DataFrame) -> pd.Series:
     """The picture that is called as the label file; the file's name where there is none, or several."""
     pictures = reading.files[reading.files.str.contains(SUFFIX)]
-    stems = pictures.map(lambda path: Path(path).stem)
-    alone = pd.Series(pictures.values, stems)[lambda paths: ~paths.index.duplicated(keep=False)]
-    return rows["video"].map(alone).fillna(rows["video"] + ".jpg").astype(object)
+    pictures.index = pictures.map(lambda path: Path(path).stem)
+    alone = pictures[~pictures.index.duplicated(keep=False)]
+    return rows["video"].map(alone).astype(object).fillna(rows["video"] + ".jpg")
 
 
 def _frames(reading: Reading, rows: pd.DataFrame, is_frame: pd.Series, pattern: str) -> pd.DataFrame:
     """Name the picture of each face, and the subject: the video, with the face if it has several."""
     for column in ("frame", "face"):
-        rows[column] = rows.get(column, pd.Series("0", rows.index)).where(is_frame, "0")
-        whole = rows[column].str.replace(r"\.0*$", "", regex=True)
-        good = whole.str.fullmatch("[0-9]{1,9}")
-        rows = reading.drop(rows.assign(**{column: whole}), ~good, "malformed row", column, "a whole number")
-    if not pattern and len(rows):
-        _refuse_video(reading, rows.iloc[0])
+        cells = rows.get(column, pd.Series("0", rows.index)).where(is_frame, "0")
+        whole = cells.str.replace(r"\.0*$", "", regex=True)
+        bad = ~whole.str.fullmatch("[0-9]{1,9}")
+        rows = reading.drop(rows.assign(**{column: whole}), bad, "malformed row", column, "a whole number")
+    is_frame = is_frame[rows.index]
+    if not pattern and is_frame.any():
+        first = rows[is_frame].iloc[0]
+        video = first.get("image") or f"{first['video']}.mp4"
+        folder = reading.root / Path(video).stem
+        raise TableError(
+            f"{first['file']}, row {first['line']}: found labels of the video {video}, expected those of "
+            f"pictures. Take its frames out, `mkdir {folder}; ffmpeg -i {video} -start_number 0 "
+            f"{folder}/%06d.jpg`, and add `--images '{{name}}/{{frame:06d}}.jpg'`"
+        )
     several = rows.groupby("file")["face"].transform("nunique") > 1
     rows["subject"] = rows["video"].where(~several, rows["video"] + "_" + rows["face"])
     try:
-        images = [
-            pattern.format(name=video, frame=int(frame), face=int(face))
-            for video, frame, face in rows[["video", "frame", "face"]].itertuples(index=False)
-        ]
+        images = [_frame_path(reading.root, pattern, row) for row in rows.itertuples()]
     except (KeyError, IndexError, ValueError) as error:
         expected = "a path with {name} and {frame:06d}"
         raise SettingsError(f"--images {pattern}: {error!r}; expected {expected}") from error
     images = pd.Series(images, rows.index, dtype=object)
-    if not is_frame.all():
-        images = images.where(is_frame[rows.index], rows["image"])
-    for k, file in rows["file"].items():
-        beside = os.path.relpath(f"{Path(file).parent}/{images[k]}", reading.root)
-        if not (reading.root / images[k]).exists() and (reading.root / beside).exists():
-            images[k] = beside  # the program writes beside its table
-    return rows.assign(image=images)
+    return rows.assign(image=images.where(is_frame, rows.get("image")))
 
 
-def _refuse_video(reading: Reading, row: pd.Series) -> None:
-    video = row.get("image") or f"{row['video']}.mp4"
-    folder = Path(video).stem
-    raise TableError(
-        f"{row['file']}, row {row['line']}: found labels of the video {video}, expected those of pictures. "
-        f"Take its frames out, `mkdir {reading.root / folder}; ffmpeg -i {video} -start_number 0 "
-        f"{reading.root / folder}/%06d.jpg`, and add `--images '{{name}}/{{frame:06d}}.jpg'`"
-    )
+def _frame_path(root: Path, pattern: str, row: tuple) -> str:
+    """The picture of a frame below the root; programs write it beside their table."""
+    image = pattern.format(name=row.video, frame=int(row.frame), face=int(row.face))
+    beside = os.path.relpath(f"{Path(row.file).parent}/{image}", root)
+    return beside if not (root / image).exists() and (root / beside).exists() else image
 
 
 def choose_faces(reading: Reading, rows: pd.DataFrame) -> pd.DataFrame:

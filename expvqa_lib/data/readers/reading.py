@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +28,10 @@ _FILES = re.compile(SUFFIX + r"|\.(?i:csv|txt|npy)$")
 _WORDS = "|".join(word for emotion in EMOTIONS.values() for word in (emotion.name, emotion.adjective))
 _BLENDSHAPE = "(?:brow|cheek|eye|jaw|mouth|nose|tongue)[A-Z][A-Za-z]+"  # of ARKit and MediaPipe, as Py-Feat 2
 _LABEL_LIKE = re.compile(rf"(?i:au[ _-]?\d.*|.*emotion.*|.*expression.*|{_WORDS})|{_BLENDSHAPE}")
-_COLUMNS = re.compile(r"subject|frame|split|image|emotion|dataset|labelled_by|AU\d+(_intensity)?")
-_OPTIONAL = {"subject", "split", "frame", "dataset", "AU", "intensity", "emotion", *EMOTIONS}
-_OPTIONAL |= {"face", "width", "height", "path"}
+_COLUMNS = r"^(?:subject|frame|split|image|emotion|dataset|labelled_by|AU\d+(?:_intensity)?)$"
+_OPTIONAL = {"subject", "split", "frame", "dataset", "emotion", *EMOTIONS}
+_OPTIONAL |= {"face", "width", "height", "path", "AU{}", "AU{}_intensity"}
+_OF_LABEL_FILES = {"confidence", "AU{}_intensity"}
 
 
 class Reading:
@@ -84,27 +85,25 @@ class Reading:
         self.problem(UNLABELLED, rows[unknown], column, f"one of {', '.join(codes)}")
         return rows[column].map(codes).astype(float)
 
-    def finish(self, rows: pd.DataFrame) -> "Reading":
+    def finish(self, rows: pd.DataFrame) -> None:
         """Make the face table of the rows that are left; `wanted` is the name of a missing image.
 
         Raises:
             TableError: no row is left.
         """
         rows = self.drop(rows, rows["image"].isna(), "image missing", "wanted")
+        self.problems = {kind: places for kind, places in self.problems.items() if places}
+        reasons = [f"{count:,} {reason}" for reason, count in self.dropped.items()]
         if rows.empty:
-            reasons = [f"{count} {reason}" for reason, count in self.dropped.items()]
-            first = next((f"; {kind}: {places[0]}" for kind, places in self.problems.items() if places), "")
+            first = next((f"; {kind}: {places[0]}" for kind, places in self.problems.items()), "")
             raise TableError(
                 f"{self.root}: nothing of {self.dataset} can be used: {self.read} rows read, {reasons}{first}"
             )
-        table = rows[[column for column in rows if _COLUMNS.fullmatch(column)]]
-        table = table.assign(dataset=rows.get("dataset", self.dataset)).sort_values(
-            ["subject", "frame"], kind="stable", ignore_index=True
-        )
-        dropped = "".join(f" + {count:,} {reason}" for reason, count in self.dropped.items())
-        table.attrs = {"rows": [f"{self.dataset}: {self.read:,} rows read = {len(table):,} kept{dropped}"]}
+        rows = rows.filter(regex=_COLUMNS).assign(dataset=rows.get("dataset", self.dataset))
+        table = rows.sort_values(["subject", "frame"], kind="stable", ignore_index=True)
+        sizes = " + ".join([f"{len(table):,} kept", *reasons])
+        table.attrs = {"rows": [f"{self.dataset}: {self.read:,} rows read = {sizes}"]}
         self.table = check_table(table, f"{self.root} ({self.dataset})")
-        return self
 
     @cached_property
     def files(self) -> pd.Series:
@@ -116,8 +115,7 @@ class Reading:
             below = "" if folder == str(self.root) else f"{os.path.relpath(folder, self.root)}/"
             links += [below + name for name in folders + files if os.path.islink(f"{folder}/{name}")]
             names += [below + name for name in files if _FILES.search(name) and name.isprintable()]
-        if links:
-            self.problems[_LINK] = links
+        self.problems[_LINK] += links
         return pd.Series(sorted({*names} - {*links}), dtype=object)
 
     def find(self, pattern: str, expected: str = "") -> pd.DataFrame:
@@ -128,15 +126,15 @@ class Reading:
         Raises:
             TableError: nothing matches, and something is `expected`.
         """
-        found = self.files.str.extract(f"^(?P<base>(?:.*/)?){pattern}").assign(path=self.files)
-        found = found.dropna(subset="base")
+        found = self.files.str.extract(f"^(?P<base>(?:.*/)?){pattern}")
+        found = found.assign(path=self.files).dropna(subset="base")
         if expected and found.empty:
             links = "".join(f"; {_LINK}: {link}" for link in self.problems[_LINK][:1])
             raise TableError(
                 f"{self.root}: no {expected} below it; is this the folder of {self.dataset}?{links}"
             )
-        found = found.assign(size=found["base"].map(found["base"].value_counts()))
-        found = found.sort_values(["size", "path"], ascending=[False, True])
+        size = found.groupby("base")["path"].transform("size")
+        found = found.assign(size=size).sort_values(["size", "path"], ascending=[False, True])
         again = found.duplicated([*re.compile(pattern).groupindex] or ["path"])
         if again.any():
             used, unused = found["path"][~again].iloc[0], found["path"][again].iloc[0]
@@ -175,7 +173,7 @@ class Reading:
         another length than the first are dropped as malformed.
 
         Args:
-            patterns: as in `match_columns`.
+            patterns: as in `columns`.
             names: of the columns, where the first line does not hold them.
             first: name of the first column, whatever the file calls it.
 
@@ -193,68 +191,64 @@ class Reading:
         header[:1] = [first or header[0]] if header else []
         columns = self.columns(str(self.root / file), header, patterns)
         places = [header.index(name) for name in columns]
-        rows, malformed, unread = [], [], unread_labels(header, patterns)
-        filled, unread_places = Counter(), [header.index(name) for name in unread]
+        rows, numbers, malformed = [], [], []
         for number, text in lines:
             cells = _cells(text, separator)
             if len(cells) == len(header):
-                filled.update(header[place] for place in unread_places if cells[place])
-                rows.append((*(cells[place] for place in places), file, number))
+                rows.append([cells[place] for place in places])
+                numbers.append(number)
             else:
                 malformed.append((text, file, number))
-        self.note_unread(file, {name: filled[name] for name in unread})
-        self.read += len(rows) + len(malformed)
+        self.read += len(malformed)
         malformed = pd.DataFrame(malformed, columns=["text", "file", "line"])
         self.drop(malformed, malformed["line"] > 0, "malformed row", "text", f"{len(header)} cells")
-        return pd.DataFrame(rows, columns=[*columns.values(), "file", "line"])
+        return self.rows_of(pd.DataFrame(rows, columns=list(columns)), columns, file, numbers)
 
-    def note_unread(self, file: str, counts: Mapping[str, int]) -> None:
-        """Note columns that look like labels and are not read, with how many values each holds."""
-        for name, count in counts.items():
-            self.problems["column that looks like a label, not read"].append(
-                f"{file}: {name}, {count} values"
-            )
+    def rows_of(
+        self, table: pd.DataFrame, columns: Mapping[str, str | None], file: str, lines: Sequence[int]
+    ) -> pd.DataFrame:
+        """Count the rows of a table of text, name its `columns`, and add `file` and `line`."""
+        self.read += len(table)
+        unread = [name for name, role in columns.items() if role is None]
+        self.problems["column that looks like a label, not read"] += [
+            f"{file}: {name}, {count} values" for name, count in table[unread].ne("").sum().items()
+        ]
+        return (
+            table.drop(columns=unread).rename(columns=columns).assign(file=file, line=np.asarray(lines, int))
+        )
 
-    def columns(self, file: str, names: Sequence[str], patterns: Mapping[str, str]) -> dict[str, str]:
-        """Match a file's columns. Columns of one meaning are a problem and not read."""
-        columns = match_columns(names, patterns)
-        roles = Counter(columns[name] for name in names if name in columns)
-        twice = {name: role for name, role in columns.items() if roles[role] > 1}
-        for name, role in twice.items():
-            self.problems["column called twice, not read"].append(
-                f"{file}: column {name!r} is {role}, as is another"
-            )
-        columns = {name: role for name, role in columns.items() if name not in twice}
+    def columns(self, file: str, names: Sequence[str], patterns: Mapping[str, str]) -> dict[str, str | None]:
+        """Match a file's columns to their names here. Columns of one meaning are a problem and not read.
+
+        Args:
+            patterns: a regular expression of the column by its name here, whatever the case; `AU{}` and
+                `AU{}_intensity` are those of all action units, whose group is the number.
+
+        Returns:
+            The name here by the file's name; None for what looks like a label and matches nothing.
+
+        Raises:
+            TableError: a column is missing.
+        """
+        matched: dict[str, str] = {}
+        for name, (role, pattern) in product(names, patterns.items()):
+            match = re.fullmatch(pattern, name.strip(), re.IGNORECASE)
+            if match and {*map(int, match.groups())} <= ACTION_UNITS.keys():
+                matched[name] = role.format(*map(int, match.groups()))
+        roles = Counter(matched[name] for name in names if name in matched)
+        twice = {name: role for name, role in matched.items() if roles[role] > 1}
+        self.problems["column called twice, not read"] += [
+            f"{file}: column {name!r} is {role}, as is another" for name, role in twice.items()
+        ]
+        columns = {name: role for name, role in matched.items() if name not in twice}
         if missing := [patterns[role] for role in patterns if role not in _OPTIONAL | {*columns.values()}]:
             found = f"found columns {', '.join(names)[:200]}"
             again = f"; {', '.join(twice)} twice" if twice else ""
             raise TableError(f"{file}: row 1: {found}{again}; expected also {missing}, once each")
+        if patterns.keys() & _OF_LABEL_FILES:
+            unread = [name for name in names if name not in matched and _LABEL_LIKE.fullmatch(name)]
+            columns |= dict.fromkeys(unread)
         return columns
-
-
-def unread_labels(names: Sequence[str], patterns: Mapping[str, str]) -> list[str]:
-    """The columns of a label file that look like labels and match nothing."""
-    read = match_columns(names, patterns) if patterns.keys() & {"intensity", "confidence"} else names
-    return [name for name in names if name not in read and _LABEL_LIKE.fullmatch(name)]
-
-
-def match_columns(names: Sequence[str], patterns: Mapping[str, str]) -> dict[str, str]:
-    """Map a file's columns to their names here.
-
-    Args:
-        patterns: a regular expression of the column by its name here, whatever the case; `AU` and `intensity`
-            are those of all action units, whose group is the number: `AU12`, `AU12_intensity`.
-    """
-    columns: dict[str, str] = {}
-    for name in names:
-        for role, pattern in patterns.items():
-            match = re.fullmatch(pattern, name.strip(), re.IGNORECASE)
-            if not match or (match.groups() and int(match[1]) not in ACTION_UNITS):
-                continue
-            if match.groups():
-                role = f"AU{int(match[1])}" + ("_intensity" if role == "intensity" else "")
-            columns[name] = role
-    return columns
 
 
 def _cells(text: str, separator: str) -> list[str]:

@@ -5,7 +5,6 @@ every frame whose labels differ from those of the frame before it.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,7 @@ BP4D_TEST = "F007 F015 F006 F019 M006 M009 F012 M003 F004 F021 F017 M015 F014"
 _FRAME = r"[^/]*?(?P<number>[0-9]{1,9})" + SUFFIX
 
 
-def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading:
+def read_bp4d(reading: Reading) -> None:
     """Read BP4D (Zhang and others 2014): 12 AUs of 41 subjects in 8 tasks.
 
         root/
@@ -40,32 +39,26 @@ def read_bp4d(root: str | Path, split_file: str | Path | None = None) -> Reading
     The tables may also be in `AUCoding` itself, and the image folder may have any name. AUs besides the
     paper's 12 are ignored. The split is fold 1 of the usual three; its validation subjects are drawn.
 
-    Args:
-        split_file: a split that was written beside a table, followed instead.
-
     Raises:
         TableError: no usable frame is there, or a file cannot be read; the message names it.
     """
-    reading = Reading("BP4D", root, split_file)
     subject, video = r"(?P<subject>[FM][0-9]{3})", "(?P<video>T[0-9]{1,2})"
     tables = reading.find(rf"{subject}_{video}\.csv$", expected="AUCoding/AU_OCC/F001_T1.csv")
-    columns = {"number": r"0|\D*", "AU": rf"(?:AU)?\s*0*({'|'.join(map(str, BP4D_AUS))})"}
+    columns = {"number": r"0|\D*", "AU{}": rf"(?:AU)?\s*0*({'|'.join(map(str, BP4D_AUS))})"}
     rows = _read_frames(reading, tables, columns)
     codes = {"0": 0, "1": 1, "9": np.nan}
     for column in map(au_column, BP4D_AUS):
         rows[column] = reading.codes(rows, column, codes) if column in rows else np.nan
     given = dict.fromkeys(BP4D_TRAIN.split(), "train") | dict.fromkeys(BP4D_TEST.split(), "test")
-    if not split_file:
+    if not reading.split_file:
         reading.notes.append(
             "split: fold 1 of the usual three, which tests on 13 subjects, as the paper does"
         )
     images = reading.find(f"{subject}/{video}/{_FRAME}")
-    return _frames(reading, rows, images.astype({"number": int}), list(map(au_column, BP4D_AUS)), given)
+    _frames(reading, rows, images.astype({"number": int}), list(map(au_column, BP4D_AUS)), given)
 
 
-def read_disfa(
-    root: str | Path, split_file: str | Path | None = None, *, threshold: float = PRESENT_FROM
-) -> Reading:
+def read_disfa(reading: Reading, *, threshold: float = PRESENT_FROM) -> None:
     """Read DISFA (Mavadati and others 2013): intensities of 12 AUs for 27 subjects, one video each.
 
         root/
@@ -78,9 +71,8 @@ def read_disfa(
     intensity `threshold` on; intensities stay in `AU12_intensity`. With 2, which most papers take, the
     paper's sampling gives 14 037 training frames, with 1 from 14 644 to 15 064, by the drawn test subjects;
     the paper has 14 814 and does not name its threshold. The 3 test subjects are drawn: the paper's are not
-    public. Other arguments and errors as in `read_bp4d`.
+    public. Errors as in `read_bp4d`.
     """
-    reading = Reading("DISFA", root, split_file)
     numbers = "|".join(map(str, DISFA_AUS))
     pattern = rf"(?P<subject>SN[0-9]{{3}})/(?P=subject)_[aA][uU]0?(?P<au>{numbers})\.txt$"
     tables = reading.find(pattern, expected="ActionUnit_Labels/SN001/SN001_au1.txt")
@@ -88,8 +80,11 @@ def read_disfa(
     lines = _read_frames(reading, tables.astype({"au": int}), columns, list(columns))
     lines["intensity"] = reading.codes(lines, "code", {str(k): k for k in range(6)})
     lines = reading.drop_repeated(lines, ["subject", "au", "number"], ["intensity"])
-    wide = lines.pivot(index=["subject", "number"], columns="au", values="intensity")
-    wide = wide.reindex(columns=list(DISFA_AUS)).rename(columns="AU{}_intensity".format)
+    wide = (
+        lines.pivot(index=["subject", "number"], columns="au", values="intensity")
+        .reindex(columns=list(DISFA_AUS))
+        .rename(columns="AU{}_intensity".format)
+    )
     reading.read += len(wide) - len(lines)  # from here on a row is a frame: what its files say together
     present = (wide >= threshold).astype(float).where(wide.notna())
     rows = wide.join(present.rename(columns=lambda name: name.removesuffix("_intensity"))).reset_index()
@@ -101,7 +96,7 @@ def read_disfa(
         subjects = ", ".join(images["subject"][from_0].unique())
         reading.notes.append(f"images are counted from 0, frame 1 of the labels is image 0: {subjects}")
         images["number"] += from_0
-    return _frames(reading, rows, images.assign(video=""), list(map(au_column, DISFA_AUS)))
+    _frames(reading, rows, images.assign(video=""), list(map(au_column, DISFA_AUS)))
 
 
 def _read_frames(
@@ -123,7 +118,7 @@ def _frames(
     images: pd.DataFrame,
     labels: list[str],
     given: Mapping[str, str] | None = None,
-) -> Reading:
+) -> None:
     """Drop repeated and unlabelled frames and those without an image, split, and sample."""
     key = ["subject", "video", "number"]
     rows = reading.drop_repeated(rows, key, labels)
@@ -134,9 +129,8 @@ def _frames(
     names = (rows["video"] + "_").str.removeprefix("_") + rows["number"].astype(str).str.zfill(5)
     rows = rows.assign(frame=names, wanted=rows["subject"] + "/" + names)
     rows = reading.drop(rows, rows["image"].isna(), "image missing", "wanted")  # first: as the paper's count
-    return reading.finish(
-        reading.drop(rows, (rows["split"] != "test") & ~is_sampled(rows, labels), "not sampled")
-    )
+    is_unused = (rows["split"] != "test") & ~is_sampled(rows, labels)
+    reading.finish(reading.drop(rows, is_unused, "not sampled"))
 
 
 def is_sampled(rows: pd.DataFrame, labels: list[str]) -> pd.Series:
