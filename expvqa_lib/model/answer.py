@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import (
-    BatchEncoding,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
     PreTrainedTokenizerBase,
@@ -49,11 +48,9 @@ def prompt(
     questions: Sequence[str],
 ) -> dict[str, Tensor]:
     """Language model's inputs for N questions, as many about each image, image by image."""
-    text = encode(processor, questions, left=model.config.use_decoder_only_language_model)
-    text = BatchEncoding(text).to(model.device)
+    text = encode(processor, questions, left=model.config.use_decoder_only_language_model).to(model.device)
     index = torch.arange(len(embeds), device=model.device).repeat_interleave(len(questions) // len(embeds))
-    output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"], index)
-    return language_inputs(model, output, text["input_ids"], text["attention_mask"])
+    return language_inputs(model, query_image(model, embeds, text, index), text)
 
 
 @torch.inference_mode()
@@ -207,8 +204,8 @@ def _spellings(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> set[
     """Token ids of the words in all ways of writing, without special tokens such as unknown."""
     result = set()
     for text in (form for word in words for form in (word, word.capitalize(), word.upper())):
-        ids = tokenizer([text, f" {text}", f"?{text}", "?"], add_special_tokens=False)["input_ids"]
-        plain, spaced, after, mark = map(tuple, ids)
+        forms = tokenizer([text, f" {text}", f"?{text}", "?"], add_special_tokens=False)
+        plain, spaced, after, mark = map(tuple, forms["input_ids"])
         result.add(plain)
         if after[: len(mark)] == mark:
             result.add(after[len(mark) :])  # without the space that some tokenizers write before every text
