@@ -27,11 +27,16 @@ Beginnings = tuple[list[tuple[int, ...]], list[tuple[int, ...]]]
 def embed_images(
     model: InstructBlipForConditionalGeneration,
     processor: InstructBlipProcessor,
-    images: Sequence,
+    images: Sequence | Tensor,
     batch: int = 128,
     progress: bool = False,
 ) -> Tensor:
-    """Vision encoder's output [I, 1 + patches, D_vision] for images, in any form that `load_image` takes."""
+    """Vision encoder's output [I, 1 + patches, D_vision] for images, in any form that `load_image` takes.
+
+    A tensor is taken for such an output and returned: other functions take images or their embeddings.
+    """
+    if torch.is_tensor(images):
+        return images
     vision, options = model.vision_model.embeddings, {"dtype": model.dtype, "device": model.device}
     embeds = torch.empty(len(images), 1 + vision.num_patches, vision.embed_dim, **options)
     for k in tqdm(range(0, len(images), batch), desc="encoding images", disable=not progress):
@@ -57,20 +62,19 @@ def prompt(
 def score_yes_no(
     model: InstructBlipForConditionalGeneration,
     processor: InstructBlipProcessor,
-    images: Sequence,
+    images: Sequence | Tensor,
     aus: Sequence[int],
     *,
     wordings: Sequence[int] = (0,),
     batch: int = 256,
-    embeds: Tensor | None = None,
 ) -> pd.DataFrame:
     """Probability of yes rather than no to Q3, "does this AU occur?", without generation (`p_yes`).
 
     Args:
+        images: as of `embed_images`, or its output.
         aus: AU numbers to ask about.
         wordings: which of the Q3 wordings; of several, the mean probability.
         batch: questions a forward pass.
-        embeds: of `embed_images`, in place of the images.
 
     Returns:
         One row an image, one column an AU (`AU12`), values in [0, 1].
@@ -81,8 +85,7 @@ def score_yes_no(
         ImageError: an image is missing or unreadable.
     """
     questions = [ask_q3(au, wording) for wording in wordings for au in aus]
-    if embeds is None:
-        embeds = embed_images(model, processor, images)
+    embeds = embed_images(model, processor, images)
     scores = score_questions(model, processor, embeds, questions, batch=batch)
     means = scores.view(len(embeds), len(wordings), len(aus)).mean(1)
     return pd.DataFrame(means.numpy(), columns=[f"AU{au}" for au in aus])
@@ -116,13 +119,12 @@ def score_questions(
 def generate(
     model: InstructBlipForConditionalGeneration,
     processor: InstructBlipProcessor,
-    images: Sequence,
+    images: Sequence | Tensor,
     questions: Sequence[str],
     *,
     samples: int = 1,
     seed: int = 0,
     batch: int = 64,
-    embeds: Tensor | None = None,
     progress: bool = False,
     **options,
 ) -> list[list[str]]:
@@ -134,16 +136,15 @@ def generate(
     language model is given embeddings.
 
     Args:
+        images: as of `embed_images`, or its output.
         batch: sequences a forward pass (each beam and each sample is one).
-        embeds: of `embed_images`, in place of the images.
         options: of transformers' `generate`, such as `num_beams`, over the model's own.
 
     Returns:
         For each image a list of `samples` answers.
     """
     options = _generation_options(model, processor.tokenizer, samples, options)
-    if embeds is None:
-        embeds = embed_images(model, processor, images, progress=progress)
+    embeds = embed_images(model, processor, images, progress=progress)
     if samples > 1:
         set_seed(seed)
     answers, batch = [], max(1, batch // max(options["num_beams"], samples))

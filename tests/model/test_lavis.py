@@ -105,7 +105,7 @@ def equal_answers(model, processor, golden, pairs, name: str, **options) -> list
     ids, original = [], model.language_model.generate
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.language_model, "generate", lambda **x: ids.append(original(**x)) or ids[-1])
-        generate(model, processor, [], pairs["questions"], embeds=embeds, **options)
+        generate(model, processor, embeds, pairs["questions"], **options)
     theirs = golden[f"gen.{name}.ids"][:, 1:].clone()  # behind a dummy start
     theirs[theirs == 0] = 2  # after the end it holds 0, which the original makes 2
 
