@@ -78,7 +78,7 @@ def replace_tokenizer(source: Path, name: str = ""):
     return copy
 
 
-MIXED = {
+MIXED = {  # without a tokenizer transformers would make one that knows no word, or read the other's
     "qformer_tokenizer.*missing": lambda folder: shutil.rmtree(folder / "qformer_tokenizer"),
     "qformer_tokenizer.*language model's": replace_tokenizer(QUICK, "qformer_tokenizer"),
     "the tokenizer is another model's": replace_tokenizer(QUICK / "qformer_tokenizer"),
