@@ -46,8 +46,8 @@ def main() -> None:
             )
             return output.last_hidden_state[:, : queries.shape[1]]
 
-        def once_an_image(states=states, index=index, ids=ids, mask=mask):
-            return query_image(model, states, ids, mask, index)
+        def once_an_image(states=states, index=index, text=text):
+            return query_image(model, states, text, index)
 
         assert torch.allclose(once_a_question(), once_an_image(), atol=1e-4)
         times = {once_an_image: [], once_a_question: []}

@@ -51,8 +51,7 @@ def examples(run) -> pd.DataFrame:
     expvqa, faces = run.model(MAIN), run.faces_of(run.caption_corpus)
     rows = []
     for place, (kind, question, word, column, value, aus) in enumerate(_ABOUT):
-        fitting = faces[faces[column].eq(value)]
-        if len(fitting):
+        if len(fitting := faces[faces[column].eq(value)]):
             face, region = fitting.iloc[place % len(fitting)], None
             if run.is_rendered:
                 present = [au for au, label in data.au_labels(face).items() if label and au in aus]
@@ -124,14 +123,13 @@ def video(run) -> Video:
         frames = [synthfacs.render(face, run.profile.corpora.image).image for face in acted[::3]]
         intensities = [{f"AU{au}": face.aus.get(au, 0.0) for au in sorted(_PROGRAMME)} for face in acted[::3]]
         truth = pd.DataFrame(intensities, range(0, _FRAMES, 3))
+        about = synthfacs.PRESENT, "intensity"
     else:
         film, truth = data.inspection.example_video(faces)
-        frames = list(film.values())
+        frames, about = list(film.values()), (None, "label")
     aus = [int(column[2:]) for column in truth]
     p_yes = run.model(MAIN).aus(frames, aus, crop=False).set_axis(truth.index) if aus else truth
-    return Video(
-        film, truth, p_yes, *((synthfacs.PRESENT, "intensity") if run.is_rendered else (None, "label"))
-    )
+    return Video(film, truth, p_yes, *about)
 
 
 def _expressive(run) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:

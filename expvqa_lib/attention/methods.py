@@ -90,9 +90,8 @@ def language_attention(model, pixels: Tensor, text: dict[str, Tensor], contrast:
 
 def cross_attention(model, pixels: Tensor, text: dict[str, Tensor], contrast: Tensor) -> Tensor:
     """The Q-Former's attention, mean over layers, heads and queries; it does not know the score."""
-    embeds, ids = encode_images(model, pixels.to(model.dtype)), text["qformer_input_ids"]
     with cross_attention_weights(model.qformer) as weights:
-        query_image(model, embeds, ids, text["qformer_attention_mask"])
+        query_image(model, encode_images(model, pixels.to(model.dtype)), text)
     return _square(sum(weights).mean((1, 2)))
 
 
@@ -223,8 +222,7 @@ def inputs(
         prompts = zip(text["input_ids"], text["attention_mask"], answers, strict=True)
         rows = [ids[mask > 0].tolist() + answer for ids, mask, answer in prompts]
         text |= processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-    text = {name: value.to(model.device) for name, value in text.items()}
-    return pixels["pixel_values"].to(model.device), text
+    return pixels["pixel_values"].to(model.device), text.to(model.device)
 
 
 def first_tokens(processor, answers: Sequence[str]) -> Tensor:
@@ -239,8 +237,7 @@ def answer_logits(model, pixels: Tensor, text: dict[str, Tensor]) -> Tensor:
 
 
 def _next_logits(model, embeds: Tensor, text: dict[str, Tensor]) -> Tensor:
-    output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
-    return next_logits(model, language_inputs(model, output, text["input_ids"], text["attention_mask"]))
+    return next_logits(model, language_inputs(model, query_image(model, embeds, text), text))
 
 
 def upsample(maps: np.ndarray, size: int) -> np.ndarray:

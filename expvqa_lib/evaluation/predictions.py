@@ -116,9 +116,9 @@ def predict(
         asked = texts[is_q3].tolist()
         p_yes[:, is_q3] = score_questions(model, processor, embeds, asked, progress=progress)
     for column in np.flatnonzero(~is_q3 | in_words):
-        options = {"embeds": embeds, "batch": batch, "progress": progress}
+        options = {"batch": batch, "progress": progress}
         options |= {"max_new_tokens": 9} if is_q3[column] else {}  # for a yes or no, as in the released code
-        replies = generate(model, processor, [], [texts.iat[column]] * len(faces), **options)
+        replies = generate(model, processor, embeds, [texts.iat[column]] * len(faces), **options)
         answers[:, column] = [reply for (reply,) in replies]
     table = faces.drop(columns="image").rename(columns={"name": "image"})[list(FACE_COLUMNS)]
     table = table.merge(questions, how="cross").assign(answer=answers.ravel(), p_yes=p_yes.ravel())

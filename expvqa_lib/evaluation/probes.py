@@ -144,9 +144,8 @@ def features(run, name: str, images: Sequence[str]) -> pd.DataFrame:
 def _mean(model, processor: InstructBlipProcessor, embeds: Tensor, part: str) -> Tensor:
     if part == "encoder":
         return embeds[:, 1:].mean(1)
-    text = encode(processor, [QUESTION] * len(embeds)).items()
-    text = {name: value.to(embeds.device) for name, value in text}
-    return query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"]).mean(1)
+    text = encode(processor, [QUESTION] * len(embeds)).to(embeds.device)
+    return query_image(model, embeds, text).mean(1)
 
 
 def linear_probe(features: Mapping[str, np.ndarray], labels: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -147,7 +147,7 @@ class Explorer(w.VBox):
         aus = getattr(model.config, "aus", None) or list(ACTION_UNITS)
         embeds = embed_images(model, processor, [face.image])
         wordings = range(len(Q3) if self._is_small or model.device.type != "cpu" else 1)  # 3 can take long
-        tables = [score_yes_no(model, processor, [], aus, wordings=(k,), embeds=embeds) for k in wordings]
+        tables = [score_yes_no(model, processor, embeds, aus, wordings=(k,)) for k in wordings]
         scores = pd.concat(tables).agg(["mean", "min", "max"]).T
         yield f"{answer}: sampling answers"
         sampled = self.model.ask(face.image, question, samples=samples, crop=False) if samples else []

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import (
-    BatchEncoding,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
     PreTrainedTokenizerBase,
@@ -28,11 +27,16 @@ Beginnings = tuple[list[tuple[int, ...]], list[tuple[int, ...]]]
 def embed_images(
     model: InstructBlipForConditionalGeneration,
     processor: InstructBlipProcessor,
-    images: Sequence,
+    images: Sequence | Tensor,
     batch: int = 128,
     progress: bool = False,
 ) -> Tensor:
-    """Vision encoder's output [I, 1 + patches, D_vision] for images, in any form that `load_image` takes."""
+    """Vision encoder's output [I, 1 + patches, D_vision] for images, in any form that `load_image` takes.
+
+    A tensor is taken for such an output and returned: other functions take images or their embeddings.
+    """
+    if torch.is_tensor(images):
+        return images
     vision, options = model.vision_model.embeddings, {"dtype": model.dtype, "device": model.device}
     embeds = torch.empty(len(images), 1 + vision.num_patches, vision.embed_dim, **options)
     for k in tqdm(range(0, len(images), batch), desc="encoding images", disable=not progress):
@@ -49,31 +53,28 @@ def prompt(
     questions: Sequence[str],
 ) -> dict[str, Tensor]:
     """Language model's inputs for N questions, as many about each image, image by image."""
-    text = encode(processor, questions, left=model.config.use_decoder_only_language_model)
-    text = BatchEncoding(text).to(model.device)
+    text = encode(processor, questions, left=model.config.use_decoder_only_language_model).to(model.device)
     index = torch.arange(len(embeds), device=model.device).repeat_interleave(len(questions) // len(embeds))
-    output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"], index)
-    return language_inputs(model, output, text["input_ids"], text["attention_mask"])
+    return language_inputs(model, query_image(model, embeds, text, index), text)
 
 
 @torch.inference_mode()
 def score_yes_no(
     model: InstructBlipForConditionalGeneration,
     processor: InstructBlipProcessor,
-    images: Sequence,
+    images: Sequence | Tensor,
     aus: Sequence[int],
     *,
     wordings: Sequence[int] = (0,),
     batch: int = 256,
-    embeds: Tensor | None = None,
 ) -> pd.DataFrame:
     """Probability of yes rather than no to Q3, "does this AU occur?", without generation (`p_yes`).
 
     Args:
+        images: as of `embed_images`, or its output.
         aus: AU numbers to ask about.
         wordings: which of the Q3 wordings; of several, the mean probability.
         batch: questions a forward pass.
-        embeds: of `embed_images`, in place of the images.
 
     Returns:
         One row an image, one column an AU (`AU12`), values in [0, 1].
@@ -84,8 +85,7 @@ def score_yes_no(
         ImageError: an image is missing or unreadable.
     """
     questions = [ask_q3(au, wording) for wording in wordings for au in aus]
-    if embeds is None:
-        embeds = embed_images(model, processor, images)
+    embeds = embed_images(model, processor, images)
     scores = score_questions(model, processor, embeds, questions, batch=batch)
     means = scores.view(len(embeds), len(wordings), len(aus)).mean(1)
     return pd.DataFrame(means.numpy(), columns=[f"AU{au}" for au in aus])
@@ -119,13 +119,12 @@ def score_questions(
 def generate(
     model: InstructBlipForConditionalGeneration,
     processor: InstructBlipProcessor,
-    images: Sequence,
+    images: Sequence | Tensor,
     questions: Sequence[str],
     *,
     samples: int = 1,
     seed: int = 0,
     batch: int = 64,
-    embeds: Tensor | None = None,
     progress: bool = False,
     **options,
 ) -> list[list[str]]:
@@ -137,16 +136,15 @@ def generate(
     language model is given embeddings.
 
     Args:
+        images: as of `embed_images`, or its output.
         batch: sequences a forward pass (each beam and each sample is one).
-        embeds: of `embed_images`, in place of the images.
         options: of transformers' `generate`, such as `num_beams`, over the model's own.
 
     Returns:
         For each image a list of `samples` answers.
     """
     options = _generation_options(model, processor.tokenizer, samples, options)
-    if embeds is None:
-        embeds = embed_images(model, processor, images, progress=progress)
+    embeds = embed_images(model, processor, images, progress=progress)
     if samples > 1:
         set_seed(seed)
     answers, batch = [], max(1, batch // max(options["num_beams"], samples))
@@ -207,8 +205,8 @@ def _spellings(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> set[
     """Token ids of the words in all ways of writing, without special tokens such as unknown."""
     result = set()
     for text in (form for word in words for form in (word, word.capitalize(), word.upper())):
-        ids = tokenizer([text, f" {text}", f"?{text}", "?"], add_special_tokens=False)["input_ids"]
-        plain, spaced, after, mark = map(tuple, ids)
+        forms = tokenizer([text, f" {text}", f"?{text}", "?"], add_special_tokens=False)
+        plain, spaced, after, mark = map(tuple, forms["input_ids"])
         result.add(plain)
         if after[: len(mark)] == mark:
             result.add(after[len(mark) :])  # without the space that some tokenizers write before every text

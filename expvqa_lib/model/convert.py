@@ -148,8 +148,7 @@ def export_checkpoint(folder: str | Path, output: str | Path) -> Path:
         raise ModelError(f"{output}: exists already; remove it, or give another file")
     config, state = read_config(folder), {}
     # by their names, not by an index file, which could name a file outside of the folder
-    paths = list(folder.glob("model.safetensors")) or sorted(folder.glob("model-*-of-*.safetensors"))
-    for path in paths:
+    for path in list(folder.glob("model.safetensors")) or sorted(folder.glob("model-*-of-*.safetensors")):
         with refuse(path, "cannot be read"), safe_open(path, "pt") as file:
             names = [name for name in list(file.keys()) if not name.startswith("language_model.")]
             state |= {name: file.get_tensor(name) for name in names}

@@ -6,12 +6,13 @@ questions are asked about it.
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    BatchEncoding,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
     PreTrainedModel,
@@ -50,7 +51,7 @@ def encode(
     answers: Sequence[str] | None = None,
     *,
     left: bool = True,
-) -> dict[str, Tensor]:
+) -> BatchEncoding:
     """Tokens of questions, with answers for training or without for generation.
 
     Training pads on the right: `</s>` question, answer, `</s>`; labels cover the answer and its end (-100
@@ -67,25 +68,19 @@ def encode(
         ids if len(ids) <= MAX_QUESTION else ids[: MAX_QUESTION - 1] + ids[-1:]
         for ids in qformer(list(questions))["input_ids"]
     ]
-    text = {}
+    labels = {}
     if answers is not None:
         end, left = [tokenizer.eos_token_id], False
         answer_ids = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         answer_rows = [ids[: MAX_ANSWER - 1] + end for ids in answer_ids]
         both = list(zip(rows, answer_rows, strict=True))
-        text["labels"] = _pad([[-100] * len(question) + answer for question, answer in both], -100, left)
+        covered = [torch.tensor([-100] * len(question) + answer) for question, answer in both]
+        labels = {"labels": pad_sequence(covered, True, -100)}
         rows = [question + answer for question, answer in both]
-    return {
-        "input_ids": _pad(rows, tokenizer.pad_token_id, left),
-        "attention_mask": _pad([[1] * len(row) for row in rows], 0, left),
-        "qformer_input_ids": _pad(qformer_rows, qformer.pad_token_id, False),
-        "qformer_attention_mask": _pad([[1] * len(row) for row in qformer_rows], 0, False),
-    } | text
-
-
-def _pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> Tensor:
-    rows = [torch.tensor(row) for row in rows]
-    return pad_sequence(rows, True, value, padding_side="left" if left else "right")
+    side = "left" if left else "right"
+    text = tokenizer.pad({"input_ids": rows}, padding_side=side, return_tensors="pt")
+    read = qformer.pad({"input_ids": qformer_rows}, padding_side="right", return_tensors="pt")
+    return text | {f"qformer_{name}": value for name, value in read.items()} | labels
 
 
 def encode_images(model: InstructBlipForConditionalGeneration, pixel_values: Tensor) -> Tensor:
@@ -96,8 +91,7 @@ def encode_images(model: InstructBlipForConditionalGeneration, pixel_values: Ten
 def query_image(
     model: InstructBlipForConditionalGeneration,
     image_embeds: Tensor,
-    qformer_ids: Tensor,
-    qformer_mask: Tensor,
+    text: Mapping[str, Tensor],
     image_index: Tensor | None = None,
 ) -> Tensor:
     """Let the Q-Former read each question and attend to its image.
@@ -107,17 +101,18 @@ def query_image(
 
     Args:
         image_embeds: [I, P, D_vision], from `encode_images`.
-        qformer_ids: questions [N, T]; `qformer_mask` alike, 1 at a word and 0 at padding.
+        text: N questions of `encode`, of which `qformer_input_ids` and `qformer_attention_mask` are read.
         image_index: [N], which image each question is about; by default question k is about image k.
 
     Returns:
         Query outputs [N, Q, D_qformer].
     """
-    n, q = len(qformer_ids), model.query_tokens.shape[1]
-    index = torch.arange(n, device=qformer_ids.device) if image_index is None else image_index
+    ids, mask = text["qformer_input_ids"], text["qformer_attention_mask"]
+    n, q = len(ids), model.query_tokens.shape[1]
+    index = torch.arange(n, device=ids.device) if image_index is None else image_index
     queries = model.query_tokens.expand(n, -1, -1)
-    hidden = model.qformer.embeddings(input_ids=qformer_ids, query_embeds=queries)  # [N, Q + T, D]
-    mask = torch.cat([qformer_mask.new_ones(n, q), qformer_mask], 1)
+    hidden = model.qformer.embeddings(input_ids=ids, query_embeds=queries)  # [N, Q + T, D]
+    mask = torch.cat([mask.new_ones(n, q), mask], 1)
     mask = create_bidirectional_mask(config=model.qformer.config, inputs_embeds=hidden, attention_mask=mask)
     slot = (index[:, None] == index).tril(-1).sum(1)  # a question's number among those about its image
     layers = model.qformer.encoder.layer
@@ -139,10 +134,9 @@ def query_image(
 def attention_weights(part: PreTrainedModel, layers: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
     """Collect the weights [N, heads, from, to] of each attention layer that runs inside."""
     weights: list[Tensor] = []
-    implementation = part.config._attn_implementation
-    part.set_attn_implementation("eager")  # the only implementation that gives weights
     with contextlib.ExitStack() as hooks:
-        hooks.callback(part.set_attn_implementation, implementation)
+        hooks.callback(part.set_attn_implementation, part.config._attn_implementation)
+        part.set_attn_implementation("eager")  # the only implementation that gives weights
         for layer in layers:
             hooks.callback(layer.register_forward_hook(lambda *call: weights.append(call[2][1])).remove)
         yield weights
@@ -159,17 +153,17 @@ def cross_attention_weights(qformer: PreTrainedModel) -> contextlib.AbstractCont
 def language_inputs(
     model: InstructBlipForConditionalGeneration,
     query_output: Tensor,
-    input_ids: Tensor,
-    attention_mask: Tensor,
+    text: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """Language model's inputs: projected queries [N, Q, D], then embeddings of the text [N, T, D].
 
-    Padding may stand on either side of the text: positions are counted from the mask. (T5 counts its own.)
+    `text` is of `encode`. Its padding may stand on either side: positions are counted from the mask. (T5
+    counts its own.)
     """
-    words = model.language_model.get_input_embeddings()(input_ids)
+    words, mask = model.language_model.get_input_embeddings()(text["input_ids"]), text["attention_mask"]
     projection = model.language_projection
     prefix = projection(query_output.to(projection.weight.dtype)).to(words.dtype)  # [N, Q, D_language]
-    mask = torch.cat([attention_mask.new_ones(prefix.shape[:2]), attention_mask], 1)
+    mask = torch.cat([mask.new_ones(prefix.shape[:2]), mask], 1)
     inputs = {"inputs_embeds": torch.cat([prefix, words], 1), "attention_mask": mask}
     if model.config.use_decoder_only_language_model:
         inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
@@ -229,16 +223,11 @@ def _last_states(language: nn.Module, inputs: dict[str, Tensor], wanted: Tensor)
     if "mlp" in layer._modules and not language.is_activation_checkpointing:
         parts = [layer.mlp, layer.self_attn.q_proj, layer.self_attn.o_proj]
 
-    def select(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        return (inputs[0][wanted],)
-
     def spread(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        whole = output.new_zeros(*wanted.shape, output.shape[-1])
-        whole[wanted] = output
-        return whole
+        return output.new_zeros(*wanted.shape, output.shape[-1]).index_put((wanted,), output)
 
     with contextlib.ExitStack() as hooks:
         for part in parts:
-            hooks.callback(part.register_forward_pre_hook(select).remove)
+            hooks.callback(part.register_forward_pre_hook(lambda _, given: given[0][wanted]).remove)
             hooks.callback(part.register_forward_hook(spread).remove)
         return language.model(**inputs, use_cache=False).last_hidden_state[wanted]

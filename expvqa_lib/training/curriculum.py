@@ -189,10 +189,9 @@ def complete_labels(table: pd.DataFrame, captions: pd.DataFrame) -> dict[object,
         captions.itertuples(), table.loc[captions["row"]].to_dict("records"), strict=True
     ):
         present, absent = read_aus(caption.answer)
-        emotion = read_emotion(caption.answer)
         if caption.missing == "actions" and present - absent:
             labels[caption.row] = sorted(present - absent), face["emotion"]
-        elif caption.missing == "emotion" and emotion:
+        elif caption.missing == "emotion" and (emotion := read_emotion(caption.answer)):
             labels[caption.row] = [n for n, label in au_labels(face).items() if label], emotion
     return labels
 

@@ -155,26 +155,21 @@ class Collator:
         }
 
     def _picture(self, item: dict) -> Image.Image:
-        picture, rng = load_image(item["image"]), item["augment"]
-        if rng is None:
-            return picture
-        size = self.processor.image_processor.size["height"]
-        return augment(picture, rng, size=size, crop=self.recipe.crop, draws=self.recipe.randaugment)
+        image, size = load_image(item["image"]), self.processor.image_processor.size["height"]
+        return augment(image, item["augment"], size, self.recipe) if item["augment"] else image
 
 
-def augment(
-    image: Image.Image, rng: np.random.Generator, *, size: int, crop: tuple[float, float], draws: int
-) -> Image.Image:
+def augment(image: Image.Image, rng: np.random.Generator, size: int, recipe: Recipe) -> Image.Image:
     """A random variant [size, size] of an RGB image: a crop, flipped half of the time, then RandAugment.
 
-    RandAugment draws `draws` operations and applies each half of the time. Source: the released
+    RandAugment draws `Recipe.randaugment` operations and applies each half of the time. Source: the released
     `blip_processors.py` and `randaugment.py`. AutoContrast and Rotate are not among the operations there. The
     magnitude is 5 of 10, at which Brightness and Sharpness change nothing.
     """
-    image = random_crop(image, rng, size, crop)
+    image = random_crop(image, rng, size, recipe.crop)
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    for name in rng.choice(OPERATIONS, draws):
+    for name in rng.choice(OPERATIONS, recipe.randaugment):
         sign = -1 if rng.random() < 0.5 else 1
         if rng.random() < 0.5:
             image = apply(str(name), image, sign)

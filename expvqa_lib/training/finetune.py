@@ -263,9 +263,8 @@ class _Steps(TrainerCallback):
         """Mark the checkpoint as whole when all processes have written it; then remove older ones."""
         PartialState().wait_for_everyone()
         if args.should_save:
-            work = Path(args.output_dir)
-            older = _checkpoints(work)
-            (work / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            older = _checkpoints(Path(args.output_dir))
+            Path(args.output_dir, f"checkpoint-{state.global_step}", WHOLE).touch()
             for checkpoint in older:
                 shutil.rmtree(checkpoint, ignore_errors=True)
 

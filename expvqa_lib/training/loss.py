@@ -86,14 +86,13 @@ def batch_loss(model: InstructBlipForConditionalGeneration, batch: dict, tokens:
     )
     norm = model.vision_model.post_layernorm
     embeds = norm(states.to(norm.weight.dtype))  # [I, 1 + patches, D_vision]
-    queries = query_image(  # [N, Q, D]
-        model, embeds, batch["qformer_input_ids"], batch["qformer_attention_mask"], batch["image_index"]
-    )
+    queries = query_image(model, embeds, batch, batch["image_index"])  # [N, Q, D]
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     total = queries.new_zeros((), dtype=torch.float32)
     for rows in mask.sum(1).argsort(stable=True).tensor_split(batch["groups"]):
         width = int(mask[rows].sum(1).max())
-        inputs = language_inputs(model, queries[rows], ids[rows, :width], mask[rows, :width])
+        text = {"input_ids": ids[rows, :width], "attention_mask": mask[rows, :width]}
+        inputs = language_inputs(model, queries[rows], text)
         total = total + answer_loss(model, inputs, labels[rows, :width], reduction="sum")
     return total / (tokens or (labels != -100).sum())
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import look_only_at
 from PIL import Image
+from weights import pixels_of
 
 from expvqa_lib.attention import METHODS, explain_words, relevance
 from expvqa_lib.attention.methods import BLUR, blur, first_tokens
@@ -28,10 +29,6 @@ QUESTIONS = [ask_q3(12), ask_q1(), ask_q3(1, 2)]
 @pytest.fixture(scope="module")
 def images(faces) -> list[str]:
     return faces["image"].iloc[[0, 20, 100]].tolist()
-
-
-def pixels_of(processor, image) -> torch.Tensor:
-    return processor.image_processor([Image.open(image)], return_tensors="pt")["pixel_values"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -93,9 +90,9 @@ def test_every_map_is_from_0_to_1_in_any_precision_and_of_a_converted_checkpoint
 @torch.no_grad()
 def test_cross_attention_is_what_the_queries_attend_to(model, processor, images):
     text = encode(processor, QUESTIONS[:1], left=True)
-    embeds = encode_images(model, pixels_of(processor, images[0]))
+    embeds = encode_images(model, pixels_of(processor, images[:1]))
     with cross_attention_weights(model.qformer) as weights:
-        query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
+        query_image(model, embeds, text)
     expected = sum(weights)[0, :, :, 1:].mean((0, 1)).view(4, 4)
     heat = relevance(model, processor, images[:1], QUESTIONS[:1], method="cross_attention").maps[0]
     np.testing.assert_allclose(heat, expected / expected.max(), atol=1e-4)
@@ -122,8 +119,8 @@ def log_probabilities(model, processor, pixels, answer: str) -> torch.Tensor:
     """Of each token of an answer to Q1 given the tokens before it, in one pass as in training."""
     text = encode(processor, [ask_q1()], [answer])
     embeds = encode_images(model, pixels)
-    output = query_image(model, embeds, text["qformer_input_ids"], text["qformer_attention_mask"])
-    inputs = language_inputs(model, output, text["input_ids"], text["attention_mask"])
+    output = query_image(model, embeds, text)
+    inputs = language_inputs(model, output, text)
     logits = model.language_model(**inputs).logits[0].log_softmax(1)
     in_answer = text["labels"][0] != -100
     before = torch.nn.functional.pad(in_answer, (output.shape[1] - 1, 1))
@@ -134,7 +131,7 @@ def test_every_word_is_explained_given_the_words_before_it(model, processor, ima
     words = explain_words(model, processor, images[0], ask_q1(), ANSWER)
     assert [word.text for word in words] == ANSWER.replace(",", "").rstrip(".").split()
     assert all(ANSWER[word.start :].startswith(word.text) for word in words)
-    pixels = pixels_of(processor, images[0])
+    pixels = pixels_of(processor, images[:1])
     pictures = pixels, blur(pixels, BLUR * pixels.shape[-1])
     sharp, blurred = (log_probabilities(model, processor, p, ANSWER) for p in pictures)
     prefixes = [ANSWER[: word.start].rstrip() for word in words]
@@ -154,7 +151,7 @@ def test_a_prefix_changes_the_map_and_an_empty_one_does_not(model, processor, im
     np.testing.assert_allclose(mixed.maps[0], plain.maps[0], atol=1e-3)  # others in the batch change nothing
     assert np.abs(mixed.maps[1] - plain.maps[1]).max() > 0.01
     words = relevance(model, processor, images[:1], [ask_q1()], prefixes=["The face shows"]).words
-    pixels = pixels_of(processor, images[0])
+    pixels = pixels_of(processor, images[:1])
     answers = {word: f"The face shows {word}" for word in (words[0], "fear")}
     best = {w: log_probabilities(model, processor, pixels, answer)[-1] for w, answer in answers.items()}
     assert len(first_tokens(processor, words)) == 1 and best[words[0]] >= best["fear"]

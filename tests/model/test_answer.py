@@ -67,8 +67,8 @@ def test_embeddings_save_a_second_encoding(model, processor, images):
     embeds = embed_images(model, processor, images, batch=3)
     assert embeds.shape == (4, 17, 32)
     model.vision_model.forward = None  # it must not be needed again
-    np.testing.assert_allclose(score_yes_no(model, processor, [], AUS, embeds=embeds), whole, atol=1e-5)
-    assert len(generate(model, processor, [], QUESTIONS, embeds=embeds, max_new_tokens=2)) == 4
+    np.testing.assert_allclose(score_yes_no(model, processor, embeds, AUS), whole, atol=1e-5)
+    assert len(generate(model, processor, embeds, QUESTIONS, max_new_tokens=2)) == 4
 
 
 def test_greedy_words_are_those_of_the_plain_loop_in_any_batch(model, processor, images):

@@ -19,11 +19,11 @@ def test_queries_and_cross_attention_weights_are_transformers_own_and_leave_no_t
 
     index = torch.tensor([2, 0, 2])  # questions that share an image
     theirs = model.qformer(**inputs, encoder_hidden_states=embeds[index]).last_hidden_state
-    before = query_image(model, embeds, ids, mask, index)
+    before = query_image(model, embeds, text, index)
     torch.testing.assert_close(before, theirs[:, : queries.shape[1]], rtol=1e-5, atol=1e-5)
 
     with cross_attention_weights(model.qformer) as weights:
-        query_image(model, embeds, ids, mask)
+        query_image(model, embeds, text)
         count = len(weights)
         options = {"encoder_hidden_states": embeds, "output_attentions": True}
         theirs = model.qformer(**inputs, **options).cross_attentions
@@ -31,7 +31,7 @@ def test_queries_and_cross_attention_weights_are_transformers_own_and_leave_no_t
     for ours, other in zip(weights[:count], theirs, strict=True):
         torch.testing.assert_close(ours, other)
     count = len(weights)
-    torch.testing.assert_close(query_image(model, embeds, ids, mask, index), before)
+    torch.testing.assert_close(query_image(model, embeds, text, index), before)
     assert len(weights) == count and model.qformer.config._attn_implementation == "sdpa"
 
 

@@ -53,12 +53,11 @@ def test_vision_qformer_projection_logits_and_loss_are_the_originals(loaded, gol
     model, processor = loaded
     text, embeds = encode(processor, **pairs), encode_images(model, golden["images"])
     index = torch.arange(3).repeat_interleave(4)
-    words = text["qformer_input_ids"], text["qformer_attention_mask"]
-    output = forward.query_image(model, embeds, *words, index)
+    output = forward.query_image(model, embeds, text, index)
     assert difference(embeds, golden["image_embeds"]) < 2e-5
     assert difference(output, golden["fwd.query_output"]) < 2e-5
     assert difference(model.language_projection(output), golden["fwd.llm_proj"]) < 2e-5
-    inputs = forward.language_inputs(model, output, text["input_ids"], text["attention_mask"])
+    inputs = forward.language_inputs(model, output, text)
     logits, mask = model.language_model(**inputs).logits[..., :WORDS], inputs["attention_mask"].bool()
     assert difference(logits[mask], golden["fwd.llm_logits"][:, : logits.shape[1]][mask]) < 1e-4
     assert difference(forward.answer_loss(model, inputs, text["labels"]), golden["fwd.loss"]) < 1e-4
@@ -106,7 +105,7 @@ def equal_answers(model, processor, golden, pairs, name: str, **options) -> list
     ids, original = [], model.language_model.generate
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.language_model, "generate", lambda **x: ids.append(original(**x)) or ids[-1])
-        generate(model, processor, [], pairs["questions"], embeds=embeds, **options)
+        generate(model, processor, embeds, pairs["questions"], **options)
     theirs = golden[f"gen.{name}.ids"][:, 1:].clone()  # behind a dummy start
     theirs[theirs == 0] = 2  # after the end it holds 0, which the original makes 2
 

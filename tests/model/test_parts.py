@@ -64,12 +64,6 @@ def set_keys(file: str, **values):
     return write
 
 
-def image_size(folder: Path) -> None:
-    processor = json.loads((folder / "processor_config.json").read_text())
-    processor["image_processor"]["size"] = {"height": 48, "width": 48}
-    (folder / "processor_config.json").write_text(json.dumps(processor))
-
-
 def replace_tokenizer(source: Path, name: str = ""):
     def copy(folder: Path) -> None:
         for file in ("tokenizer.json", "tokenizer_config.json"):
@@ -78,11 +72,13 @@ def replace_tokenizer(source: Path, name: str = ""):
     return copy
 
 
-MIXED = {
+IMAGES = json.loads((QUICK / "processor_config.json").read_text())["image_processor"]
+SMALL = IMAGES | {"size": {"height": 48, "width": 48}}
+MIXED = {  # without a tokenizer transformers would make one that knows no word, or read the other's
     "qformer_tokenizer.*missing": lambda folder: shutil.rmtree(folder / "qformer_tokenizer"),
     "qformer_tokenizer.*language model's": replace_tokenizer(QUICK, "qformer_tokenizer"),
     "the tokenizer is another model's": replace_tokenizer(QUICK / "qformer_tokenizer"),
-    "48 x 48 pixels.* 96 x 96": image_size,
+    "48 x 48 pixels.* 96 x 96": set_keys("processor_config.json", image_processor=SMALL),
     "num_query_tokens is 5 .* 8": set_keys("processor_config.json", num_query_tokens=5),
     "image_token_index of config.json is 9999": set_keys("config.json", image_token_index=9999),
     "none of tokenizer.json": lambda folder: (folder / "tokenizer.json").unlink(),

@@ -162,7 +162,7 @@ def test_operations_are_applied_half_of_the_time_and_half_of_the_images_flipped(
     applied, rng = Counter(), np.random.default_rng(0)
     monkeypatch.setattr(module, "apply", lambda name, image, sign: applied.update([name, sign]) or image)
     ramp = Image.fromarray(np.repeat(np.arange(64, dtype=np.uint8)[None, :, None].repeat(64, 0), 3, 2))
-    looks = [array(augment(ramp, rng, size=64, crop=(0.8, 1.0), draws=2)) for _ in range(800)]
+    looks = [array(augment(ramp, rng, 64, Recipe(randaugment=2))) for _ in range(800)]
     assert 330 < sum(look[:, -1].mean() < look[:, 0].mean() for look in looks) < 470
     assert 730 < sum(applied[name] for name in OPERATIONS) < 870  # of 1600 draws
     assert all(60 < applied[name] < 140 for name in OPERATIONS) and 330 < applied[1] < 470

@@ -204,9 +204,9 @@ def align(
         image = torch.arange(len(index)).repeat_interleave(each)
         looks.clear()
         seen = features[torch.from_numpy(index)].float()
-        output = query_image(model, seen, text["qformer_input_ids"], text["qformer_attention_mask"], image)
+        output = query_image(model, seen, text, image)
         rows = torch.tensor([bool(answer) for answer in told])
-        inputs = language_inputs(model, output[rows], text["input_ids"][rows], text["attention_mask"][rows])
+        inputs = language_inputs(model, output[rows], {name: value[rows] for name, value in text.items()})
         where = torch.stack(
             [
                 near[k, list(q.places)].sum(0) / max(1, len(q.places))
