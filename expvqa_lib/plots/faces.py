@@ -78,9 +78,9 @@ def data_overview(
     return face_grid(images, captions, 8, rates)
 
 
-def picture_axes(fig: FigureBase, count: int, columns: int) -> list[Axes]:
-    """Axes for pictures in rows, without ticks and frames."""
-    axes = fig.subplots(-(-count // columns), columns, squeeze=False).ravel()
+def picture_axes(fig: FigureBase, count: int, columns: int, **layout: Any) -> list[Axes]:
+    """Axes for pictures in rows, without ticks and frames; `layout` as of `Figure.subplots`."""
+    axes = fig.subplots(-(-count // columns), columns, squeeze=False, **layout).ravel()
     for ax in axes:
         ax.set(xticks=[], yticks=[], anchor="N")
         ax.spines[:].set_visible(False)
