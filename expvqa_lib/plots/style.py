@@ -89,7 +89,7 @@ def colour(model: str, models: Sequence[str]) -> str:
 def heat_map(ax: Axes, percent: pd.DataFrame, label: str, notes: bool = True) -> None:
     """Draw percentages as cells with their numbers, pale to dark blue from 0 to 100; NaN stays white."""
     sns.heatmap(
-        percent.astype(float),
+        percent.astype(float).rename_axis(index=None, columns=None),
         ax=ax,
         vmin=0,
         vmax=100,
@@ -100,7 +100,6 @@ def heat_map(ax: Axes, percent: pd.DataFrame, label: str, notes: bool = True) ->
         cbar_kws={"label": label, "ticks": [0, 50, 100], "fraction": 0.045, "pad": 0.02},
         linewidths=0.5,
     )
-    ax.set(xlabel="", ylabel="")
     ax.tick_params(axis="y", rotation=0)
 
 
