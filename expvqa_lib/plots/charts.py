@@ -199,7 +199,7 @@ def method_heat(table: pd.DataFrame, metric: str, label: str) -> Figure:
     )
     fig, ax = one_panel(PAGE, 0.6 + 0.3 * len(wide))
     heat_map(ax, wide.rename(columns=lambda name: name.removeprefix("AU")), label)
-    ax.set_xlabel("action unit")
+    ax.set(xlabel="action unit")
     return fig
 
 
@@ -209,12 +209,11 @@ def method_curves(table: pd.DataFrame) -> Figure:
     rows = _compared(table[table["target"] == "macro"])
     rows[["kind", "share"]] = rows["metric"].str.extract(r"^(deletion|insertion)_(.*)")
     rows = rows.dropna(subset=["share"])
-    rows["share"] = rows["share"].astype(float).map("{:.0f}".format)
-    names = list(rows["name"].unique())
+    shares, names = rows["share"].astype(float).map("{:.0f}".format), list(rows["name"].unique())
     fig = Figure(figsize=(PAGE, 2.9))
     for ax, (kind, label) in zip(fig.subplots(1, 2, sharey=True), _CURVES.items(), strict=True):
         sns.lineplot(
-            rows[rows["kind"] == kind],
+            rows[rows["kind"] == kind].assign(share=shares),
             ax=ax,
             x="share",
             y="value",
