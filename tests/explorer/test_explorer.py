@@ -31,8 +31,7 @@ def shipped() -> expvqa.ExpVQA:
 
 
 @pytest.fixture
-def explorer(shipped, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def explorer(shipped):
     explorer = expvqa.explore(shipped)
     assert explorer.wait()
     yield explorer
@@ -153,7 +152,7 @@ def test_a_photo_of_20_megapixels_is_cut_to_its_face(explorer, tmp_path):
     whole, cut = (np.asarray(i.resize((64, 64)), float) for i in (explorer.exchange.face.image, cropped))
     assert np.abs(whole - cut).mean() > 5
     Image.new("RGB", (400, 300), "green").save(tmp_path / "lawn.png")
-    assert "No face found" in ask(explorer, no_crop=False, path="lawn.png")
+    assert "No face found" in ask(explorer, no_crop=False, path=str(tmp_path / "lawn.png"))
 
 
 def test_markup_in_names_and_questions_is_shown_as_text(explorer):

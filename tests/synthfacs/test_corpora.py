@@ -48,14 +48,11 @@ def test_expressions_follow_their_emotion_with_aus_dropped_and_added():
     assert 0.1 < exact / len(drawn) < 0.7
 
 
-def test_no_subject_and_no_identity_stands_in_two_splits(faces):
+def test_the_corpora_have_the_shapes_of_the_real_ones_and_share_no_subject_and_no_identity(faces):
     assert (faces.groupby(["dataset", "subject"])["split"].nunique() == 1).all()
     identity = faces["face"].map(lambda text: json.dumps(json.loads(text)["identity"], sort_keys=True))
     assert (faces.groupby(identity)[["split", "dataset"]].nunique() == 1).all(axis=None)
     assert set(faces["split"]) == set(SPLITS)
-
-
-def test_the_corpora_have_the_shapes_of_the_real_ones(faces):
     lab, wild, emotion = (faces[faces["dataset"] == f"synth_{name}"] for name in ("lab", "wild", "emotion"))
     assert labelled_aus(lab) == list(BP4D_AUS) and lab["emotion"].isna().all()
     assert lab[[f"AU{n}" for n in BP4D_AUS]].notna().all(axis=None)
