@@ -99,7 +99,7 @@ def render(face: Face, size: int = 96) -> Rendering:
     _, triangle, values = rasterise(seen, FACES, values, side, side, 1)
     lamp = np.float32(scene.lamp) / np.float32(np.linalg.norm(scene.lamp))
     lamp_sees, to_shadow = _lamp_view(points, lamp)
-    shadow = rasterise(lamp_sees, FACES[PART[FACES[:, 0]] == 0], values[0, :0], SHADOW, SHADOW, 0)[0]
+    shadow = rasterise(lamp_sees, FACES[PART[FACES[:, 0]] == 0], points[:, :0], SHADOW, SHADOW, 0)[0]
     key, sky, warmth, _ = scene.light
     tint = np.array([1 + warmth, 1, 1 - warmth], np.float32)
     light = np.float32([key * tint, sky * (1 + (1 - tint) / 2)])
