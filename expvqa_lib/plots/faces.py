@@ -2,8 +2,6 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +29,7 @@ def face_grid(
     images: Sequence[ImageSource],
     captions: Sequence[str],
     columns: int = 6,
-    rates: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+    rates: Mapping[str, pd.DataFrame] | None = None,
 ) -> Figure:
     """Draw faces in a grid, each with its caption below, and then a heat map of each table that is not empty.
 
@@ -40,7 +38,7 @@ def face_grid(
     """
     texts = [textwrap.wrap(str(caption), max(8, 126 // columns)) for caption in captions]
     height = PAGE / columns + _LINE * max(map(len, texts)) + 0.02  # of a row of faces
-    rates = {title: table.T for title, table in rates.items() if not table.empty}
+    rates = {title: table.T for title, table in (rates or {}).items() if not table.empty}
     heights = [-(-len(texts) // columns) * height, *(0.65 + 0.2 * len(table) for table in rates.values())]
     fig = Figure(figsize=(PAGE, sum(heights)))
     top, *below = np.ravel(fig.subfigures(len(heights), 1, height_ratios=heights))
@@ -78,9 +76,11 @@ def data_overview(
     return face_grid(images, captions, 8, rates)
 
 
-def picture_axes(fig: FigureBase, count: int, columns: int, **layout: Any) -> list[Axes]:
-    """Axes for pictures in rows, without ticks and frames; `layout` as of `Figure.subplots`."""
-    axes = fig.subplots(-(-count // columns), columns, squeeze=False, **layout).ravel()
+def picture_axes(
+    fig: FigureBase, count: int, columns: int, width_ratios: Sequence[float] | None = None
+) -> list[Axes]:
+    """Axes for pictures in rows, without ticks and frames."""
+    axes = fig.subplots(-(-count // columns), columns, squeeze=False, width_ratios=width_ratios).ravel()
     for ax in axes:
         ax.set(xticks=[], yticks=[], anchor="N")
         ax.spines[:].set_visible(False)
@@ -176,7 +176,7 @@ def write_lines(
 
 
 @styled
-def attention_gallery(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Figure:
+def attention_gallery(rows: pd.DataFrame | Sequence[Mapping]) -> Figure:
     """Draw faces beside where the model looked, question above and answer below, with one colour bar.
 
     Args:
