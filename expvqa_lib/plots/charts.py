@@ -91,13 +91,15 @@ def _dots(ax: Axes, table: pd.DataFrame, targets: Sequence[str], horizontal: boo
         rows = table[table["model"] == model]
         at, value = rows["target"].map(targets.index), rows["value"]
         style = {"color": colour(model, models), "label": NAMES.get(model, model)}
-        if model in ("prior", "chance") and not horizontal:
-            ax.hlines(value, at - 0.42, at + 0.42, linewidth=1.2, zorder=2, **style)
-            continue
         error = np.nan_to_num(np.stack([value - rows["low"], rows["high"] - value]).clip(min=0))
-        at = at + (k - (len(models) - 1) / 2) * 0.8 / len(models)
-        x, y, bars = (value, at, {"xerr": error}) if horizontal else (at, value, {"yerr": error})
-        ax.errorbar(x, y, **bars, fmt="o", markersize=3.6, elinewidth=1.2, clip_on=False, **style)
+        places = at + (k - (len(models) - 1) / 2) * 0.8 / len(models)
+        dots = {"fmt": "o", "markersize": 3.6, "elinewidth": 1.2, "clip_on": False} | style
+        if horizontal:
+            ax.errorbar(value, places, xerr=error, **dots)
+        elif model in ("prior", "chance"):
+            ax.hlines(value, at - 0.42, at + 0.42, linewidth=1.2, zorder=2, **style)
+        else:
+            ax.errorbar(places, value, yerr=error, **dots)
 
 
 def ablation_chart(table: pd.DataFrame) -> Figure:

@@ -10,6 +10,7 @@ import pandas as pd
 from ..files import atomic
 
 _WITH_INTERVAL = re.compile(r"(-?\d+(?:\.\d+)?) \[.*\]")
+_FLOAT = float | np.floating
 _WIDE = 8  # columns that fit a printed page
 
 
@@ -39,8 +40,8 @@ def export(
     if not isinstance(table.index, pd.RangeIndex):
         table = table.reset_index(names=[name or "" for name in table.index.names])
     table = table.rename(columns=str)
-    texts = table.map(lambda cell: f"{cell:.1f}" if _is_float(cell) else str(cell)).astype(object)
-    texts, bold = texts.where(table.notna(), "-"), _best(table, best, lower, within)
+    texts = table.map(lambda cell: f"{cell:.1f}" if isinstance(cell, _FLOAT) else str(cell))
+    texts, bold = texts.astype(object).where(table.notna(), "-"), _best(table, best, lower, within)
     content = {
         ".csv": table.to_csv(index=False, float_format="%.4f"),
         ".md": _markdown(texts, bold, note),
@@ -51,15 +52,11 @@ def export(
             temporary.write_text(text, encoding="utf-8")
 
 
-def _is_float(value: object) -> bool:
-    return isinstance(value, float | np.floating)
-
-
 def _number(value: object) -> float:
     """The number that competes, as printed; NaN where there is none."""
     if isinstance(value, str) and (found := _WITH_INTERVAL.fullmatch(value)):
         return float(found[1])
-    return round(float(value), 1) if _is_float(value) else np.nan
+    return round(float(value), 1) if isinstance(value, _FLOAT) else np.nan
 
 
 def _best(table: pd.DataFrame, best: str | None, lower: Sequence[str], within: str | None) -> pd.DataFrame:
