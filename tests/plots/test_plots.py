@@ -105,6 +105,7 @@ FIGURES = {
     "pointing_bars_of_nothing": lambda: plots.pointing_bars(POINTING.head(0)),
     "method_heat": lambda: plots.method_heat(METHODS, "pointing_region", "peaks (%)"),
     "method_curves": lambda: plots.method_curves(METHODS),
+    "method_curves_of_nothing": lambda: plots.method_curves(METHODS.head(0)),
     "method_forest": lambda: plots.method_forest(METHODS, "pointing_region", "Peaks", "peaks (%)"),
     "confusion": lambda: plots.confusion(EMOTION, ANSWERED, list(EMOTIONS)),
     "reliability": lambda: plots.reliability(BINS),
@@ -123,6 +124,7 @@ FIGURES = {
     "video_without_curves": lambda: video(truth=pd.DataFrame(index=FRAMES), p_yes=None),
     "attention_gallery": lambda: plots.attention_gallery(EXAMPLES),
     "face_grid_of_nothing": lambda: plots.face_grid([], []),
+    "attention_gallery_of_nothing": lambda: plots.attention_gallery(pd.DataFrame()),
 }
 
 
