@@ -38,10 +38,11 @@ class Explorer(w.VBox):
     def __init__(self, model: ExpVQA) -> None:
         self.model, self.exchange, self._newest = model, None, 0
         self._is_small = model.model.num_parameters() < 50_000_000  # it answers in a tenth of a second
-        self._thread = ThreadPoolExecutor(1, "expvqa")
+        # two threads of a small model would wait for one another longer than they work
+        threads = 1 if self._is_small else torch.get_num_threads()
+        self._thread = ThreadPoolExecutor(1, "expvqa", torch.set_num_threads, (threads,))
         self.face = FaceChooser(self._on_change)
-        for name, widget in _widgets(self._is_small).items():
-            setattr(self, name, widget)
+        vars(self).update(_widgets(self._is_small))
         self.notice.value = _box("notice", model.notice)
         answering = [
             self.kind,
@@ -57,11 +58,10 @@ class Explorer(w.VBox):
         super().__init__(
             [self.notice, w.HBox(columns, layout={"flex_flow": "row wrap", "grid_gap": "0 14px"})]
         )
-        for widget in (self.kind, self.area, self.au):
-            widget.observe(self._on_kind, "value")
-        for widget in (self.question, self.samples, self.method):
-            widget.observe(self._on_change, "value")
-        self.word.observe(self._on_word, "value")
+        handlers = dict.fromkeys((self.kind, self.area, self.au), self._on_kind)
+        handlers |= dict.fromkeys((self.question, self.samples, self.method), self._on_change)
+        for widget, handler in (handlers | {self.word: self._on_word}).items():
+            widget.observe(handler, "value")
         self.ask.on_click(self._submit)
         self.stop.on_click(self._on_stop)
         self.save.on_click(self._on_save)
@@ -129,8 +129,6 @@ class Explorer(w.VBox):
         self, load_face: Callable[[], FaceImage], question: str, method: str, samples: int
     ) -> Iterator[str]:
         """Ask step by step, and say what comes next."""
-        if self._is_small:
-            torch.set_num_threads(1)  # of this thread: two would wait for one another longer than they work
         model, processor = self.model.model, self.model.processor
         yield "Looking for the face"
         face = load_face()

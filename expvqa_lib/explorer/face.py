@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from ..data import ImageSource, crop_face, load_image
 from ..errors import ImageError
 from ..facs import ACTION_UNITS, EMOTIONS
-from ..synthfacs import AUS, LEVELS, Face, Identity, Scene, random_identity, random_scene, render
+from ..synthfacs import AUS, LEVELS, Face, random_identity, random_scene, render
 
 RENDERED, PHOTO = "Rendered face", "Photo"
 SIDE = 224  # px: of the picture beside the widgets
@@ -48,9 +49,8 @@ class FaceChooser(w.VBox):
 
     def __init__(self, changed: Callable[..., None]) -> None:
         self._changed, self._is_silent = changed, False
-        self._seed, self._identity, self._scene, self._photo = 0, Identity(), Scene(), None
-        for name, widget in _widgets().items():
-            setattr(self, name, widget)
+        self._face, self._photo, self._rng = Face(), None, np.random.default_rng(1)
+        vars(self).update(_widgets())
         self.rendered_tools = w.VBox(
             [w.HBox([self.person, self.rest]), self.expression, *self.sliders.values()]
         )
@@ -58,11 +58,10 @@ class FaceChooser(w.VBox):
         super().__init__(
             [self.source, self.picture, self.rendered_tools, self.photo_tools], layout={"width": "228px"}
         )
-        for widget in (self.source, self.no_crop, *self.sliders.values()):
-            widget.observe(self._on_change, "value")
-        self.upload.observe(self._on_upload, "value")
-        self.path.observe(self._on_path, "value")
-        self.expression.observe(self._on_expression, "value")
+        handlers = dict.fromkeys((self.source, self.no_crop, *self.sliders.values()), self._on_change)
+        taking = {self.upload: self._on_upload, self.path: self._on_path}
+        for widget, handler in (handlers | taking | {self.expression: self._on_expression}).items():
+            widget.observe(handler, "value")
         self.person.on_click(self._on_person)
         self.rest.on_click(self._on_rest)
         self._show_tools()
@@ -72,7 +71,7 @@ class FaceChooser(w.VBox):
         if self.source.value == PHOTO:
             return partial(load_photo, *self._photo, not self.no_crop.value) if self._photo else None
         intensities = {au: slider.value for au, slider in self.sliders.items() if slider.value > 0}
-        return partial(draw_face, Face(self._identity, self._scene, intensities))
+        return partial(draw_face, replace(self._face, aus=intensities))
 
     def show(self, image: Image.Image | None) -> None:
         """Show a picture as a square, as the model gets it; none where it could not be read."""
@@ -106,9 +105,7 @@ class FaceChooser(w.VBox):
         self._changed(is_new_photo=True)
 
     def _on_person(self, _) -> None:
-        self._seed += 1
-        rng = np.random.default_rng(self._seed)
-        self._identity, self._scene = random_identity(rng), random_scene(rng, 0.5)
+        self._face = Face(random_identity(self._rng), random_scene(self._rng, 0.5))
         self._on_change()
 
     def _on_rest(self, _) -> None:

@@ -74,15 +74,14 @@ def attention_grid(
             textwrap.fill(action_unit(au).noun, max(8, int(cell / 0.065))), fontsize=6.5, labelpad=2
         )
         ax.set_title(f"AU{au}", loc="center", fontsize=7.5, pad=2)
-    for row, image in enumerate(images):
-        show(axes[row, 0], image)
-        for column, ax in enumerate(axes[row, 1:]):
-            region, score, label = regions[row][column], float(p_yes[row][column]), labels[row][column]
-            attention_overlay(image, heat[row][column], ax, region=region, strength=score, line=0.5)
-            if label == 1:
-                ax.spines[:].set(visible=True, color=_PRESENT, linewidth=1.8)
-            number = {"fontsize": 6.5, "path_effects": _STROKE, "transform": ax.transAxes}
-            ax.text(0.05, 0.05, f"{score:.2f}", color=_WRONG if label == (score < 0.5) else "white", **number)
+    for ax, image in zip(axes[:, 0], images, strict=True):
+        show(ax, image)
+    for (row, column), ax in np.ndenumerate(axes[:, 1:]):
+        region, score, label = regions[row][column], p_yes[row, column], labels[row, column]
+        attention_overlay(images[row], heat[row, column], ax, region=region, strength=score, line=0.5)
+        ax.spines[:].set(visible=label == 1, color=_PRESENT, linewidth=1.8)
+        tint, place = _WRONG if label == (score < 0.5) else "white", ax.transAxes
+        ax.text(0.05, 0.05, f"{score:.2f}", color=tint, fontsize=6.5, path_effects=_STROKE, transform=place)
     heat_bar(fig, axes.ravel(), "relevance for “yes”: share of its maximum, times P(yes)")
     number = {"linestyle": "", "markersize": 15, "markeredgewidth": 0.3, "markeredgecolor": INK}
     handles = [
@@ -113,10 +112,8 @@ def attention_words(image: ImageSource, question: str, answer: str, words: Seque
     heights = [top, PAGE / _MAPS + 0.6] if best else [top]
     fig = Figure(figsize=(PAGE, sum(heights)))
     parts = np.ravel(fig.subfigures(len(heights), 1, height_ratios=heights))
-    face, key, text = parts[0].subplots(1, 3, width_ratios=[1, 1, 2.1])
+    face, key, text = picture_axes(parts[0], 3, 3, width_ratios=[1, 1, 2.1])
     for ax, title in ((face, "The face"), (key, "The colour of each place"), (text, "")):
-        ax.set_axis_off()
-        ax.set_anchor("N")
         ax.set_title(title, fontsize=7.5)
     show(face, image)
     shade = 0.5 + 0.75 * grey(image, _SIDE)[..., None] / 255
@@ -144,8 +141,8 @@ def _coloured(answer: str, words: Sequence[tuple], best: Sequence[int]) -> list[
             end = start + len(part)
             k = next((k for k, word in enumerate(words) if start <= word.start < end), None)
             number = "¹²³⁴⁵⁶"[best.index(k)] if k in best else ""
-            style = {"fontsize": 11, "fontweight": "bold" if number else "normal"}
-            style["color"] = QUIET if k is None else tuple(word_colour(words[k]))
+            tint, weight = QUIET if k is None else word_colour(words[k]), "bold" if number else "normal"
+            style = {"fontsize": 11, "fontweight": weight, "color": tint}
             lines[-1].append((f"{part}{number} ", style))
     return lines
 
@@ -190,8 +187,7 @@ def video_curves(
         if present is not None:
             ax.axhline(present, 0, 1, color=QUIET, lw=0.8, ls=":", label=f"labelled present from {present:g}")
     if axes:
-        axes[-1].set_xticks(times, times)
-        axes[-1].set_xlabel("frame of the video")
+        axes[-1].set(xticks=times, xticklabels=times, xlabel="frame of the video")
         fig.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
 

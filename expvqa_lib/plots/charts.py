@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from ..evaluation.ablations import TITLES
-from ..evaluation.tables import MAIN, NAMES, metric_name, metric_rows, ordered_models, ordered_targets
+from ..evaluation.tables import MAIN, NAMES, metric_rows, ordered_models, ordered_targets
 from .style import (
     COLOURS,
     COLUMN,
@@ -35,14 +35,13 @@ _CURVES = {
 
 
 @styled
-def au_bars(table: pd.DataFrame, metric: str = "f1") -> Figure:
-    """Draw each model's value on each AU as a dot with its 95% interval; the label prior is a dash to beat.
+def au_bars(table: pd.DataFrame) -> Figure:
+    """Draw each model's F1 on each AU as a dot with its 95% interval; the label prior is a dash to beat.
 
     Raises:
-        TableError: the table has no row of this metric.
+        TableError: the table has no F1.
     """
-    name = metric_name(metric)
-    return _by_au(metric_rows(table, metric), f"{name} by action unit, with 95% intervals", f"{name} (%)")
+    return _by_au(metric_rows(table, "f1"), "F1 by action unit, with 95% intervals", "F1 (%)")
 
 
 @styled
@@ -57,8 +56,7 @@ def _by_au(rows: pd.DataFrame, title: str, label: str) -> Figure:
     targets = ordered_targets(rows["target"])
     fig, ax = one_panel(PAGE, 2.6)
     _dots(ax, rows, targets)
-    ax.set_xticks(range(len(targets)), targets)
-    ax.set(xlim=(-0.5, len(targets) - 0.5), title=title)
+    ax.set(xticks=range(len(targets)), xticklabels=targets, xlim=(-0.5, len(targets) - 0.5), title=title)
     percent_axis(ax, label)
     fig.legend(loc="outside lower center", ncols=5)
     return fig
@@ -77,8 +75,7 @@ def forest(table: pd.DataFrame, title: str, label: str) -> Figure:
     _dots(ax, table, targets, horizontal=True)
     if table["low"].min() < 0 < table["high"].max():
         ax.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=1)
-    ax.set_yticks(range(len(targets)), targets)
-    ax.set(ylim=(len(targets) - 0.5, -0.5), xlabel=label)
+    ax.set(yticks=range(len(targets)), yticklabels=targets, ylim=(len(targets) - 0.5, -0.5), xlabel=label)
     ax.grid(axis="x")
     fig.suptitle(title, x=0.01, ha="left")
     fig.legend(loc="outside lower center", ncols=2)
@@ -94,13 +91,15 @@ def _dots(ax: Axes, table: pd.DataFrame, targets: Sequence[str], horizontal: boo
         rows = table[table["model"] == model]
         at, value = rows["target"].map(targets.index), rows["value"]
         style = {"color": colour(model, models), "label": NAMES.get(model, model)}
-        if model in ("prior", "chance") and not horizontal:
-            ax.hlines(value, at - 0.42, at + 0.42, linewidth=1.2, zorder=2, **style)
-            continue
         error = np.nan_to_num(np.stack([value - rows["low"], rows["high"] - value]).clip(min=0))
-        at = at + (k - (len(models) - 1) / 2) * 0.8 / len(models)
-        x, y, bars = (value, at, {"xerr": error}) if horizontal else (at, value, {"yerr": error})
-        ax.errorbar(x, y, **bars, fmt="o", markersize=3.6, elinewidth=1.2, clip_on=False, **style)
+        places = at + (k - (len(models) - 1) / 2) * 0.8 / len(models)
+        dots = {"fmt": "o", "markersize": 3.6, "elinewidth": 1.2, "clip_on": False} | style
+        if horizontal:
+            ax.errorbar(value, places, xerr=error, **dots)
+        elif model in ("prior", "chance"):
+            ax.hlines(value, at - 0.42, at + 0.42, linewidth=1.2, zorder=2, **style)
+        else:
+            ax.errorbar(places, value, yerr=error, **dots)
 
 
 def ablation_chart(table: pd.DataFrame) -> Figure:
@@ -120,13 +119,12 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     fig, ax = one_panel(COLUMN, 2.6)
     for model, log in logs.items():
         tint, name = colour(model, list(logs)), NAMES.get(model, model)
-        train, check = (log.reindex(columns=["step", kind]).dropna() for kind in ("loss", "eval_loss"))
-        ax.plot(train["step"], train["loss"], color=tint, alpha=0.18, linewidth=0.6)
-        smooth = train.rolling(11, center=True, min_periods=1)["loss"].mean()
-        ax.plot(train["step"], smooth, color=tint, label=f"{name}, training")
-        ax.plot(
-            check["step"], check["eval_loss"], "o:", color=tint, linewidth=0.8, label=f"{name}, validation"
-        )
+        losses = log.set_index("step").reindex(columns=["loss", "eval_loss"])
+        train, check = losses["loss"].dropna(), losses["eval_loss"].dropna()
+        smooth = train.rolling(11, center=True, min_periods=1).mean()
+        ax.plot(train, color=tint, alpha=0.18, linewidth=0.6)
+        ax.plot(smooth, color=tint, label=f"{name}, training")
+        ax.plot(check, "o:", color=tint, linewidth=0.8, label=f"{name}, validation")
     ax.set(title="Loss", xlabel="training step", ylabel="cross-entropy (nats per token)")
     ax.grid(axis="y")
     ax.legend()
@@ -152,24 +150,22 @@ def confusion(true: Iterable[str], predicted: Iterable[str | None], labels: Sequ
 
 
 @styled
-def au_cooccurrence(labels: pd.DataFrame, title: str = "Which actions come together") -> Figure:
+def au_cooccurrence(labels: pd.DataFrame, title: str) -> Figure:
     """Draw P(column AU | row AU) in percent, over the faces where both are labelled; columns `AU1` ..."""
     y = au_floats(labels).dropna(axis=1, how="all")
-    present = np.nan_to_num(y.to_numpy())
-    given = present.T @ y.notna().to_numpy(dtype=float)
-    percent = 100 * present.T @ present / np.where(given > 0, given, np.nan)
-    np.fill_diagonal(percent, np.nan)
+    present = y.fillna(0)
+    percent = 100 * (present.T @ present) / (present.T @ y.notna().astype(float))
     side = float(np.clip(0.9 + 0.23 * y.shape[1], 2.6, PAGE))
     fig, ax = one_panel(side * 1.12, side)
-    heat_map(ax, pd.DataFrame(percent, y.columns, y.columns), "P(column | row) (%)", notes=len(percent) <= 13)
+    heat_map(ax, percent.mask(np.eye(len(percent)) > 0), "P(column | row) (%)", notes=len(percent) <= 13)
     ax.set(xlabel="also present (AU)", ylabel="given (AU)", title=title)
     return fig
 
 
 def au_floats(labels: pd.DataFrame) -> pd.DataFrame:
     """The AU columns by their number as floats, NaN where unlabelled."""
-    aus = labels[ordered_targets(labels.filter(regex=r"^AU\d+$"))].astype("Float64").astype(float)
-    return aus.rename(columns=lambda name: name[2:])
+    names = ordered_targets(labels.filter(regex=r"^AU\d+$"))
+    return labels[names].astype("Float64").astype(float).rename(columns=lambda name: name[2:])
 
 
 @styled
@@ -181,13 +177,18 @@ def reliability(bins: pd.DataFrame) -> Figure:
     """
     fig, ax = one_panel(COLUMN, 3.4)
     rows, tint = bins.dropna(subset=["positives"]), COLOURS[MAIN]
-    sizes = 8 + 90 * rows["faces"] / rows["faces"].max()
     ax.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.8, zorder=1)
     ax.plot(rows["mean_score"], rows["positives"], color=tint, linewidth=1.0, zorder=2)
-    ax.scatter(rows["mean_score"], rows["positives"], s=sizes, color=tint, zorder=3)
+    ax.scatter(
+        rows["mean_score"],
+        rows["positives"],
+        s=8 + 90 * rows["faces"] / rows["faces"].max(),
+        color=tint,
+        zorder=3,
+    )
     percent_axis(ax, "the AU is present (%)")
-    ax.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal", xlabel="P(yes), mean of the bin (%)")
-    ax.set_title("Are the probabilities right?")
+    title, label = "Are the probabilities right?", "P(yes), mean of the bin (%)"
+    ax.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal", xlabel=label, title=title)
     return fig
 
 
@@ -200,7 +201,7 @@ def method_heat(table: pd.DataFrame, metric: str, label: str) -> Figure:
     )
     fig, ax = one_panel(PAGE, 0.6 + 0.3 * len(wide))
     heat_map(ax, wide.rename(columns=lambda name: name.removeprefix("AU")), label)
-    ax.set_xlabel("action unit")
+    ax.set(xlabel="action unit")
     return fig
 
 
@@ -210,12 +211,11 @@ def method_curves(table: pd.DataFrame) -> Figure:
     rows = _compared(table[table["target"] == "macro"])
     rows[["kind", "share"]] = rows["metric"].str.extract(r"^(deletion|insertion)_(.*)")
     rows = rows.dropna(subset=["share"])
-    rows["share"] = rows["share"].astype(float).map("{:.0f}".format)
-    names = list(rows["name"].unique())
+    shares, names = rows["share"].astype(float).map("{:.0f}".format), list(rows["name"].unique())
     fig = Figure(figsize=(PAGE, 2.9))
     for ax, (kind, label) in zip(fig.subplots(1, 2, sharey=True), _CURVES.items(), strict=True):
         sns.lineplot(
-            rows[rows["kind"] == kind],
+            rows[rows["kind"] == kind].assign(share=shares),
             ax=ax,
             x="share",
             y="value",

@@ -2,15 +2,14 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import FigureBase
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
+from matplotlib.patheffects import withStroke
 from PIL import Image, ImageFilter
 
 from ..data.images import ImageSource, load_image
@@ -26,9 +25,31 @@ _LINE = 0.115  # inches, of small text
 
 
 @styled
-def face_grid(images: Sequence[ImageSource], captions: Sequence[str], columns: int = 6) -> Figure:
-    """Draw faces in a grid, each with its caption below."""
-    return _faces_and_rates(images, captions, columns, {})
+def face_grid(
+    images: Sequence[ImageSource],
+    captions: Sequence[str],
+    columns: int = 6,
+    rates: Mapping[str, pd.DataFrame] | None = None,
+) -> Figure:
+    """Draw faces in a grid, each with its caption below, and then a heat map of each table that is not empty.
+
+    Args:
+        rates: tables of percentages by their titles, a column a row of the heat map.
+    """
+    texts = [textwrap.wrap(str(caption), max(8, 126 // columns)) for caption in captions]
+    height = PAGE / columns + _LINE * max(map(len, texts)) + 0.02  # of a row of faces
+    rates = {title: table.T for title, table in (rates or {}).items() if not table.empty}
+    heights = [-(-len(texts) // columns) * height, *(0.65 + 0.2 * len(table) for table in rates.values())]
+    fig = Figure(figsize=(PAGE, sum(heights)))
+    top, *below = np.ravel(fig.subfigures(len(heights), 1, height_ratios=heights))
+    for ax, image, text in zip(picture_axes(top, len(images), columns), images, texts, strict=True):
+        show(ax, image)
+        ax.set_xlabel("\n".join(text), fontsize=6.5, labelpad=2, linespacing=1.1)
+    for part, (title, table) in zip(below, rates.items(), strict=True):
+        ax = part.subplots()
+        heat_map(ax, table, "of labelled\nfaces (%)")
+        ax.set_title(title)
+    return fig
 
 
 @styled
@@ -48,37 +69,18 @@ def data_overview(
         for name, some in emotions_by_dataset.items()
     }
     emotions = pd.DataFrame(emotions, dtype=float).fillna(0.0)
-    order = [*EMOTIONS, *emotions.index.difference(list(EMOTIONS))]
     rates = {
         "How often each action unit is present": pd.DataFrame(aus).dropna(how="all"),
-        "Emotions": emotions.reindex([name for name in order if name in emotions.index]),
+        "Emotions": emotions.reindex(sorted(emotions.index, key=[*EMOTIONS, *sorted(emotions.index)].index)),
     }
-    return _faces_and_rates(images, captions, 8, rates)
+    return face_grid(images, captions, 8, rates)
 
 
-def _faces_and_rates(
-    images: Sequence[ImageSource], captions: Sequence[str], columns: int, rates: Mapping[str, pd.DataFrame]
-) -> Figure:
-    """A grid of faces, and below it a heat map of each table that is not empty."""
-    texts = [textwrap.wrap(str(caption), max(8, 126 // columns)) for caption in captions]
-    height = PAGE / columns + _LINE * max(map(len, texts)) + 0.02  # of a row of faces
-    rates = {title: table for title, table in rates.items() if not table.empty}
-    heights = [-(-len(texts) // columns) * height, *(0.65 + 0.2 * table.shape[1] for table in rates.values())]
-    fig = Figure(figsize=(PAGE, sum(heights)))
-    top, *below = np.ravel(fig.subfigures(len(heights), 1, height_ratios=heights))
-    for ax, image, text in zip(picture_axes(top, len(images), columns), images, texts, strict=True):
-        show(ax, image)
-        ax.set_xlabel("\n".join(text), fontsize=6.5, labelpad=2, linespacing=1.1)
-    for part, (title, table) in zip(below, rates.items(), strict=True):
-        ax = part.subplots()
-        heat_map(ax, table.T, "of labelled\nfaces (%)")
-        ax.set_title(title)
-    return fig
-
-
-def picture_axes(fig: FigureBase, count: int, columns: int) -> list[Axes]:
+def picture_axes(
+    fig: FigureBase, count: int, columns: int, width_ratios: Sequence[float] | None = None
+) -> list[Axes]:
     """Axes for pictures in rows, without ticks and frames."""
-    axes = fig.subplots(-(-count // columns), columns, squeeze=False).ravel()
+    axes = fig.subplots(-(-count // columns), columns, squeeze=False, width_ratios=width_ratios).ravel()
     for ax in axes:
         ax.set(xticks=[], yticks=[], anchor="N")
         ax.spines[:].set_visible(False)
@@ -111,15 +113,14 @@ def attention_overlay(
         line: width of the outline, in points.
     """
     share, place = strength * smooth(heat), (left, left + 1, 0, 1)
-    colours = mpl.colormaps[HEAT](share)  # [_LARGE, _LARGE, 4]
-    colours[..., 3] = 0.75 * share**0.8  # opaque where relevance is high
     ax.imshow(grey(image), cmap="gray", vmin=0, vmax=255, extent=place)
-    ax.imshow(colours, extent=place)
+    ax.imshow(share, cmap=HEAT, vmin=0, vmax=1, alpha=0.75 * share**0.8, extent=place)
     if region is not None and np.any(region):
         mask = _mask(region).resize((_LARGE, _LARGE), Image.Resampling.BICUBIC)
-        outline = {"levels": [127.5], "extent": place, "origin": "upper"}
-        ax.contour(mask, colors="black", linewidths=2 * line, **outline)
-        ax.contour(mask, colors="white", linewidths=line, **outline)
+        outline = {"colors": "white", "linewidths": line, "extent": place, "origin": "upper"}
+        ax.contour(mask, [127.5], **outline).set_path_effects(
+            [withStroke(linewidth=2 * line, foreground="black")]
+        )
     ax.set(xticks=[], yticks=[])
 
 
@@ -131,18 +132,15 @@ def answer_grid(images: Sequence[ImageSource], answers: pd.DataFrame) -> Figure:
         answers: columns face (position in `images`), question, model (a key of `NAMES`, or any name) and
             answer, in reading order.
     """
-    texts, bold, wide = [], {"fontweight": "bold"}, 46  # characters
-    for k in range(len(images)):
-        lines = []
-        for question, rows in answers[answers["face"] == k].groupby("question", sort=False):
-            lines += [[(" ", {})], *([(part, bold)] for part in textwrap.wrap(question, wide - 4))]
-            for row in rows.itertuples():
-                name = f"{NAMES.get(row.model, row.model)}: "
-                text = textwrap.shorten(str(row.answer) or "–", 6 * wide, placeholder=" …")
-                first, *rest = textwrap.wrap(name + text, wide)
-                start = (name, bold | {"color": COLOURS.get(row.model, INK)})
-                lines += [[start, (first[len(name) :], {})], *([(part, {})] for part in rest)]
-        texts.append(lines)
+    texts, bold, wide = [[] for _ in images], {"fontweight": "bold"}, 46  # characters
+    for (face, question), rows in answers.groupby(["face", "question"], sort=False):
+        texts[face] += [[(" ", {})], *([(part, bold)] for part in textwrap.wrap(question, wide - 4))]
+        for row in rows.itertuples():
+            name = f"{NAMES.get(row.model, row.model)}: "
+            text = textwrap.shorten(str(row.answer) or "–", 6 * wide, placeholder=" …")
+            first, *rest = textwrap.wrap(name + text, wide)
+            start = (name, bold | {"color": COLOURS.get(row.model, INK)})
+            texts[face] += [[start, (first[len(name) :], {})], *([(part, {})] for part in rest)]
     fig = Figure(figsize=(PAGE, -(-len(images) // 3) * (1.5 + 0.1 * max(map(len, texts)))))
     for ax, image, lines in zip(picture_axes(fig, len(images), 3), images, texts, strict=True):
         show(ax, image)
@@ -178,7 +176,7 @@ def write_lines(
 
 
 @styled
-def attention_gallery(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Figure:
+def attention_gallery(rows: pd.DataFrame | Sequence[Mapping]) -> Figure:
     """Draw faces beside where the model looked, question above and answer below, with one colour bar.
 
     Args:

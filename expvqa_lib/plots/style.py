@@ -37,10 +37,10 @@ INK, QUIET, FAINT = "#222222", "#8C8C8C", "#F4F4F4"
 class Figure(figure.Figure):
     """A matplotlib figure that a notebook shows by itself, once, whatever its backend."""
 
+    @style.context(STYLE, after_reset=True)
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        with style.context(STYLE, after_reset=True):
-            self.savefig(buffer, dpi=150, format="png")
+        self.savefig(buffer, dpi=150, format="png")
         return buffer.getvalue()
 
 
@@ -51,13 +51,13 @@ def styled(draw: Callable) -> Callable:
     """
 
     @functools.wraps(draw)
+    @style.context(STYLE, after_reset=True)
     def inside(first, *args, **kwargs):
-        with style.context(STYLE, after_reset=True):
-            if not isinstance(first, pd.DataFrame | list) or len(first):
-                return draw(first, *args, **kwargs)
-            fig, centred = Figure(figsize=(COLUMN, 0.6)), {"ha": "center", "va": "center"}
-            fig.text(0.5, 0.5, "nothing was measured here: nothing to show", color=QUIET, **centred)
-            return fig
+        if not isinstance(first, pd.DataFrame | list) or len(first):
+            return draw(first, *args, **kwargs)
+        fig, centred = Figure(figsize=(COLUMN, 0.6)), {"ha": "center", "va": "center"}
+        fig.text(0.5, 0.5, "nothing was measured here: nothing to show", color=QUIET, **centred)
+        return fig
 
     return inside
 
@@ -89,7 +89,7 @@ def colour(model: str, models: Sequence[str]) -> str:
 def heat_map(ax: Axes, percent: pd.DataFrame, label: str, notes: bool = True) -> None:
     """Draw percentages as cells with their numbers, pale to dark blue from 0 to 100; NaN stays white."""
     sns.heatmap(
-        percent.astype(float),
+        percent.astype(float).rename_axis(index=None, columns=None),
         ax=ax,
         vmin=0,
         vmax=100,
@@ -100,7 +100,6 @@ def heat_map(ax: Axes, percent: pd.DataFrame, label: str, notes: bool = True) ->
         cbar_kws={"label": label, "ticks": [0, 50, 100], "fraction": 0.045, "pad": 0.02},
         linewidths=0.5,
     )
-    ax.set(xlabel="", ylabel="")
     ax.tick_params(axis="y", rotation=0)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from ..files import atomic
 
 _WITH_INTERVAL = re.compile(r"(-?\d+(?:\.\d+)?) \[.*\]")
+_FLOAT = float | np.floating
 _WIDE = 8  # columns that fit a printed page
 
 
@@ -39,7 +40,8 @@ def export(
     if not isinstance(table.index, pd.RangeIndex):
         table = table.reset_index(names=[name or "" for name in table.index.names])
     table = table.rename(columns=str)
-    texts, bold = table.map(_text).astype(object), _best(table, best, lower, within)
+    texts = table.map(lambda cell: f"{cell:.1f}" if isinstance(cell, _FLOAT) else str(cell))
+    texts, bold = texts.astype(object).where(table.notna(), "-"), _best(table, best, lower, within)
     content = {
         ".csv": table.to_csv(index=False, float_format="%.4f"),
         ".md": _markdown(texts, bold, note),
@@ -50,18 +52,11 @@ def export(
             temporary.write_text(text, encoding="utf-8")
 
 
-def _text(value: object) -> str:
-    if pd.isna(value):
-        return "-"
-    return f"{value:.1f}" if isinstance(value, float | np.floating) else str(value)
-
-
 def _number(value: object) -> float:
     """The number that competes, as printed; NaN where there is none."""
-    if isinstance(value, str):
-        found = _WITH_INTERVAL.fullmatch(value)
-        return float(found[1]) if found else np.nan
-    return round(float(value), 1) if isinstance(value, float | np.floating) else np.nan
+    if isinstance(value, str) and (found := _WITH_INTERVAL.fullmatch(value)):
+        return float(found[1])
+    return round(float(value), 1) if isinstance(value, _FLOAT) else np.nan
 
 
 def _best(table: pd.DataFrame, best: str | None, lower: Sequence[str], within: str | None) -> pd.DataFrame:
@@ -84,7 +79,7 @@ def _markdown(texts: pd.DataFrame, bold: pd.DataFrame, note: str | None) -> str:
 def _latex(texts: pd.DataFrame, bold: pd.DataFrame, note: str | None) -> str:
     """A tabular, scaled to the line where it is wide."""
     style = texts.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    style = style.apply(lambda _: bold.map({True: "textbf:--rwrap", False: ""}.get), axis=None)
+    style.apply(lambda _: bold.map({True: "textbf:--rwrap", False: ""}.get), axis=None)
     text = style.to_latex(hrules=True, column_format="l" + "r" * (texts.shape[1] - 1))
     if texts.shape[1] > _WIDE:
         text = f"\\resizebox{{\\linewidth}}{{!}}{{%\n{text}}}\n"

@@ -6,12 +6,10 @@
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -34,16 +32,12 @@ PRESENT = 0.35
 VERSION = 4
 """Raised whenever the same settings draw other faces."""
 
-CORPORA = ("lab", "wild", "emotion")
+CORPORA = {"lab": BP4D_AUS, "wild": AUS, "emotion": ()}  # and the AUs that each is labelled with
 _SPLITS = ("train", "validation", "test")
-_CONFLICTS = {  # of each group one AU at most: opposite pulls, or lips both closed and open
-    frozenset(pair)
-    for group in (
-        *((18, 20, 22, 27, 28), (22, 23, 27), (24, 10, 22, 27, 28), (26, 27), (43, 5), (43, 7), (12, 15)),
-        *((19, 24), (19, 28), (24, 16), (24, 25), (24, 26), (28, 10), (28, 16), (28, 25), (28, 26)),
-    )
-    for pair in combinations(group, 2)
-}
+_CONFLICTS = (  # of each group one AU at most: opposite pulls, or lips both closed and open
+    *({18, 20, 22, 27, 28}, {22, 23, 27}, {24, 10, 22, 27, 28}, {26, 27}, {43, 5}, {43, 7}, {12, 15}),
+    *({19, 24}, {19, 28}, {24, 16}, {24, 25}, {24, 26}, {28, 10}, {28, 16}, {28, 25}, {28, 26}),
+)
 VARIANTS = {  # of prototypes, with parted lips or without: FACS Investigator's Guide (Ekman et al. 2002)
     "happiness": ((6, 12, 25, 26), (12, 25), (6, 12)),
     "sadness": ((1, 4, 15), (1, 4, 11, 25)),
@@ -93,7 +87,7 @@ def random_expression(
     ]
     aus = {}
     for au in wanted + added:
-        if all(frozenset((au, other)) not in _CONFLICTS for other in aus):
+        if not any(au in group and group & aus.keys() for group in _CONFLICTS):
             aus[au] = float(rng.uniform(0.6, 1.0))
     if {10, 16, 19, 22, 26, 27} & set(aus):  # as FACS scores: whatever parts the lips
         aus.setdefault(25, 0.6)
@@ -141,17 +135,12 @@ def _film(
     moves: list[tuple[int, float, np.ndarray]],
 ) -> list[Face]:
     """A face a frame: `drift` [T] (0 to 1) is the pose between the scenes; moves are AU, side, course [T]."""
-    faces, ways = [], [(name, getattr(first, name), getattr(last, name)) for name in ("pose", "framing")]
+    faces, (start, end) = [], np.array([(scene.pose, scene.framing) for scene in (first, last)])
     for k, share in enumerate(drift.tolist()):
-        scene = replace(
-            first,
-            **{
-                name: tuple(((1 - share) * np.array(a) + share * np.array(b)).tolist()) for name, a, b in ways
-            },
-        )
+        pose, framing = map(tuple, ((1 - share) * start + share * end).tolist())
         acting = {au: (round(float(course[k]), 3), side) for au, side, course in moves if course[k] >= 0.001}
         aus, lateral = ({au: pair[part] for au, pair in acting.items()} for part in (0, 1))
-        faces.append(Face(identity, scene, aus, lateral))
+        faces.append(Face(identity, replace(first, pose=pose, framing=framing), aus, lateral))
     return faces
 
 
@@ -202,7 +191,7 @@ def on_all_cores(work: Callable, jobs: list, chunk: int = 1) -> Iterator:
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    with threadpool_limits(1), ProcessPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1), ProcessPoolExecutor() as pool:
         try:
             yield from tqdm(pool.map(work, jobs, chunksize=chunk), total=len(jobs), desc="rendering faces")
         except BaseException:
@@ -231,16 +220,15 @@ def _draw(folder: Path, sizes: CorpusSizes) -> pd.DataFrame:
 def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
     """Draw one unit of a corpus (a lab subject, or one picture) into the folder; return its rows."""
     corpus, split, number, sizes, folder = job
-    rng = np.random.default_rng([VERSION, sizes.seed, CORPORA.index(corpus), _SPLITS.index(split), number])
-    identity, labelled = random_identity(rng), {"lab": BP4D_AUS, "wild": AUS, "emotion": ()}[corpus]
+    rng = np.random.default_rng([VERSION, sizes.seed, [*CORPORA].index(corpus), _SPLITS.index(split), number])
+    identity, is_wild = random_identity(rng), corpus == "wild"
     if corpus == "lab":
         shots = [
             (f"v{v}_{t:03d}", face, None) for v in range(sizes.videos) for t, face in _video(rng, identity)
         ]
     else:
-        emotion, aus, lateral = random_expression(rng, extra=0.10 if corpus == "wild" else 0.04)
-        scene = random_scene(rng, 1.2 if corpus == "wild" else 0.7)
-        shots = [("0", Face(identity, scene, aus, lateral), emotion)]
+        emotion, *actions = random_expression(rng, extra=0.10 if is_wild else 0.04)
+        shots = [("0", Face(identity, random_scene(rng, 1.2 if is_wild else 0.7), *actions), emotion)]
     (folder / corpus / split).mkdir(parents=True, exist_ok=True)
     rows, subject = [], f"{split[:2]}{number:05d}"
     for frame, face, emotion in shots:
@@ -254,8 +242,8 @@ def _draw_rows(job: tuple[str, str, int, CorpusSizes, Path]) -> list[dict]:
                 "frame": frame,
                 "split": split,
                 "emotion": emotion,
-                **{f"AU{au}": int(face.aus.get(au, 0.0) >= PRESENT) for au in labelled},
-                **{f"AU{au}_intensity": face.aus.get(au, 0.0) for au in labelled},
+                **{f"AU{au}": int(face.aus.get(au, 0.0) >= PRESENT) for au in CORPORA[corpus]},
+                **{f"AU{au}_intensity": face.aus.get(au, 0.0) for au in CORPORA[corpus]},
                 "face": face.to_json(),
                 "landmarks": drawn.landmarks.ravel().tolist(),
             }

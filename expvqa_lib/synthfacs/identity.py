@@ -224,8 +224,5 @@ def paint(who: Identity, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     ):
         share = np.minimum(zone, 1, dtype=np.float32)[..., None]
         albedo += share * (np.asarray(colour, np.float32) - albedo)
-    depth = furrows(height)
-    rest = sum(
-        (strength * depth[au] for au, strength in zip(LINES, who.lines, strict=False)), np.zeros_like(c.x)
-    )
-    return albedo.clip(0.004, 1), rest, grown
+    lines = (depth * furrows(height)[au] for au, depth in zip(LINES, who.lines, strict=False))
+    return albedo.clip(0.004, 1), sum(lines, np.zeros_like(c.x)), grown

@@ -99,7 +99,7 @@ def render(face: Face, size: int = 96) -> Rendering:
     _, triangle, values = rasterise(seen, FACES, values, side, side, 1)
     lamp = np.float32(scene.lamp) / np.float32(np.linalg.norm(scene.lamp))
     lamp_sees, to_shadow = _lamp_view(points, lamp)
-    shadow = rasterise(lamp_sees, FACES[PART[FACES[:, 0]] == 0], values[0, :0], SHADOW, SHADOW, 0)[0]
+    shadow = rasterise(lamp_sees, FACES[PART[FACES[:, 0]] == 0], points[:, :0], SHADOW, SHADOW, 0)[0]
     key, sky, warmth, _ = scene.light
     tint = np.array([1 + warmth, 1, 1 - warmth], np.float32)
     light = np.float32([key * tint, sky * (1 + (1 - tint) / 2)])
@@ -210,9 +210,8 @@ def random_scene(rng: np.random.Generator, spread: float = 1.0) -> Scene:
     )
 
 
-def au_mask(face: Face, au: int, size: int = 96, threshold: float = 12.0) -> np.ndarray:
-    """Return the pixels that an AU changed by more than `threshold` grey levels, bool [size, size]."""
+def au_mask(face: Face, au: int, size: int = 96) -> np.ndarray:
+    """Return the pixels that an AU changed by more than 12 grey levels, bool [size, size]."""
     clean = replace(face, scene=replace(face.scene, noise=0.0, jpeg=0))
-    rest = {other: value for other, value in face.aus.items() if other != au}
-    with_it, without = (render(f, size).image.astype(np.int16) for f in (clean, replace(clean, aus=rest)))
-    return np.abs(with_it - without).max(2) > threshold
+    rest = replace(clean, aus={other: value for other, value in face.aus.items() if other != au})
+    return cv2.absdiff(render(clean, size).image, render(rest, size).image).max(2) > 12

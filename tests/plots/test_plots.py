@@ -12,7 +12,6 @@ from PIL import Image
 from expvqa_lib import plots
 from expvqa_lib.attention import Word
 from expvqa_lib.errors import TableError
-from expvqa_lib.evaluation import metrics
 from expvqa_lib.evaluation.tables import NAMES
 from expvqa_lib.facs import EMOTIONS
 from expvqa_lib.plots.attention import _PLACES, word_colour
@@ -23,19 +22,10 @@ AUS = ["AU1", "AU4", "AU12"]
 ANSWER = "The person raises inner eyebrow."
 
 
-def labels(rows=60, seed=0):
-    table = pd.DataFrame(np.random.default_rng(seed).random((rows, 3)) < 0.4, columns=AUS).astype("Int8")
+def labels(seed=0):
+    table = pd.DataFrame(np.random.default_rng(seed).random((60, 3)) < 0.4, columns=AUS).astype("Int8")
     table.loc[:5, "AU4"] = pd.NA
     return table
-
-
-def results():
-    y, rng = labels(), np.random.default_rng(1)
-    noise = pd.DataFrame(rng.random(y.shape), columns=AUS)
-    tuned, prior = (noise + y.fillna(0).astype(float)) / 2, metrics.prior_scores(y)
-    scores = {"prior": prior, "exp_vqa": tuned, "my own": noise}
-    names = {"dataset": "lab", "split": "test", "resamples": 20}
-    return pd.concat([metrics.au_table(y, s, model=model, **names) for model, s in scores.items()])
 
 
 def face(seed=0):
@@ -45,52 +35,42 @@ def face(seed=0):
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def heat():
-    y, x = np.mgrid[:7, :7]
-    return np.exp(-((x - 3) ** 2 + (y - 5) ** 2) / 2)
-
-
-def example(seed):
-    mask = np.zeros((48, 48))
-    mask[30:40, 10:38] = seed
-    texts = {"title": "How is the emotion inferred?", "answer": "happy, as the lip corners are pulled"}
-    return {"image": face(seed), "heat": heat(), "region": mask, **texts}
-
-
-def log():
-    loss = 2 / np.arange(1, 41)
-    table = pd.DataFrame({"step": np.arange(1, 41), "loss": loss})
-    return table.assign(eval_loss=table["loss"].where(table["step"] % 10 == 0))
-
-
 def crossed(**values):
     """Every combination, with values that differ."""
     table = pd.DataFrame(itertools.product(*values.values()), columns=list(values))
     return table.assign(value=table.index % 9 + 80.0, low=70.0, high=95.0)
 
 
-def pointing():
-    table = crossed(model=["exp_vqa"], target=AUS, metric=["pointing_accuracy", "chance"])
-    return table.assign(low=table["value"] - 5)
+LOG = pd.DataFrame({"step": range(1, 41), "loss": 2 / np.arange(1, 41)})
+CHECKED = LOG.assign(eval_loss=LOG["loss"].where(LOG["step"] % 10 == 0))
+RESULTS = crossed(model=["prior", "exp_vqa", "my own"], target=[*AUS, "macro"], metric=["f1", "auc"])
+RESULTS.loc[RESULTS["model"] == "my own", ["low", "high"]] = np.nan
+POINTING = crossed(model=["exp_vqa"], target=AUS, metric=["pointing_accuracy", "chance"])
+SHARES = [f"{kind}_{share}" for kind in ("deletion", "insertion") for share in (0, 3.125, 25, 100)]
+OF = ["exp_vqa rollout", "exp_vqa cross_attention", "exp_vqa_randomised rollout", "exp_vqa centre"]
+METHODS = crossed(of=OF, target=["AU1", "AU12", "macro"], metric=["pointing_region", *SHARES])
+METHODS[["model", "method"]] = METHODS["of"].str.split(expand=True)
+ABLATIONS = crossed(model=["prior", "base", "exp_vqa_fz", "q1_only"], question=["Q3", "Q1 actions"])
+ABLATIONS["metric"] = ABLATIONS["question"].map({"Q3": "auc", "Q1 actions": "f1"})
 
-
-def methods():
-    shares = [f"{kind}_{share}" for kind in ("deletion", "insertion") for share in (0, 3.125, 25, 100)]
-    of = ["exp_vqa rollout", "exp_vqa cross_attention", "exp_vqa_randomised rollout", "exp_vqa centre"]
-    table = crossed(of=of, target=["AU1", "AU12", "macro"], metric=["pointing_region", *shares])
-    table[["model", "method"]] = table["of"].str.split(expand=True)
-    return table
-
-
-def ablations():
-    models = ("prior", "base", "exp_vqa_fz", "au_captioner", "q1_only")
-    table = crossed(model=models, question=["Q3", "Q1 actions"])
-    return table.assign(metric=table["question"].map({"Q3": "auc", "Q1 actions": "f1"}))
+HEAT = np.exp(-np.square(np.mgrid[:7, :7] - np.array([5, 3])[:, None, None]).sum(0) / 2)
+EXAMPLE = {
+    "heat": HEAT,
+    "title": "How is the emotion inferred?",
+    "answer": "happy, as the lip corners are up",
+}
+EXAMPLES = [EXAMPLE | {"image": face(k), "region": k * np.eye(48)} for k in (0, 1)]
+EMOTION = ["fear", "anger", None, "fear", "happiness", "anger"]
+ANSWERED = ["fear", None, "fear", "anger", "fear", "x"]
+BINS = pd.DataFrame({"mean_score": [10.0, 90.0], "positives": [20.0, 80.0], "faces": [5, 50]})
+MODELS = ["Label", "base", "x"]
+ANSWERS = pd.DataFrame({"face": [0, 0, 1], "question": "Why?", "model": MODELS, "answer": "So"})
+FRAMES = [0, 5, 10, 15]
 
 
 def grid():
-    maps, p_yes = np.stack([[heat()] * 3] * 2), np.array([[0.9, 0.7, 0.2], [0.4, 1.0, 0.1]])
-    labels, regions = np.array([(1, 0, np.nan), (1, 1, 0)]), [[None, None, heat() > 0.5], [None] * 3]
+    maps, p_yes = np.stack([[HEAT] * 3] * 2), np.array([[0.9, 0.7, 0.2], [0.4, 1.0, 0.1]])
+    labels, regions = np.array([(1, 0, np.nan), (1, 1, 0)]), [[None, None, HEAT > 0.5], [None] * 3]
     return plots.attention_grid([face(), face(1)], [1, 4, 12], maps, p_yes, labels, regions)
 
 
@@ -102,7 +82,6 @@ def word(text, start, gain, row, column):
 
 WORDS = [word("The", 0, 0.0, 5, 5), word("person", 4, 0.25, 5, 5)]
 WORDS += [word("raises", 11, 3.0, 2, 3), word("inner", 18, 1.0, 8, 3)]
-FRAMES = [0, 5, 10, 15]
 
 
 def video(**changes):
@@ -112,33 +91,25 @@ def video(**changes):
     return plots.video_curves(film, **({"truth": truth, "p_yes": p_yes, "present": 0.35} | changes))
 
 
-EMOTION = ["fear", "anger", None, "fear", "happiness", "anger"]
-
-
 def overview(corpora, emotions):
     tables = {f"corpus {n}": labels(seed=n) for n in range(corpora)}
     return plots.data_overview([face(), face(1)], ["AU1", "none"], tables, emotions)
 
 
-ANSWERED = ["fear", None, "fear", "anger", "fear", "x"]
-BINS = pd.DataFrame({"mean_score": [10.0, 90.0], "positives": [20.0, 80.0], "faces": [5, 50]})
-MODELS = ["Label", "base", "x"]
-ANSWERS = pd.DataFrame({"face": [0, 0, 1], "question": "Why?", "model": MODELS, "answer": "So"})
 FIGURES = {
-    "au_bars": lambda: plots.au_bars(results()),
-    "forest": lambda: plots.forest(pointing(), "Pointing", "accuracy (%)"),
-    "ablation_chart": lambda: plots.ablation_chart(ablations()),
-    "training_curves": lambda: plots.training_curves({"exp_vqa": log(), "exp_vqa_fz": log()}),
-    "training_loss": lambda: plots.training_curves({"exp_vqa": log()[["step", "loss"]]}),
-    "pointing_bars": lambda: plots.pointing_bars(pointing()),
-    "pointing_bars_of_nothing": lambda: plots.pointing_bars(pointing().head(0)),
-    "method_heat": lambda: plots.method_heat(methods(), "pointing_region", "peaks (%)"),
-    "method_curves": lambda: plots.method_curves(methods()),
-    "method_curves_of_nothing": lambda: plots.method_curves(methods().head(0)),
-    "method_forest": lambda: plots.method_forest(methods(), "pointing_region", "Peaks", "peaks (%)"),
+    "au_bars": lambda: plots.au_bars(RESULTS),
+    "forest": lambda: plots.forest(POINTING, "Pointing", "accuracy (%)"),
+    "ablation_chart": lambda: plots.ablation_chart(ABLATIONS),
+    "training_curves": lambda: plots.training_curves({"exp_vqa": CHECKED, "exp_vqa_fz": LOG}),
+    "pointing_bars": lambda: plots.pointing_bars(POINTING),
+    "pointing_bars_of_nothing": lambda: plots.pointing_bars(POINTING.head(0)),
+    "method_heat": lambda: plots.method_heat(METHODS, "pointing_region", "peaks (%)"),
+    "method_curves": lambda: plots.method_curves(METHODS),
+    "method_curves_of_nothing": lambda: plots.method_curves(METHODS.head(0)),
+    "method_forest": lambda: plots.method_forest(METHODS, "pointing_region", "Peaks", "peaks (%)"),
     "confusion": lambda: plots.confusion(EMOTION, ANSWERED, list(EMOTIONS)),
     "reliability": lambda: plots.reliability(BINS),
-    "au_cooccurrence": lambda: plots.au_cooccurrence(labels()),
+    "au_cooccurrence": lambda: plots.au_cooccurrence(labels(), "Which actions come together"),
     "data_overview": lambda: overview(1, {"wild": EMOTION}),
     "data_overview_of_aus_alone": lambda: overview(2, {}),
     "data_overview_of_emotions_alone": lambda: overview(0, {"wild": EMOTION}),
@@ -151,7 +122,7 @@ FIGURES = {
     "video_curves": video,
     "video_of_labels": lambda: video(p_yes=None, truth_name="label"),
     "video_without_curves": lambda: video(truth=pd.DataFrame(index=FRAMES), p_yes=None),
-    "attention_gallery": lambda: plots.attention_gallery([example(0), example(1)]),
+    "attention_gallery": lambda: plots.attention_gallery(EXAMPLES),
     "face_grid_of_nothing": lambda: plots.face_grid([], []),
     "attention_gallery_of_nothing": lambda: plots.attention_gallery(pd.DataFrame()),
 }
@@ -172,10 +143,10 @@ def test_a_figure_saves_a_full_picture_with_nothing_clipped_twice_the_same(name,
 
 
 def test_figures_keep_their_look_and_leave_the_readers_settings_alone(tmp_path):
-    assert plots.pointing_bars(pointing())._repr_png_().startswith(b"\x89PNG")  # in a notebook
-    plots.save(plots.au_bars(results()), tmp_path / "plain.png")
+    assert plots.pointing_bars(POINTING)._repr_png_().startswith(b"\x89PNG")  # in a notebook
+    plots.save(plots.au_bars(RESULTS), tmp_path / "plain.png")
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "black"}):
-        plots.save(plots.au_bars(results()), tmp_path / "loud.png")
+        plots.save(plots.au_bars(RESULTS), tmp_path / "loud.png")
         assert mpl.rcParams["font.size"] == 30
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "loud.png").read_bytes()
 
@@ -183,26 +154,24 @@ def test_figures_keep_their_look_and_leave_the_readers_settings_alone(tmp_path):
 def test_what_is_not_there_has_no_panel_and_is_named_and_every_model_has_a_colour_of_its_own():
     titles = [ax.get_title(loc="left") for ax in overview(1, {}).axes]
     assert "Emotions" not in titles and "How often each action unit is present" in titles
-    with pytest.raises(TableError, match="'f2'"):
-        plots.au_bars(results(), metric="f2")
+    with pytest.raises(TableError, match="'f1'"):
+        plots.au_bars(RESULTS.query("metric != 'f1'"))
     assert COLOURS.keys() == NAMES.keys() and len(set(COLOURS.values())) == len(COLOURS)
     assert colour("x", ["x", "y"]) != colour("y", ["x", "y"])
 
 
-def test_smooth_maps_are_shares_of_their_maximum():
-    smoothed = smooth(5 * heat())
-    peak = np.array(np.unravel_index(smoothed.argmax(), smoothed.shape)) / len(smoothed)
-    assert peak == pytest.approx((5.5 / 7, 3.5 / 7), abs=0.03)
-    assert smoothed.min() >= 0 and 0.9 < smoothed.max() <= 1 and not smooth(np.zeros((4, 4))).any()
-
-
-def test_the_grid_has_a_number_a_cell_a_frame_where_the_unit_is_and_colour_where_it_errs():
+def test_the_grid_has_a_number_a_cell_a_frame_where_the_unit_is_colour_where_it_errs_and_smooth_maps():
     cells = [ax for ax in grid().axes if ax.images and ax.texts]
     assert [ax.texts[0].get_text() for ax in cells] == ["0.90", "0.70", "0.20", "0.40", "1.00", "0.10"]
     assert [ax.spines["top"].get_visible() for ax in cells] == [True, False, False, True, True, False]
     assert [ax.texts[0].get_color() == "white" for ax in cells] == [True, False, True, False, True, True]
-    strongest = [ax.images[1].get_array()[..., 3].max() for ax in cells]
-    assert np.argsort(strongest).tolist() == np.argsort([0.9, 0.7, 0.2, 0.4, 1.0, 0.1]).tolist()
+    smoothed = [ax.images[1].get_array() for ax in cells]  # shares of their maximum, times P(yes)
+    assert [x.max() for x in smoothed] == pytest.approx([0.9, 0.7, 0.2, 0.4, 1.0, 0.1], rel=0.1)
+    peak = np.array(np.unravel_index(smoothed[4].argmax(), smoothed[4].shape)) / len(smoothed[4])
+    assert peak == pytest.approx((5.5 / 7, 3.5 / 7), abs=0.03)
+    assert smoothed[4].min() >= 0 and smoothed[4].max() <= 1 and not smooth(np.zeros((4, 4))).any()
+    opaque = [ax.images[1].get_alpha().max() for ax in cells]
+    assert np.argsort(opaque).tolist() == np.argsort([0.9, 0.7, 0.2, 0.4, 1.0, 0.1]).tolist()
 
 
 def test_the_words_of_an_answer_have_the_colour_and_number_of_their_maps_and_are_grey_without_gain():

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from expvqa_lib.plots import export
 
@@ -12,21 +11,18 @@ def markdown(table, stem, **options) -> list[str]:
     return stem.with_suffix(".md").read_text().splitlines()
 
 
-@pytest.fixture
-def table():
-    columns = ["model", "data", "F1", "error", "AUC", "faces"]
-    rows = [("Base & co", "ours", 50.04, 3.0, "71.3 [66.0, 75.2]", 1)]
-    rows += [
-        ("Exp_VQA", "ours", 50.01, 2.0, "80.0 [70.0, 90.0]", 2),
-        ("x|y", "BP4D", np.nan, 1.0, "9 of 10", 3),
-    ]
-    return pd.DataFrame(rows, columns=columns)
+ROWS = [
+    ("Base & co", "ours", 50.04, 3.0, "71.3 [66.0, 75.2]", 1),
+    ("Exp_VQA", "ours", 50.01, 2.0, "80.0 [70.0, 90.0]", 2),
+    ("x|y", "BP4D", np.nan, 1.0, "9 of 10", 3),
+]
+TABLE = pd.DataFrame(ROWS, columns=["model", "data", "F1", "error", "AUC", "faces"])
 
 
-def test_three_files_hold_the_table_with_the_best_of_each_column_bold(table, tmp_path):
-    export(table, tmp_path / "new" / "t.1", lower=["error"], note="Data differ: 50%_")
+def test_three_files_hold_the_table_with_the_best_of_each_column_bold(tmp_path):
+    export(TABLE, tmp_path / "new" / "t.1", lower=["error"], note="Data differ: 50%_")
     csv, md, tex = (tmp_path / "new" / f"t.1.{suffix}" for suffix in ("csv", "md", "tex"))
-    pd.testing.assert_frame_equal(pd.read_csv(csv), table)
+    pd.testing.assert_frame_equal(pd.read_csv(csv), TABLE)
     assert md.read_text().splitlines() == [
         "| model | data | F1 | error | AUC | faces |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -54,8 +50,8 @@ def test_a_wide_table_is_scaled_to_the_line(tmp_path):
     assert text.count("{") == text.count("}") and "AU11" in text
 
 
-def test_models_in_columns_compete_by_row_and_rows_of_other_data_apart(table, tmp_path):
-    lines = markdown(table, tmp_path / "t", lower=["error"], within="data")
+def test_models_in_columns_compete_by_row_and_rows_of_other_data_apart(tmp_path):
+    lines = markdown(TABLE, tmp_path / "t", lower=["error"], within="data")
     assert "| 3.0 |" in lines[2] and "**2.0**" in lines[3] and "**1.0**" in lines[4]
     models = pd.DataFrame({"A": [10.0, 3.0], "B": [20.0, 2.0]}, index=["AU1", "AU2"])
     lines = markdown(models, tmp_path / "t", best="row")

@@ -21,8 +21,7 @@ from expvqa_lib.facs import BP4D_AUS, EMOTIONS
 from expvqa_lib.synthfacs import Face, random_identity, render
 from expvqa_lib.synthfacs.corpora import PRESENT, VARIANTS, CorpusSizes, make, random_expression, sequence
 
-NOTHING = CorpusSizes((0, 0, 0), (0, 0, 0), (0, 0, 0), image=32)
-SMALL = replace(NOTHING, lab=(1, 0, 0), videos=1, wild=(3, 0, 2), emotion=(2, 0, 0))
+SMALL = CorpusSizes(lab=(1, 0, 0), wild=(3, 0, 2), emotion=(2, 0, 0), videos=1, image=32)
 OPPOSITE = [{18, 20}, {22, 23}, {26, 27}, {43, 5}, {43, 7}, {12, 15}, {24, 25}, {28, 25}, {24, 26}, {28, 19}]
 
 
@@ -49,14 +48,11 @@ def test_expressions_follow_their_emotion_with_aus_dropped_and_added():
     assert 0.1 < exact / len(drawn) < 0.7
 
 
-def test_no_subject_and_no_identity_stands_in_two_splits(faces):
+def test_the_corpora_have_the_shapes_of_the_real_ones_and_share_no_subject_and_no_identity(faces):
     assert (faces.groupby(["dataset", "subject"])["split"].nunique() == 1).all()
     identity = faces["face"].map(lambda text: json.dumps(json.loads(text)["identity"], sort_keys=True))
     assert (faces.groupby(identity)[["split", "dataset"]].nunique() == 1).all(axis=None)
     assert set(faces["split"]) == set(SPLITS)
-
-
-def test_the_corpora_have_the_shapes_of_the_real_ones(faces):
     lab, wild, emotion = (faces[faces["dataset"] == f"synth_{name}"] for name in ("lab", "wild", "emotion"))
     assert labelled_aus(lab) == list(BP4D_AUS) and lab["emotion"].isna().all()
     assert lab[[f"AU{n}" for n in BP4D_AUS]].notna().all(axis=None)
@@ -66,25 +62,22 @@ def test_the_corpora_have_the_shapes_of_the_real_ones(faces):
     pd.testing.assert_frame_equal(check_table(faces), faces)
 
 
-def test_labels_are_the_drawn_intensities_from_present_on(faces):
+def test_a_row_is_its_face_with_intensities_labels_from_present_on_picture_and_landmarks(faces):
     traces = 0
-    for row in faces.to_dict("records"):
-        aus = Face.from_json(row["face"]).aus
+    for k, row in enumerate(faces.sample(frac=1, random_state=0).to_dict("records")):
+        face = Face.from_json(row["face"])
         for au, label in au_labels(row).items():
-            assert row[f"AU{au}_intensity"] == pytest.approx(aus.get(au, 0.0))
-            assert label == int(aus.get(au, 0.0) >= PRESENT)
-            traces += 0 < aus.get(au, 0.0) < PRESENT
+            intensity = face.aus.get(au, 0.0)
+            assert row[f"AU{au}_intensity"] == pytest.approx(intensity) and label == int(intensity >= PRESENT)
+            traces += 0 < intensity < PRESENT
+        if k < 6:
+            drawn = render(face, 48)
+            assert np.array_equal(np.asarray(Image.open(row["image"])), drawn.image)
+            np.testing.assert_allclose(np.reshape(row["landmarks"], (-1, 2)), drawn.landmarks, rtol=1e-6)
     assert traces  # a video passes through them
 
 
-def test_a_row_draws_its_own_picture_and_landmarks(faces):
-    for row in faces.sample(6, random_state=0).to_dict("records"):
-        drawn = render(Face.from_json(row["face"]), 48)
-        assert np.array_equal(np.asarray(Image.open(row["image"])), drawn.image)
-        np.testing.assert_allclose(np.reshape(row["landmarks"], (-1, 2)), drawn.landmarks, rtol=1e-6)
-
-
-def test_make_draws_once_and_again_for_other_settings(tmp_path):
+def test_make_draws_once_and_again_for_other_settings_but_never_over_other_files(tmp_path):
     folder = tmp_path / "data"
     first = make(folder, SMALL)
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -96,13 +89,16 @@ def test_make_draws_once_and_again_for_other_settings(tmp_path):
     assert len(other) == len(first) and list(other["face"]) != list(first["face"])
     assert len(list(folder.glob("*.json"))) == 1 and len(list(folder.rglob("*.png"))) == len(other)
     assert os.listdir(tmp_path) == ["data"]
+    (tmp_path / "holiday.jpg").write_bytes(b"precious")
+    with pytest.raises(SettingsError, match=str(tmp_path)):  # a folder of something else is never replaced
+        make(tmp_path, SMALL)
+    assert sorted(os.listdir(tmp_path)) == ["data", "holiday.jpg"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_drawing_leaves_no_half_written_folder(tmp_path, how):
     folder = tmp_path / "data"
-    sizes = "CorpusSizes(lab=(99, 8, 24))"
-    code = f"from expvqa_lib.synthfacs import CorpusSizes, make; make({str(folder)!r}, {sizes})"
+    code = f"from expvqa_lib.synthfacs import make; make({str(folder)!r})"
     # tests that run in the background start with Ctrl-C ignored
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, preexec_fn=listen)
@@ -119,13 +115,6 @@ def test_an_interrupted_drawing_leaves_no_half_written_folder(tmp_path, how):
     assert not folder.exists()
     assert how == signal.SIGKILL or os.listdir(tmp_path) == []
     assert len(make(folder, SMALL)) == 12 + 5 + 2
-
-
-def test_a_folder_of_something_else_is_never_replaced(tmp_path):
-    (tmp_path / "holiday.jpg").write_bytes(b"precious")
-    with pytest.raises(SettingsError, match=str(tmp_path)):
-        make(tmp_path, SMALL)
-    assert os.listdir(tmp_path) == ["holiday.jpg"]
 
 
 def test_a_sequence_is_one_person_whose_units_rise_and_fall():

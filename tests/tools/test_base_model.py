@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -68,14 +69,14 @@ def test_tokenizers_are_the_same_for_the_same_texts_with_special_tokens_at_their
 
 def test_each_stage_learns_and_changes_its_parts_alone(model, processor, drawn):
     targets = geometry_targets(drawn[0], *drawn[2:], 48)
-    vision = partial(pretrain_vision, model, drawn[1], *targets, steps=40, batch=16)
-    language = partial(pretrain_language, model, processor, steps=60, batch=16)
-    alignment = partial(align, model, processor, *drawn, each=2, steps=30, batch=12)
     aligned = {"query_tokens", "qformer", "language_projection"}
-    stages = {vision: {"vision_model"}, language: {"language_model"}, alignment: aligned}
-    for stage, parts in stages.items():
+    for train, parts in (
+        (partial(pretrain_vision, model, drawn[1], *targets, steps=40, batch=16), {"vision_model"}),
+        (partial(pretrain_language, model, processor, steps=60, batch=16), {"language_model"}),
+        (partial(align, model, processor, *drawn, each=2, steps=30, batch=12), aligned),
+    ):
         before = copy.deepcopy(model.state_dict())
-        losses = stage()
+        losses = train()
         assert np.mean(losses[-8:]) < 0.98 * np.mean(losses[:8])
         changed = {k.split(".")[0] for k, value in model.state_dict().items() if not value.equal(before[k])}
         assert changed == parts
@@ -190,10 +191,7 @@ def test_a_base_is_made_with_its_card_and_a_killed_one_resumes_after_its_last_st
     budget = Budget(faces=30, vision_steps=2, language_steps=2, align_steps=2)
     texts = pretrain.vocabulary_texts
     monkeypatch.setattr(pretrain, "vocabulary_texts", lambda seed: texts(seed, 200))
-
-    def killed(*_, **__):
-        raise KeyboardInterrupt
-
+    killed = Mock(side_effect=KeyboardInterrupt)
     with monkeypatch.context() as patch:
         patch.setattr(pretrain, "align", killed)
         with pytest.raises(KeyboardInterrupt):
