@@ -88,9 +88,8 @@ def emotion_layout(labels: pd.DataFrame) -> pd.DataFrame:
 
 def results_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The README's table, a row a model, from `au_detection` (question Q3) and `sentence_labels`."""
-    rows = rows[rows["target"] == "macro"].assign(
-        column=(rows["question"] + " " + rows["metric"]).map(_RESULTS)
-    )
+    rows = rows[rows["target"] == "macro"].reset_index(drop=True)
+    rows["column"] = (rows["question"] + " " + rows["metric"]).map(_RESULTS)
     wide = text_table(rows.dropna(subset="column"), "model", "column")
     models = ["prior", "base", "exp_vqa_fz", "exp_vqa"]
     wide = wide.reindex(index=models, columns=list(_RESULTS.values())).astype(object)

@@ -221,7 +221,9 @@ def _duration(seconds: float) -> str:
 def _headline(run: Run) -> str:
     """The results table as HTML, and what was measured on what; empty where the run measured nothing."""
     paths = [run.figures_dir / f"{name}.csv" for name in ("au_detection", "captions")]
-    rows = pd.concat([pd.read_csv(path) for path in paths if path.is_file()] or [pd.DataFrame()])
+    rows = pd.concat(
+        [pd.read_csv(path) for path in paths if path.is_file()] or [pd.DataFrame()], ignore_index=True
+    )
     if rows.empty:
         return ""
     rows["question"] = rows["question"].fillna("Q3")

@@ -127,7 +127,7 @@ def run(faces_of):
         answer = answer_q1([12], None) if name == "exp_vqa" else "A face."
         return pd.DataFrame({"row": rows.index, "area": pd.NA, "answer": answer})
 
-    given = {"au_corpus": "synth_lab", "caption_corpus": "synth_lab", "faces_of": faces_of}
+    given = {"has_aus": True, "au_corpus": "synth_lab", "caption_corpus": "synth_lab", "faces_of": faces_of}
     profile = SimpleNamespace(resamples=20, seed=1)
     return SimpleNamespace(scores=scores, answers=answers, profile=profile, **given)
 

@@ -164,6 +164,7 @@ def run(model, processor, faces_of, tmp_path):
     models = {"base": ExpVQA(model, processor), "exp_vqa": ExpVQA(other, processor)}
     return SimpleNamespace(
         profile=SimpleNamespace(probed=20, probed_finetuned=20, resamples=50, seed=0),
+        has_aus=True,
         au_corpus="synth_lab",
         emotion_corpus="synth_emotion",
         faces_of=faces_of,
