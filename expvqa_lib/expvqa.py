@@ -16,6 +16,7 @@ from . import questions
 from .attention import DEFAULT_METHOD, relevance
 from .data import crop_face, load_image
 from .errors import ModelError, SettingsError
+from .evaluation import score
 from .facs import ACTION_UNITS
 from .model import generate, load_model, score_yes_no
 from .plots import attention_gallery
@@ -104,10 +105,18 @@ class ExpVQA:
 
         By default it is asked about the AUs in its configuration (`config.aus`), or else all of `facs`.
         """
-        aus = aus or getattr(self.model.config, "aus", None) or list(ACTION_UNITS)
+        aus = self._aus(aus)
         faces, names, _, is_list = _faces(images, crop, bgr)
         table = score_yes_no(self.model, self.processor, faces, aus, wordings=range(len(questions.Q3)))
         return table.set_axis(names) if is_list else table.set_axis(names).iloc[0]
+
+    def _aus(self, aus: Sequence[int] | None) -> list[int]:
+        return list(aus or getattr(self.model.config, "aus", None) or ACTION_UNITS)
+
+    def score(self, paths, aus: Sequence[int] | None = None, **options) -> pd.DataFrame:
+        """Score every face of pictures, folders and videos: a row a face, see `evaluation.score`."""
+        paths = [paths] if isinstance(paths, str | Path) else paths
+        return score(self.model, self.processor, paths, self._aus(aus), **options)
 
     def explain(
         self,

@@ -123,10 +123,10 @@ def video(run) -> Video:
         frames = [synthfacs.render(face, run.profile.corpora.image).image for face in acted[::3]]
         intensities = [{f"AU{au}": face.aus.get(au, 0.0) for au in sorted(_PROGRAMME)} for face in acted[::3]]
         truth = pd.DataFrame(intensities, range(0, _FRAMES, 3))
-        about = synthfacs.PRESENT, "intensity"
+        about = synthfacs.PRESENT, "true intensity"
     else:
         film, truth = data.inspection.example_video(faces)
-        frames, about = list(film.values()), (None, "label")
+        frames, about = list(film.values()), (None, "true label")
     aus = [int(column[2:]) for column in truth]
     p_yes = run.model(MAIN).aus(frames, aus, crop=False).set_axis(truth.index) if aus else truth
     return Video(film, truth, p_yes, *about)

@@ -1,7 +1,8 @@
 """Faces with labels as tables, whatever they come from, and the photos themselves."""
 
 from . import inspection
-from .images import ImageSource, crop_dataset, crop_face, faces_in_folder, load_image
+from .footage import find_files, views
+from .images import ImageSource, crop_dataset, crop_face, find_faces, load_image
 from .inspection import describe_reading, readable
 from .pairs import (
     PSEUDO,
@@ -38,7 +39,8 @@ __all__ = [
     "crop_dataset",
     "crop_face",
     "describe_reading",
-    "faces_in_folder",
+    "find_faces",
+    "find_files",
     "inspection",
     "labelled_aus",
     "load_image",
@@ -51,5 +53,6 @@ __all__ = [
     "save_pairs",
     "split_by_image",
     "to_dataset",
+    "views",
     "write_table",
 ]

@@ -5,6 +5,7 @@ import io
 import math
 import os
 import warnings
+from collections import namedtuple
 from multiprocessing import get_context
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +31,8 @@ NEAREST = 0.66  # from eyes to chin, of a narrow picture's width: beyond, the fr
 TURNS = np.arange(-170, 181, 10)  # degrees
 NO_FACE = "No face found: the whole picture is used."
 NO_TILT = "The face's tilt is not known (turned away?): it stays as it is."
+FoundFace = namedtuple("FoundFace", "box image notice")
+"""A face's left, top, width and height in the picture (pixels), its crop, and what to know of that, or None."""
 
 
 def load_image(source: ImageSource, *, bgr: bool = False) -> Image.Image:
@@ -106,43 +109,22 @@ def crop_face(source: ImageSource, *, bgr: bool = False) -> tuple[Image.Image, s
         ImageError: the picture cannot be read.
     """
     image = load_image(source, bgr=bgr)
+    for face in find_faces(image, most=1):
+        return face.image, face.notice
+    image.thumbnail((WHOLE_SIDE, WHOLE_SIDE))
+    return _square(image, max(image.size)), NO_FACE
+
+
+def find_faces(image: Image.Image, most: int | None = None) -> list[FoundFace]:
+    """Every face of an RGB picture, framed as by `crop_face`, the largest first; `most` takes fewer."""
     if _is_face_crop(image):
-        return _middle(image), None
+        return [FoundFace((0, 0, *image.size), _square(image, min(image.size)), None)]
     faces = _detect(image)
-    if not faces:
-        image.thumbnail((WHOLE_SIDE, WHOLE_SIDE))
-        return _cut(image, image.width / 2, image.height / 2, max(image.size)), NO_FACE
-    face, notice = _crop(image, faces[0])
-    if len(faces) > 1:
-        notice = f"{len(faces)} faces found: the largest is used. {notice or ''}".strip()
-    return face, notice
-
-
-def faces_in_folder(folder: str | Path) -> pd.DataFrame:
-    """Cut out the faces of all files that lie directly in a folder, in the order of their names.
-
-    Returns:
-        A row a face and a row a file without one: `photo` (the file's name), `face` (1 the largest, 2 the
-        next, ...; missing without a face), `crop` (PIL image as of `crop_face`, or None) and `note` (what one
-        should know of the crop, or why there is none; may be empty).
-
-    Raises:
-        SettingsError: there is no such folder, or no file in it.
-    """
-    files = sorted(path for path in Path(folder).glob("[!.]*") if path.is_file())
-    if not files:
-        raise SettingsError(f"{folder}: no file in such a folder; put photos into it, and start again")
-    rows = []
-    for path in files:
-        try:
-            image = load_image(path)
-            is_crop, reason = _is_face_crop(image), "no face found"
-            crops = [(_middle(image), None)] if is_crop else [_crop(image, face) for face in _detect(image)]
-        except ImageError as error:
-            crops, reason = [], str(error).removeprefix(f"{path}: ")
-        named = [(path.name, k, face, notice or "") for k, (face, notice) in enumerate(crops, 1)]
-        rows += named or [(path.name, None, None, reason)]
-    return pd.DataFrame(rows, columns=["photo", "face", "crop", "note"]).astype({"face": "Int64"})
+    found = [FoundFace(tuple(map(round, face[:4])), *_crop(image, face)) for face in faces[:most]]
+    if most == 1 < len(faces):
+        notice = f"{len(faces)} faces found: the largest is used. {found[0].notice or ''}".strip()
+        return [found[0]._replace(notice=notice)]
+    return found
 
 
 def crop_dataset(

@@ -28,6 +28,7 @@ from .predictions import (
     read_predictions,
 )
 from .probes import finetuned_probe, linear_probe, probe, probe_all, probe_layout
+from .scoring import score
 from .tables import (
     MODELS,
     NAMES,
@@ -73,6 +74,7 @@ __all__ = [
     "read_predictions",
     "reliability",
     "results_table",
+    "score",
     "sentence_labels",
     "tuned_layout",
     "tuned_thresholds",

@@ -13,7 +13,7 @@ BASE = Path(__file__).parents[1] / "assets" / "base"
 
 
 AU_CORPORA = ("synth_lab", "BP4D", "DISFA", "RAF-AU", "EmotioNet")
-EMOTION_CORPORA = ("synth_emotion", "AffectNet", "RAF-DB basic")
+EMOTION_CORPORA = ("synth_emotion", "AffectNet", "RAF-DB-basic")
 """Models are measured on the first of each that is there, else on a table of one's own."""
 
 COMMITTED = ("quick", "full")

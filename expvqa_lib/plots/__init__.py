@@ -1,6 +1,6 @@
 """Figures and printed tables, from arrays and tables alone."""
 
-from .attention import attention_grid, attention_words, video_curves
+from .attention import attention_grid, attention_words, clip_curves, video_curves
 from .charts import (
     ablation_chart,
     au_bars,
@@ -37,6 +37,7 @@ __all__ = [
     "attention_words",
     "au_bars",
     "au_cooccurrence",
+    "clip_curves",
     "confusion",
     "data_overview",
     "export",

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from ..data.images import ImageSource
+from ..data import ImageSource, views
 from ..facs import action_unit
 from .faces import attention_overlay, grey, heat_bar, picture_axes, show, write_lines
 from .style import COLOURS, INK, PAGE, QUIET, Figure, styled
@@ -153,12 +153,13 @@ def video_curves(
     truth: pd.DataFrame,
     p_yes: pd.DataFrame | None = None,
     present: float | None = None,
-    truth_name: str = "intensity",
+    truth_name: str = "true intensity",
+    axis: str = "frame of the video",
 ) -> Figure:
     """Draw frames of a video and, below each, the true intensity of each action unit and P(yes).
 
     Args:
-        film: one or more pictures by frame number, in the order of time, at equal distances.
+        film: one or more pictures by frame number (or what `axis` says), in its order, at equal distances.
         truth: index the frame number, one column an AU (`AU12`), values in [0, 1], NaN where not labelled.
         p_yes: alike.
         present: intensity from which an AU is labelled present; a line is drawn there.
@@ -176,7 +177,7 @@ def video_curves(
         show(top, image, (time - 0.48 * step, time + 0.48 * step, 0, 1))
     top.spines["bottom"].set_visible(False)
     top.set(box_aspect=1 / max(5, len(film)), aspect="auto")
-    area = {"color": "#C9CDD2", "linewidth": 0, "step": "mid", "label": f"true {truth_name}"}
+    area = {"color": "#C9CDD2", "linewidth": 0, "step": "mid", "label": truth_name}
     for ax, name in zip(axes, truth, strict=True):
         ax.fill_between(truth.index, truth[name].astype(float), **area)
         ax.vlines(times, 0, 1, color="#DDDDDD", linewidth=0.5, zorder=0)
@@ -187,9 +188,29 @@ def video_curves(
         if present is not None:
             ax.axhline(present, 0, 1, color=QUIET, lw=0.8, ls=":", label=f"labelled present from {present:g}")
     if axes:
-        axes[-1].set(xticks=times, xticklabels=times, xlabel="frame of the video")
+        axes[-1].set(xticks=times, xticklabels=times, xlabel=axis)
         fig.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
+
+
+def clip_curves(faces: pd.DataFrame, pictures: int = 8) -> Figure:
+    """Draw P(yes) of each action unit over the time of one person in a video, below the face at equal times.
+
+    Args:
+        faces: rows of `evaluation.score` about one `subject`; the video is read again for the pictures.
+    """
+    faces = faces.drop_duplicates("time").set_index("time")
+    times = np.linspace(faces.index[0], faces.index[-1], min(pictures, len(faces))).round(2)
+    shown = faces.iloc[faces.index.get_indexer(times, method="nearest")].set_axis(times)
+    frames = {}
+    for view in views([faces["file"].iat[0]], wanted=lambda _, frame: frame in set(shown["frame"])):
+        frames[view.frame] = view.image
+    film = {}
+    for time, row in shown.iterrows():
+        x, y, side = row["left"] + row["width"] / 2, row["top"] + row["height"] / 2, 0.65 * row["height"]
+        film[time] = frames[row["frame"]].crop([round(v) for v in (x - side, y - side, x + side, y + side)])
+    aus = faces.filter(regex=r"^AU\d+$")
+    return video_curves(film, aus, truth_name="P(yes)", axis="time (s)")
 
 
 def word_colour(word: tuple) -> np.ndarray:

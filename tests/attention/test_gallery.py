@@ -42,9 +42,9 @@ def test_a_video_has_truth_and_p_yes_of_every_frame(any_run):
     assert set(found.film) <= set(found.truth.index) and len(found.film) > 1
     assert found.p_yes.min(axis=None) >= 0 and found.truth.max(axis=None) <= 1
     if any_run.is_rendered:
-        assert found.truth.shape == (41, 6) and found.truth_name == "intensity"
+        assert found.truth.shape == (41, 6) and found.truth_name == "true intensity"
     else:
-        assert set(np.unique(found.truth)) == {0, 1} and found.truth_name == "label"
+        assert set(np.unique(found.truth)) == {0, 1} and found.truth_name == "true label"
 
 
 def test_a_person_with_a_single_frame_has_a_film_of_it(run):

@@ -120,7 +120,7 @@ FIGURES = {
     "attention_words": lambda: plots.attention_words(face(), "Which $actions$ are there?", ANSWER, WORDS),
     "attention_without_words": lambda: plots.attention_words(face(), "Which?", "...", []),
     "video_curves": video,
-    "video_of_labels": lambda: video(p_yes=None, truth_name="label"),
+    "video_of_labels": lambda: video(p_yes=None, truth_name="true label"),
     "video_without_curves": lambda: video(truth=pd.DataFrame(index=FRAMES), p_yes=None),
     "attention_gallery": lambda: plots.attention_gallery(EXAMPLES),
     "face_grid_of_nothing": lambda: plots.face_grid([], []),

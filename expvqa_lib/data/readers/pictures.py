@@ -163,7 +163,6 @@ def read_raf_db(reading: Reading, *, basic: bool = False) -> None:
     does not use the basic set. Errors as in `read_raf_au`.
     """
     kind, emotions = ("basic", RAF_BASIC) if basic else ("compound", RAF_COMPOUND)
-    reading.dataset = reading.dataset.replace("-basic", " basic")
     list_file = _raf_list(reading, kind)
     rows = _name_emotions(reading, _listed(reading, list_file), "label", emotions, first=1)
     rows["part"] = rows["name"].str.extract(r"^(train|test)_")[0]

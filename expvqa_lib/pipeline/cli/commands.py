@@ -29,8 +29,10 @@ from ...data.rewriting import Chat, rewrite
 from ...errors import ImageError, SettingsError, TableError
 from ...evaluation import au_detection, measure, predict_in_parts, read_faces, read_predictions
 from ...evaluation.predictions import processes
+from ...evaluation.scoring import NOTHING_FOUND
 from ...files import atomic
 from ...model import convert_checkpoint, export_checkpoint, load_model
+from ...plots import clip_curves, save
 from ...training import (
     Curriculum,
     Recipe,
@@ -88,6 +90,25 @@ def ask(options: Namespace) -> None:
     )
     for row in answers.itertuples():
         print(row.answer if len(options.images) == 1 else f"{row.image}\t{row.answer}")
+
+
+def score(options: Namespace) -> None:
+    """Write the table, and the curves of each person in a video; print how much there is."""
+    warnings.showwarning = _show_warning
+    chosen = {"ask": options.ask, "emotion": not options.no_emotion, "largest": options.largest}
+    frames = {"every": options.every, "fps": options.fps}
+    table = _load(options).score(options.paths, options.aus, output=options.output, **chosen, **frames)
+    for name, faces in table.dropna(subset="time").groupby("subject"):
+        if options.figures and len(faces) > 1:
+            path = Path(options.figures) / f"{Path(name).name}.png"
+            save(clip_curves(faces), path)
+            print(f"{path}: action units over time")
+    seen, without = table.drop_duplicates(["file", "frame"]), table["notice"][table["face"].isna()]
+    unread = (without != NOTHING_FOUND).sum()
+    print(
+        f"{options.output}: {table['face'].notna().sum()} faces in {len(seen)} pictures and frames; "
+        f"{len(without) - unread} without a face, {unread} cannot be read"
+    )
 
 
 def data(options: Namespace) -> None:

@@ -1,5 +1,11 @@
 """Each command: what it does, examples, and its options as `ArgumentParser.add_argument` takes them."""
 
+
+def au(text: str) -> int:
+    """Number of an AU that is written as 12 or AU12."""
+    return int(text.upper().removeprefix("AU"))
+
+
 MODEL = {
     "--device": {"metavar": "D", "help": "cpu, cuda or mps (default: what suits the model)"},
     "--dtype": {"metavar": "T", "help": "float32, bfloat16 or float16 (default: what suits the device)"},
@@ -51,6 +57,45 @@ COMMANDS = {
             },
             "--no-crop": {"action": "store_true", "help": "use the whole image, not the face in it"},
             "--seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the samples (default: 0)"},
+        },
+    ),
+    "score": (
+        "Score every face of pictures, folders and videos: a table with a row a face.",
+        [
+            "score photos --output photos.csv",
+            "score interview.mp4 --fps 5 --output interview.parquet --figures curves",
+            'score "clips/*.mp4" photos --ask "Is this a posed smile?" --largest --output all.csv',
+        ],
+        {
+            "paths": {"nargs": "+", "metavar": "PATH", "help": "picture, video, folder or pattern in quotes"},
+            "--output": {"required": True, "metavar": "FILE", "help": "the table, .csv or .parquet"},
+            "--model": {
+                "metavar": "DIR",
+                "help": "model folder or hub name (default: the quick profile's model)",
+            },
+            **MODEL,
+            "--aus": {
+                "nargs": "+",
+                "type": au,
+                "metavar": "AU",
+                "help": "such as 1 12 (default: those of the model)",
+            },
+            "--ask": {
+                "nargs": "+",
+                "default": (),
+                "metavar": "QUESTION",
+                "help": "questions, each answered in a column",
+            },
+            "--no-emotion": {"action": "store_true", "help": "do not ask Q1, from which the emotion is read"},
+            "--largest": {"action": "store_true", "help": "the largest face of a picture or frame alone"},
+            "--every": {
+                "type": int,
+                "default": 1,
+                "metavar": "N",
+                "help": "of a video, each frame of N (default: 1)",
+            },
+            "--fps": {"type": float, "metavar": "F", "help": "of a video, F frames a second"},
+            "--figures": {"metavar": "DIR", "help": "folder for a picture of each person's AUs over time"},
         },
     ),
     "data": (

@@ -1,0 +1,124 @@
+"""Everybody's pictures and videos as one table: a row a face, with what the model says of it."""
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pandas as pd
+from tqdm.auto import tqdm
+from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
+
+from ..data.footage import BOX, View, count_views, find_files, is_video, number_people, views
+from ..data.images import find_faces
+from ..errors import ImageError, SettingsError
+from ..files import atomic, cached, file_state, fingerprint
+from ..model import embed_images, generate, score_yes_no
+from ..questions import Q3, ask_q1, read_emotion
+from ..training import encoder_key
+
+NOTHING_FOUND = "no face found"
+PART = 64  # views: a run that is killed loses at most what was found in so many
+SCORED = dict(file="string", frame="Int64", time=float, face="Int64", subject="string")
+SCORED |= dict.fromkeys(BOX, "Int64") | {"notice": "string"}
+
+
+def score(
+    model: InstructBlipForConditionalGeneration,
+    processor: InstructBlipProcessor,
+    paths: Sequence[str | Path],
+    aus: Sequence[int],
+    *,
+    output: str | Path | None = None,
+    ask: Sequence[str] = (),
+    emotion: bool = True,
+    largest: bool = False,
+    every: int = 1,
+    fps: float | None = None,
+) -> pd.DataFrame:
+    """Score every face of pictures, folders, globs and videos; the vision encoder runs once a face.
+
+    Args:
+        paths: as of `data.find_files`.
+        aus: the AUs to score, by number.
+        output: a .csv or .parquet for the table. Beside it, finished parts are kept while the work goes on:
+            a run that was killed goes on where it was.
+        ask: questions, each answered in a column of its name.
+        emotion: also ask Q1, and read the emotion out of its answer.
+        largest: take the largest face of a picture or frame, not all.
+        every, fps: which frames of a video, see `data.views`.
+
+    Returns:
+        A row a face, and a row a picture or frame without one: file, frame (from 0) and time (seconds) of a
+        video, face (1 the largest), subject (of a video: who it is, by the boxes over time), left, top, width
+        and height of the face (pixels), notice, emotion, the answers, and P(yes) of each AU.
+
+    Raises:
+        SettingsError: there is no file, or an option is out of range.
+    """
+    if every < 1 or (fps is not None and fps <= 0):
+        raise SettingsError(f"found every {every} and fps {fps}; expected a whole number from 1, or above 0")
+    if output and not str(output).lower().endswith((".csv", ".parquet")):
+        raise SettingsError(f"{output}: expected a table's name, .csv or .parquet")
+    files, questions = find_files(paths), list(dict.fromkeys(ask))
+    look = partial(_score_views, model, processor, list(aus), questions, emotion, largest)
+    key = encoder_key([model], model.generation_config.to_diff_dict(), look.args[2:], every, fps)
+    folder, tables = Path(f"{output}-parts" if output else mkdtemp()), []
+    pictures = [file for file in files if not is_video(file)]
+    with ExitStack() as stack:
+        if not output:
+            stack.callback(shutil.rmtree, folder)
+        bar = stack.enter_context(tqdm(total=count_views(files, every, fps), desc="scoring", unit="picture"))
+        for job in [pictures, *([file] for file in files if is_video(file))]:
+            made_of = fingerprint(key, [file_state(file) for file in job])
+            part = (folder / f"{made_of}-{{}}.parquet").as_posix().format
+            seen = views(job, every, fps, lambda k, _, part=part: not Path(part(k // PART)).exists())
+            of_job = []
+            while some := list(islice(seen, PART)):
+                of_job.append(cached(part(len(of_job)), partial(look, some)))
+                bar.update(len(some))
+            tables.append(_with_subjects(pd.concat(of_job, ignore_index=True)) if of_job else None)
+    place = {file: k for k, file in enumerate(files)}
+    table = pd.concat(tables).sort_values("file", key=lambda file: file.map(place), kind="stable", ignore_index=True)
+    if output:
+        with atomic(output) as temporary:
+            is_csv = str(output).lower().endswith(".csv")
+            (partial(table.to_csv, float_format="%.4f") if is_csv else table.to_parquet)(temporary, index=False)
+        shutil.rmtree(folder)
+    return table
+
+
+def _score_views(model, processor, aus, questions, emotion: bool, largest: bool, seen: Sequence[View]):
+    """The rows of some views."""
+    rows, crops, places = [], [], []
+    for view in seen:
+        is_there = not isinstance(view.image, ImageError)
+        faces = find_faces(view.image, most=1 if largest else None) if is_there else []
+        about = {"file": view.file, "frame": view.frame, "time": view.time}
+        for k, face in enumerate(faces, 1):
+            places.append(len(rows))
+            crops.append(face.image)
+            rows.append(about | {"face": k, "notice": face.notice} | dict(zip(BOX, face.box, strict=True)))
+        if not faces:
+            rows.append(about | {"notice": NOTHING_FOUND if is_there else str(view.image)})
+    table = pd.DataFrame(rows, columns=list(SCORED)).astype(SCORED)
+    embeds = embed_images(model, processor, crops)
+    answers = {}
+    for name, question in [("emotion", ask_q1())] * emotion + [(text, text) for text in questions]:
+        replies = generate(model, processor, embeds, [question] * len(crops))
+        answers[name] = [read_emotion(reply) if name == "emotion" else reply for (reply,) in replies]
+    answers = pd.DataFrame(answers, places, dtype="string")
+    scores = score_yes_no(model, processor, embeds, aus, wordings=range(len(Q3))).set_axis(places)
+    return table.join(answers).join(scores)
+
+
+def _with_subjects(table: pd.DataFrame) -> pd.DataFrame:
+    """Name the people of a video."""
+    if is_video(table["file"].iat[0]):
+        faces = table.dropna(subset=["face", "time"])
+        name = table["file"].str.replace(r"\.\w+$", "_", regex=True)
+        table["subject"] = name[faces.index] + number_people(faces).astype("string")
+    return table
