@@ -70,9 +70,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def cached(path: str | Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """Read the Parquet table at `path`; where there is none, write what `make` returns and read that."""
     if not os.path.exists(path):
-        with atomic(path) as temporary:
-            make().to_parquet(temporary, index=False)
+        save_table(make(), path)
     return pd.read_parquet(path)
+
+
+def save_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table without its index, as the path says: .csv (four decimals), or else Parquet."""
+    with atomic(path) as temporary:
+        if str(path).lower().endswith(".csv"):
+            table.to_csv(temporary, index=False, float_format="%.4f")
+        else:
+            table.to_parquet(temporary, index=False)
 
 
 def inside(root: str | Path, paths: Iterable[str]) -> list[str | None]:

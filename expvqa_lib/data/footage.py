@@ -1,4 +1,4 @@
-"""Pictures, folders and videos as people have them: the files, and the pictures in them one after the other."""
+"""Pictures, folders and videos as people have them: the files, and what is to be seen in each."""
 
 import glob
 import os
@@ -25,8 +25,8 @@ _APART = 2.0  # s: a face that was away for longer counts as another one
 BOX = ["left", "top", "width", "height"]
 
 View = namedtuple("View", "file frame time image")
-"""A picture, or a video's frame with its number from 0 and its time in seconds; the image is RGB, None where it
-was not wanted, or the ImageError that tells why it cannot be read."""
+"""A picture, or a video's frame with its number from 0 and its time in seconds. The image is RGB, None where
+it was not wanted, or the ImageError that tells why there is none."""
 
 
 def is_video(file: str) -> bool:
@@ -35,7 +35,7 @@ def is_video(file: str) -> bool:
 
 
 def find_files(paths: Iterable[str | Path]) -> list[str]:
-    """The pictures and videos of files, folders (with those in them) and globs; each once, in the order given.
+    """The pictures and videos of files, folders (also those below) and globs; each once, in the order given.
 
     Hidden files are left out; other files of a folder are named in a warning.
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..errors import TableError
 from ..facs import ACTION_UNITS, EMOTIONS
-from ..files import atomic, inside, read_frame
+from ..files import inside, read_frame, save_table
 
 AU_COLUMNS = tuple(unit.name for unit in ACTION_UNITS.values())
 SPLITS = ("train", "validation", "test")
@@ -60,9 +60,7 @@ def _refuse(table: pd.DataFrame, column: str, bad: pd.Series, expected: str, sou
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Check the face table and write it as Parquet, atomically."""
-    table = check_table(table, str(path))
-    with atomic(path) as temporary:
-        table.to_parquet(temporary, index=False)
+    save_table(check_table(table, str(path)), path)
 
 
 def read_table(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 from ..data import labelled_aus, read_available, read_table
 from ..errors import ModelError, TableError
 from ..facs import ACTION_UNITS, EMOTIONS
-from ..files import atomic, cached, file_state, fingerprint, read_frame
+from ..files import cached, file_state, fingerprint, read_frame, save_table
 from ..model import embed_images, generate, score_questions
 from ..questions import QUESTION_TYPES, ask_q1, ask_q2, ask_q3, read_emotion
 from ..training import encoder_key
@@ -174,8 +174,7 @@ def predict_in_parts(
     table = pd.concat([pd.read_parquet(path) for path, _ in parts], ignore_index=True)
     table.attrs = {"model": name}
     if state.is_main_process:
-        with atomic(folder / "predictions.parquet") as temporary:
-            table.to_parquet(temporary, index=False)
+        save_table(table, folder / "predictions.parquet")
     return table
 
 

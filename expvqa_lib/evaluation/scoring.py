@@ -1,12 +1,11 @@
 """Everybody's pictures and videos as one table: a row a face, with what the model says of it."""
 
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -15,14 +14,14 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 from ..data.footage import BOX, View, count_views, find_files, is_video, number_people, views
 from ..data.images import find_faces
 from ..errors import ImageError, SettingsError
-from ..files import atomic, cached, file_state, fingerprint
+from ..files import cached, file_state, fingerprint, save_table
 from ..model import embed_images, generate, score_yes_no
 from ..questions import Q3, ask_q1, read_emotion
 from ..training import encoder_key
 
 NOTHING_FOUND = "no face found"
 PART = 64  # views: a run that is killed loses at most what was found in so many
-SCORED = dict(file="string", frame="Int64", time=float, face="Int64", subject="string")
+SCORED = {"file": "string", "frame": "Int64", "time": float, "face": "Int64", "subject": "string"}
 SCORED |= dict.fromkeys(BOX, "Int64") | {"notice": "string"}
 
 
@@ -44,8 +43,7 @@ def score(
     Args:
         paths: as of `data.find_files`.
         aus: the AUs to score, by number.
-        output: a .csv or .parquet for the table. Beside it, finished parts are kept while the work goes on:
-            a run that was killed goes on where it was.
+        output: a .csv or .parquet; finished parts are kept beside it, and a run that was killed goes on.
         ask: questions, each answered in a column of its name.
         emotion: also ask Q1, and read the emotion out of its answer.
         largest: take the largest face of a picture or frame, not all.
@@ -63,31 +61,36 @@ def score(
         raise SettingsError(f"found every {every} and fps {fps}; expected a whole number from 1, or above 0")
     if output and not str(output).lower().endswith((".csv", ".parquet")):
         raise SettingsError(f"{output}: expected a table's name, .csv or .parquet")
-    files, questions = find_files(paths), list(dict.fromkeys(ask))
-    look = partial(_score_views, model, processor, list(aus), questions, emotion, largest)
-    key = encoder_key([model], model.generation_config.to_diff_dict(), look.args[2:], every, fps)
-    folder, tables = Path(f"{output}-parts" if output else mkdtemp()), []
-    pictures = [file for file in files if not is_video(file)]
-    with ExitStack() as stack:
-        if not output:
-            stack.callback(shutil.rmtree, folder)
-        bar = stack.enter_context(tqdm(total=count_views(files, every, fps), desc="scoring", unit="picture"))
-        for job in [pictures, *([file] for file in files if is_video(file))]:
-            made_of = fingerprint(key, [file_state(file) for file in job])
-            part = (folder / f"{made_of}-{{}}.parquet").as_posix().format
-            seen = views(job, every, fps, lambda k, _, part=part: not Path(part(k // PART)).exists())
-            of_job = []
-            while some := list(islice(seen, PART)):
-                of_job.append(cached(part(len(of_job)), partial(look, some)))
-                bar.update(len(some))
-            tables.append(_with_subjects(pd.concat(of_job, ignore_index=True)) if of_job else None)
-    place = {file: k for k, file in enumerate(files)}
-    table = pd.concat(tables).sort_values("file", key=lambda file: file.map(place), kind="stable", ignore_index=True)
+    files, frames = find_files(paths), {"every": every, "fps": fps}
+    look = partial(_score_views, model, processor, list(aus), list(dict.fromkeys(ask)), emotion, largest)
+    key = encoder_key([model], model.generation_config.to_diff_dict(), look.args[2:], frames)
+    jobs = [[file for file in files if not is_video(file)], *([file] for file in files if is_video(file))]
+    bar = tqdm(total=count_views(files, **frames), desc="scoring", unit="picture")
+    with TemporaryDirectory() as scratch, bar:
+        folder = Path(f"{output}-parts" if output else scratch)
+        tables = [_score_job(job, folder, key, look, frames, bar) for job in jobs if job]
+    order = {"key": pd.Index(files).get_indexer, "kind": "stable", "ignore_index": True}
+    table = pd.concat(tables).sort_values("file", **order)
     if output:
-        with atomic(output) as temporary:
-            is_csv = str(output).lower().endswith(".csv")
-            (partial(table.to_csv, float_format="%.4f") if is_csv else table.to_parquet)(temporary, index=False)
+        save_table(table, output)
         shutil.rmtree(folder)
+    return table
+
+
+def _score_job(
+    job: list[str], folder: Path, key: str, look: Callable, frames: dict, bar: tqdm
+) -> pd.DataFrame:
+    """The rows of all pictures, or of one video, made or read part by part."""
+    part = f"{folder.as_posix()}/{fingerprint(key, [file_state(file) for file in job])}-{{}}.parquet".format
+    seen = views(job, **frames, wanted=lambda position, _: not Path(part(position // PART)).exists())
+    parts = []
+    while some := list(islice(seen, PART)):
+        parts.append(cached(part(len(parts)), partial(look, some)))
+        bar.update(len(some))
+    table = pd.concat(parts, ignore_index=True)
+    if is_video(job[0]):  # name its people
+        faces = table.dropna(subset=["face", "time"])
+        table["subject"] = f"{Path(job[0]).with_suffix('')}_" + number_people(faces).astype("string")
     return table
 
 
@@ -113,12 +116,3 @@ def _score_views(model, processor, aus, questions, emotion: bool, largest: bool,
     answers = pd.DataFrame(answers, places, dtype="string")
     scores = score_yes_no(model, processor, embeds, aus, wordings=range(len(Q3))).set_axis(places)
     return table.join(answers).join(scores)
-
-
-def _with_subjects(table: pd.DataFrame) -> pd.DataFrame:
-    """Name the people of a video."""
-    if is_video(table["file"].iat[0]):
-        faces = table.dropna(subset=["face", "time"])
-        name = table["file"].str.replace(r"\.\w+$", "_", regex=True)
-        table["subject"] = name[faces.index] + number_people(faces).astype("string")
-    return table

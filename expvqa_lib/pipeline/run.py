@@ -18,7 +18,7 @@ from ..evaluation import NAMES, mean_scores, predict, questions_about
 from ..evaluation.predictions import with_names
 from ..expvqa import ExpVQA, load
 from ..facs import EMOTIONS
-from ..files import atomic, cached, fingerprint
+from ..files import atomic, cached, fingerprint, save_table
 from ..model import load_model
 from ..questions import Q3, ask_q1
 from ..training import (
@@ -266,8 +266,7 @@ class Run:
 
     def save_table(self, table: pd.DataFrame, name: str) -> None:
         """Write a table to `figures_dir/<name>.csv`, and its row of `figures_dir/runs.csv`."""
-        with atomic(self.figures_dir / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.4f")
+        save_table(table, self.figures_dir / f"{name}.csv")
         self.record(name)
 
     def record(self, name: str) -> None:
@@ -280,8 +279,7 @@ class Run:
         if path.exists():
             others = pd.read_csv(path, dtype=str, keep_default_na=False)
             rows = pd.concat([others[others["table"] != name], rows]).sort_values("table")
-        with atomic(path) as temporary:
-            rows.to_csv(temporary, index=False)
+        save_table(rows, path)
 
     @cached_property
     def _data_fingerprint(self) -> str:

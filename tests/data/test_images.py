@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFile, ImageOps
 from skimage import data
 
-from expvqa_lib.data import crop_dataset, crop_face, faces_in_folder, load_image, read_available, write_table
-from expvqa_lib.data.images import NO_FACE, NO_TILT, SIDE, _detect
+from expvqa_lib.data import crop_dataset, crop_face, load_image, read_available, write_table
+from expvqa_lib.data.images import NO_FACE, SIDE, _detect
 from expvqa_lib.errors import ImageError, SettingsError
 
 ORANGE, WHITE, RED = (240, 120, 20), (255, 255, 255), (255, 0, 0)
@@ -195,27 +195,6 @@ def test_narrow_pictures_keep_the_chin(astronaut, box, eyes):
 def test_a_picture_that_is_a_face_crop_already_is_not_cropped_again(astronaut, faces):
     for picture in (astronaut.crop((150, 45, 300, 195)), *map(load_image, faces["image"][:5])):
         assert crop_face(picture) == (picture, None)
-
-
-def test_every_face_of_every_file_is_there_and_the_rest_is_explained(tmp_path, astronaut, pair):
-    for folder in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(SettingsError, match=str(folder)):
-            faces_in_folder(folder)
-    none, profile = Image.fromarray(data.coffee()), Image.fromarray(data.camera())
-    for name, picture in zip(
-        "abcdf", (astronaut, pair, none, astronaut.resize((96, 96)), profile), strict=True
-    ):
-        picture.save(tmp_path / f"{name}.png")
-    (tmp_path / "e text.jpg").write_text("not a picture")
-    (tmp_path / ".hidden").touch()
-    (tmp_path / "folder").mkdir()
-    table = faces_in_folder(tmp_path)
-    assert "".join(photo[0] for photo in table["photo"]) == "abbcdef"
-    assert table["face"].fillna(0).tolist() == [1, 1, 2, 0, 1, 0, 1]
-    assert [bool(note) for note in table["note"]] == [False, False, False, True, False, True, True]
-    assert table["note"].iat[6] == crop_face(profile)[1] == NO_TILT
-    assert table["crop"].isna().tolist() == table["face"].isna().tolist()
-    assert all(crop.width == crop.height and crop.mode == "RGB" for crop in table["crop"].dropna())
 
 
 @pytest.fixture

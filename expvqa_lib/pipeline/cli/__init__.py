@@ -6,6 +6,7 @@ from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from ...errors import ExpVQAError
+from .asking_options import ASKING
 from .options import COMMANDS
 
 
@@ -14,9 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
-        from . import commands
+        from . import asking, commands
 
-        getattr(commands, options.command)(options)
+        getattr(asking if options.command in ASKING else commands, options.command)(options)
     except ExpVQAError as error:
         # a worker process puts its traceback before the message
         message = re.split(r"expvqa_lib\.errors\.\w+: ", str(error))[-1].strip()

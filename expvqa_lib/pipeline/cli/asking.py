@@ -1,0 +1,134 @@
+"""Commands that put questions to a model and measure its answers, and what all commands share."""
+
+import sys
+import warnings
+from argparse import Namespace
+from itertools import compress
+from pathlib import Path
+
+from ... import expvqa
+from ...data import (
+    readable,
+)
+from ...errors import ImageError, SettingsError
+from ...evaluation import au_detection, measure, predict_in_parts, read_faces, read_predictions
+from ...evaluation.predictions import processes
+from ...evaluation.scoring import NOTHING_FOUND
+from ...files import save_table
+from ...plots import clip_curves, save
+from ..run import Run
+
+
+def require(condition: object, message: str) -> None:
+    """Refuse options that do not go together."""
+    if not condition:
+        raise SettingsError(message)
+
+
+def show_warning(message: Warning, *_) -> None:
+    """Print a warning as a line of the command."""
+    processes().print(f"expvqa: {message}", file=sys.stderr)  # once, however many processes there are
+
+
+def load(options: Namespace) -> expvqa.ExpVQA:
+    """The model that --model and the options beside it name."""
+    return expvqa.load(options.model, device=options.device, dtype=options.dtype, bits=options.bits)
+
+
+def run_of(options: Namespace, output: str = "") -> Run:
+    """The run that --profile and the options beside it name."""
+    return Run(options.profile, output, data_root=options.data_root, base=options.base)
+
+
+def ask(options: Namespace) -> None:
+    """Print each answer on a line: of several images after the image's name and a tab."""
+    for image in options.images:  # before the model loads, which takes seconds
+        if not Path(image).is_file():
+            raise ImageError(
+                f"{image}: no such image file; give the images first and the question last, in quotes"
+            )
+    warnings.showwarning = show_warning
+    if options.skip_unreadable:
+        options.images = list(compress(options.images, readable(options.images)))
+    model = load(options)
+    if model.notice:
+        print(f"expvqa: {model.notice}", file=sys.stderr)
+    answers = model.ask(
+        options.images,
+        options.question,
+        samples=options.samples,
+        crop=not options.no_crop,
+        seed=options.seed,
+    )
+    for row in answers.itertuples():
+        print(row.answer if len(options.images) == 1 else f"{row.image}\t{row.answer}")
+
+
+def score(options: Namespace) -> None:
+    """Write the table, and the curves of each person in a video; print how much there is."""
+    warnings.showwarning = show_warning
+    chosen = {"ask": options.ask, "emotion": not options.no_emotion, "largest": options.largest}
+    frames = {"every": options.every, "fps": options.fps}
+    table = load(options).score(options.paths, options.aus, output=options.output, **chosen, **frames)
+    for name, faces in table.dropna(subset="time").groupby("subject"):
+        if options.figures and len(faces) > 1:
+            path = Path(options.figures) / f"{Path(name).name}.png"
+            save(clip_curves(faces), path)
+            print(f"{path}: action units over time")
+    seen, without = table.drop_duplicates(["file", "frame"]), table["notice"][table["face"].isna()]
+    unread = (without != NOTHING_FOUND).sum()
+    print(
+        f"{options.output}: {table['face'].notna().sum()} faces in {len(seen)} pictures and frames; "
+        f"{len(without) - unread} without a face, {unread} cannot be read"
+    )
+
+
+def evaluate(options: Namespace) -> None:
+    """Print the table of metrics; of your own faces, write it beside the predictions."""
+    asked, given = options.question_types or options.in_words, options.predictions
+    if options.data:
+        require(
+            bool(given) != bool(options.model), "--data needs --model to ask, or --predictions, its answers"
+        )
+        require(not (given and asked), "--question-types and --in-words go with --model, not --predictions")
+        _evaluate_faces(options)
+        return
+    require(
+        not (given or options.image_root or asked or options.skip_unreadable),
+        "--predictions, --image-root, --question-types, --in-words and --skip-unreadable go with --data",
+    )
+    models = [options.model] if options.model else []
+    print(au_detection(run_of(options, options.output), *models).to_string(index=False))
+
+
+def _evaluate_faces(options: Namespace) -> None:
+    """Ask a model, or read what it answered, and measure that; of several processes the main one."""
+    given = Path(options.predictions).resolve() if options.predictions else None
+    folder = given.parent if given else Path("predictions") / Path(options.model).resolve().name
+    output, name = Path(options.output or folder), folder.name
+    with processes().main_process_first():  # one of several processes reads data sets and writes their tables
+        faces = read_faces(options.data, options.image_root, output / "tables")
+        if options.skip_unreadable:
+            faces = faces[readable(faces["image"])].reset_index(drop=True)
+    split = options.split or ("test" if Path(options.data).is_dir() else "all")
+    measured = {"split": None if split == "all" else split}
+    if given:
+        predictions = read_predictions(options.predictions)
+    else:
+        model = load(options)
+        predictions = predict_in_parts(
+            model.model,
+            model.processor,
+            faces,
+            output,
+            [kind.upper() for kind in options.question_types or ["q3"]],
+            in_words=options.in_words,
+            name=name,
+            **measured,
+        )
+    if processes().is_main_process:
+        table = measure(predictions, faces, name=predictions.attrs.get("model") or name, **measured)
+        save_table(table, output / "metrics.csv")
+        print(table.to_string(index=False))
+        print(f"measured: {'all faces' if split == 'all' else f'the split {split}'} of {options.data}")
+        print(f"{output}: {'metrics.csv' if given else 'predictions.parquet and metrics.csv'}")

@@ -1,0 +1,146 @@
+"""Options of the commands that put questions to a model and measure its answers."""
+
+
+def au(text: str) -> int:
+    """Number of an AU that is written as 12 or AU12."""
+    return int(text.upper().removeprefix("AU"))
+
+
+MODEL = {
+    "--device": {"metavar": "D", "help": "cpu, cuda or mps (default: what suits the model)"},
+    "--dtype": {"metavar": "T", "help": "float32, bfloat16 or float16 (default: what suits the device)"},
+    "--bits": {"type": int, "choices": (8, 4), "help": "bits of the language model (needs bitsandbytes)"},
+}
+SKIP = {
+    "--skip-unreadable": {
+        "action": "store_true",
+        "help": "leave out images that cannot be read, and name them (default: stop at the first)",
+    }
+}
+PROFILE = {
+    "--profile": {
+        "default": "quick",
+        "metavar": "NAME",
+        "help": "quick: rendered faces (default); full: with the ablations; paper, paper-full: data sets",
+    },
+    "--data-root": {
+        "default": "",
+        "metavar": "DIR",
+        "help": "with paper: folder of the data sets, each in a folder of its name",
+    },
+    "--base": {
+        "default": "",
+        "metavar": "DIR",
+        "help": "model folder or hub name to start from (paper: InstructBLIP-Vicuna-7B of the hub)",
+    },
+}
+
+
+ASKING = {
+    "ask": (
+        "Answer a question about one or more face images.",
+        ['ask docs/face.png "How can this person\'s emotion be inferred from their facial actions?"'],
+        {
+            "images": {"nargs": "+", "metavar": "IMAGE", "help": "image file with one face"},
+            "question": {"metavar": "QUESTION", "help": "the question, in quotes, after the images"},
+            "--model": {
+                "metavar": "DIR",
+                "help": "model folder or hub name (default: the quick profile's model)",
+            },
+            **MODEL,
+            **SKIP,
+            "--samples": {
+                "type": int,
+                "default": 1,
+                "metavar": "N",
+                "help": "sample N answers (default: the best)",
+            },
+            "--no-crop": {"action": "store_true", "help": "use the whole image, not the face in it"},
+            "--seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the samples (default: 0)"},
+        },
+    ),
+    "score": (
+        "Score every face of pictures, folders and videos: a table with a row a face.",
+        [
+            "score photos --output photos.csv",
+            "score interview.mp4 --fps 5 --output interview.parquet --figures curves",
+            'score "clips/*.mp4" photos --ask "Is this a posed smile?" --largest --output all.csv',
+        ],
+        {
+            "paths": {"nargs": "+", "metavar": "PATH", "help": "picture, video, folder or pattern in quotes"},
+            "--output": {"required": True, "metavar": "FILE", "help": "the table, .csv or .parquet"},
+            "--model": {
+                "metavar": "DIR",
+                "help": "model folder or hub name (default: the quick profile's model)",
+            },
+            **MODEL,
+            "--aus": {
+                "nargs": "+",
+                "type": au,
+                "metavar": "AU",
+                "help": "such as 1 12 (default: those of the model)",
+            },
+            "--ask": {
+                "nargs": "+",
+                "default": (),
+                "metavar": "QUESTION",
+                "help": "questions, each answered in a column",
+            },
+            "--no-emotion": {"action": "store_true", "help": "do not ask Q1, from which the emotion is read"},
+            "--largest": {"action": "store_true", "help": "the largest face of a picture or frame alone"},
+            "--every": {
+                "type": int,
+                "default": 1,
+                "metavar": "N",
+                "help": "of a video, each frame of N (default: 1)",
+            },
+            "--fps": {"type": float, "metavar": "F", "help": "of a video, F frames a second"},
+            "--figures": {"metavar": "DIR", "help": "folder for a picture of each person's AUs over time"},
+        },
+    ),
+    "evaluate": (
+        "Measure the models of a run, or a model on your own faces: predictions first, then metrics.",
+        [
+            "evaluate --profile quick",
+            "evaluate --model exp-vqa --data faces.parquet --question-types q3 q1 --output mine",
+            "evaluate --predictions mine/predictions.parquet --data faces.parquet",
+        ],
+        {
+            **PROFILE,
+            "--model": {
+                "metavar": "DIR",
+                "help": "with --data: model folder or hub name; else a model of the run (default: all)",
+            },
+            **MODEL,
+            "--output": {
+                "default": "",
+                "metavar": "DIR",
+                "help": "folder of runs (default: runs); with --data: predictions/MODEL",
+            },
+            "--data": {
+                "metavar": "PATH",
+                "help": "your own face table, .parquet or .csv, or folder of data sets",
+            },
+            "--image-root": {
+                "metavar": "DIR",
+                "help": "folder that the images are relative to (default: the table's)",
+            },
+            "--split": {
+                "choices": ("train", "validation", "test", "all"),
+                "help": "faces to measure (default: all of a table, the test faces of a folder of data sets)",
+            },
+            "--question-types": {
+                "nargs": "+",
+                "choices": ("q1", "q2", "q3"),
+                "metavar": "Q",
+                "help": "q1, q2, q3 (default: q3)",
+            },
+            "--in-words": {
+                "action": "store_true",
+                "help": "answer Q3 in words, too; counts neither yes nor no",
+            },
+            **SKIP,
+            "--predictions": {"metavar": "FILE", "help": "measure these again, without a model"},
+        },
+    ),
+}
