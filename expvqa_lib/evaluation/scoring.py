@@ -106,7 +106,10 @@ def _score_views(model, processor, aus, questions, emotion: bool, largest: bool,
             crops.append(face.image)
             rows.append(about | {"face": k, "notice": face.notice} | dict(zip(BOX, face.box, strict=True)))
         if not faces:
-            rows.append(about | {"notice": NOTHING_FOUND if is_there else str(view.image)})
+            rows.append(
+                about
+                | {"notice": NOTHING_FOUND if is_there else str(view.image).removeprefix(f"{view.file}: ")}
+            )
     table = pd.DataFrame(rows, columns=list(SCORED)).astype(SCORED)
     embeds = embed_images(model, processor, crops)
     answers = {}

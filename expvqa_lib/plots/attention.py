@@ -207,10 +207,13 @@ def clip_curves(faces: pd.DataFrame, pictures: int = 8) -> Figure:
         frames[view.frame] = view.image
     film = {}
     for time, row in shown.iterrows():
-        x, y, side = row["left"] + row["width"] / 2, row["top"] + row["height"] / 2, 0.65 * row["height"]
-        film[time] = frames[row["frame"]].crop([round(v) for v in (x - side, y - side, x + side, y + side)])
+        image = frames[row["frame"]]
+        middle = np.array([row["left"] + row["width"] / 2, row["top"] + row["height"] / 2])
+        side = min(0.65 * row["height"], *image.size / np.array(2))
+        middle = np.clip(middle, side, np.subtract(image.size, side))
+        film[time] = image.crop([*(middle - side).round(), *(middle + side).round()])
     aus = faces.filter(regex=r"^AU\d+$")
-    return video_curves(film, aus, truth_name="P(yes)", axis="time (s)")
+    return video_curves(film, aus * np.nan, aus, truth_name="_", axis="time (s)")
 
 
 def word_colour(word: tuple) -> np.ndarray:

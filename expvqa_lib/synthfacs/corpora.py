@@ -152,13 +152,18 @@ def prototype_face(emotion: str, seed: int) -> Face:
 
 
 def example_photos() -> Path:
-    """Write a folder of four files: one face, two faces, none, and text that is called a picture."""
+    """Write a folder: pictures of one, two and no faces, text that is called a picture, a smile of 2 s."""
     folder, emotions = Path(tempfile.mkdtemp(prefix="expvqa-")), ("happiness", "surprise", "anger")
     one, two, three = (render(prototype_face(name, seed), 384).image for seed, name in enumerate(emotions))
     files = {"portrait.png": one, "together.jpg": np.hstack([two, three]), "sky.jpg": np.full_like(one, 200)}
     for name, pixels in files.items():
         Image.fromarray(pixels).save(folder / name)
     (folder / "notes.jpg").write_text("This was never a picture.")
+    who = random_identity(np.random.default_rng(5))
+    clip = cv2.VideoWriter(str(folder / "smile.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (256, 256))
+    for face in sequence(who, {12: (3, 22, 1.0), 6: (5, 20, 0.9), 25: (6, 18, 0.6)}, 24):
+        clip.write(np.ascontiguousarray(render(face, 256).image[:, :, ::-1]))
+    clip.release()
     return folder
 
 

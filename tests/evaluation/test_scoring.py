@@ -92,7 +92,7 @@ def test_every_face_is_a_row_and_so_is_every_picture_without_one(table, folder):
     faces, notices = (table.loc[pictures.index, name] for name in ("face", "notice"))
     assert faces.fillna(0).tolist() == [1, 1, 2, 0, 0, 1, 1]
     assert notices.fillna("").tolist()[4:] == ["no face found", NO_TILT, ""]
-    assert "broken.JPG: not a picture" in notices[3] and notices[:3].isna().all()
+    assert notices[3].startswith("not a picture") and notices[:3].isna().all()
     assert table["subject"].notna().tolist() == (table["time"].notna() & table["face"].notna()).tolist()
     without = table["face"].isna()
     assert table.loc[without, [QUESTION, "emotion", "AU12", "left"]].isna().all(axis=None)

@@ -175,14 +175,14 @@ def test_a_walkthrough_runs_to_its_end(page, lab, name):
     assert page.locator(ERROR).all_inner_texts() == []
     said = page.locator("[data-mime-type*=stderr]").all_inner_texts()
     assert not [text for text in said if "Warning" in text]
-    pictures, tables = {"walkthrough": (4, 2), "own_photos": (2, 3)}[name]
+    pictures, tables = {"walkthrough": (4, 2), "own_photos": (3, 2)}[name]
     assert page.locator(".jp-OutputArea img:visible").count() >= pictures
     assert page.locator(".jp-OutputArea table:visible").count() >= tables
     if name == "walkthrough":
         page.locator(".widget-slider .noUi-handle").first.wait_for()
         page.locator(".expvqa-answer").wait_for()
     else:
-        assert "3 faces in 2 of the 4 files" in page.locator(".jp-Notebook").inner_text()
+        assert "15 faces in 3 of 5 files" in page.locator(".jp-Notebook").inner_text()
     height = page.locator(".jp-WindowedPanel-inner").evaluate("part => part.scrollHeight")
     page.set_viewport_size({"width": 1100, "height": 200 + height})
     page.locator(".jp-WindowedPanel-outer").evaluate("part => part.scrollTo(0, 0)")
