@@ -9,6 +9,7 @@ from .captions import (
     captions,
     captions_beside_published,
 )
+from .comparison import Scored, compare, compare_run, read_scored
 from .detection import (
     au_detection,
     detection_table,
@@ -44,6 +45,7 @@ from .tables import (
 __all__ = [
     "MODELS",
     "NAMES",
+    "Scored",
     "ablations",
     "au_detection",
     "caption_examples",
@@ -52,6 +54,8 @@ __all__ = [
     "caption_rows",
     "captions",
     "captions_beside_published",
+    "compare",
+    "compare_run",
     "detection_table",
     "differences",
     "emotion_answers",
@@ -72,6 +76,7 @@ __all__ = [
     "questions_about",
     "read_faces",
     "read_predictions",
+    "read_scored",
     "reliability",
     "results_table",
     "score",

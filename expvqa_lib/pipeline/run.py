@@ -67,6 +67,7 @@ class Run:
         self.data_root, self.base = data_root, base or self.profile.base
         drawn = (synthfacs.VERSION, vars(self.profile.corpora)) if self.is_rendered else ()
         self._data_folder = self.store / f"data-{fingerprint(*(drawn or [str(Path(data_root).resolve())]))}"
+        self.image_root = self._data_folder if self.is_rendered else Path(data_root)
 
     def about(self, corpus: str) -> str:
         """The corpus' name, which says where its faces are rendered."""
@@ -247,7 +248,7 @@ class Run:
 
     def predictions(self, name: str, faces: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
         """The prediction table of one model, which is loaded only if it has not been asked yet."""
-        faces = with_names(faces, self._data_folder if self.is_rendered else self.data_root)
+        faces = with_names(faces, self.image_root)
         kind = questions["question_type"].iat[0].lower()
         made_of = fingerprint(faces["name"].tolist(), questions.to_numpy().tolist())
 

@@ -69,6 +69,28 @@ def read_labels(reading: Reading, labels: Files, *, images: str = "", threshold:
     _finish(reading, rows.assign(labelled_by=None if reading.dataset == "own" else reading.dataset))
 
 
+def read_scores(reading: Reading, file: str | Path, *, images: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a program says of each AU of pictures below `root`, a row a picture (the index, below root).
+
+    Args:
+        reading, file, images: as of `read_labels`; the reading counts the rows that are dropped.
+
+    Returns:
+        Scores in [0, 1]: a probability, an intensity of 5 as 1, or the code where there is no more; and
+        answers, 0 or 1: the program's own code, else from the threshold that `SOURCES` names (intensity: 1).
+    """
+    source = SOURCES[reading.dataset]
+    rows = _read_rows(reading, [file], source, images)
+    kind = {"whole": source.probability is None}
+    codes = {name: _numbers(reading, rows, name, 1, **kind) for name in AU_COLUMNS if name in rows}
+    strengths = {name: f"{name}_intensity" for name in AU_COLUMNS if f"{name}_intensity" in rows}
+    strengths = {name: _numbers(reading, rows, column, 5) for name, column in strengths.items()}
+    codes, strengths = (pd.DataFrame(part, rows.index).set_axis(rows["image"]) for part in (codes, strengths))
+    answers = (codes >= (source.probability or 1)).astype(float).where(codes.notna())
+    by_intensity = (strengths >= (source.intensity or 1)).astype(float).where(strengths.notna())
+    return (strengths / 5).combine_first(codes), answers.combine_first(by_intensity)
+
+
 def _read_rows(reading: Reading, labels: Sequence[str | Path], source: Source, images: str) -> pd.DataFrame:
     """The rows of all files with the pictures that they are about, without faces that nobody is sure of."""
     tables = (_read_file(reading, os.path.abspath(file), source.columns) for file in labels)

@@ -1,7 +1,8 @@
 """What programs write: the columns of their label files, and the picture that each row is about."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,24 @@ SOURCES = {
         | {"AU{}": r"au_(\d+)", "AU{}_intensity": r"au_(\d+)_intensity"},
         intensity=2.0,  # as is usual for DISFA, from which LibreFace learnt them
     ),
+    "Exp-VQA": Source(  # `expvqa score`, and whatever gives a probability an AU
+        {"image": "file|image", "frame": "frame", "emotion": "emotion", "AU{}": _AU}
+        | {"width": "width", "height": "height"},
+        probability=0.5,
+    ),
 }
+_MARKS = {  # columns that only this program writes
+    "Py-Feat": "facescore",
+    "OpenFace": r"au\d\d_[cr]",
+    "LibreFace": r"au_\d+_intensity|facial_expression|frame_idx|aligned_frame_path|input_image_path",
+    "Exp-VQA": _AU,
+}
+
+
+def program_of(columns: Sequence[str]) -> str | None:
+    """Which of `SOURCES` has written a table, told by its columns; None if none of them."""
+    names = [name.strip().lower() for name in columns]
+    return next((key for key, mark in _MARKS.items() if any(map(re.compile(mark).fullmatch, names))), None)
 
 
 def find_pictures(reading: Reading, rows: pd.DataFrame, pattern: str) -> pd.DataFrame:

@@ -7,15 +7,15 @@ from itertools import compress
 from pathlib import Path
 
 from ... import expvqa
-from ...data import (
-    readable,
-)
+from ...data import readable
 from ...errors import ImageError, SettingsError
-from ...evaluation import au_detection, measure, predict_in_parts, read_faces, read_predictions
+from ...evaluation import au_detection, measure, predict_in_parts, read_faces, read_predictions, read_scored
+from ...evaluation import compare as compare_models
 from ...evaluation.predictions import processes
 from ...evaluation.scoring import NOTHING_FOUND
+from ...evaluation.tables import metric_rows, with_intervals
 from ...files import save_table
-from ...plots import clip_curves, save
+from ...plots import clip_curves, export, forest, save
 from ..run import Run
 
 
@@ -99,6 +99,33 @@ def evaluate(options: Namespace) -> None:
     )
     models = [options.model] if options.model else []
     print(au_detection(run_of(options, options.output), *models).to_string(index=False))
+
+
+def compare(options: Namespace) -> None:
+    """Write tables and the forest plot; print macro F1 and AUC, the differences, and who has which faces."""
+    show = {"index": False, "float_format": "%.1f"}
+    files = dict(part.partition("=")[::2] for part in options.models)
+    require(
+        all(files.values()), f"found {' '.join(options.models)}; expected NAME=FILE, such as pyfeat=feat.csv"
+    )
+    root = Path(options.image_root or Path(options.data).parent)
+    faces, split = read_faces(options.data, root), None if options.split == "all" else options.split
+    models = {name: read_scored(file, root, options.images) for name, file in files.items()}
+    found, output = compare_models(faces, models, split=split), Path(options.output)
+    save_table(found.table, output / "comparison.csv")
+    for metric in ("f1", "auc", "calibration_error"):
+        if (found.table["metric"] == metric).any():
+            export(with_intervals(found.table, metric), output / metric, best="row")
+    export(found.differences, output / "differences", best=None)
+    save(
+        forest(metric_rows(found.table, "f1"), "Action units, side by side", "F1 (%)"),
+        output / "comparison.png",
+    )
+    macro = found.table[(found.table["target"] == "macro") & found.table["metric"].isin(["f1", "auc"])]
+    print(macro.drop(columns=["dataset", "split", "target"]).to_string(**show))
+    for table in (found.differences, found.counts):
+        print("", table.to_string(**show), sep="\n")
+    print(f"{output}: comparison.csv and .png; f1, auc and differences as .csv, .md and .tex")
 
 
 def _evaluate_faces(options: Namespace) -> None:

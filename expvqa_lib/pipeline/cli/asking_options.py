@@ -143,4 +143,34 @@ ASKING = {
             "--predictions": {"metavar": "FILE", "help": "measure these again, without a model"},
         },
     ),
+    "compare": (
+        "Set models and other programs side by side, on the faces that all of them have.",
+        [
+            "compare exp_vqa=predictions.parquet pyfeat=feat.csv openface=clip.csv --data own.parquet "
+            "--output comparison"
+        ],
+        {
+            "models": {
+                "nargs": "+",
+                "metavar": "NAME=FILE",
+                "help": "predictions of evaluate, a table of score, or of Py-Feat, OpenFace or LibreFace",
+            },
+            "--data": {"required": True, "metavar": "FILE", "help": "your face table, .parquet or .csv"},
+            "--image-root": {
+                "metavar": "DIR",
+                "help": "folder that the images are relative to (default: the table's)",
+            },
+            "--images": {
+                "default": "",
+                "metavar": "PATTERN",
+                "help": "of a video's output: its frames below the root, such as '{name}/{frame:06d}.jpg'",
+            },
+            "--split": {
+                "default": "all",
+                "choices": ("train", "validation", "test", "all"),
+                "help": "faces to measure (default: all)",
+            },
+            "--output": {"required": True, "metavar": "DIR", "help": "folder for tables and the forest plot"},
+        },
+    ),
 }
