@@ -249,11 +249,11 @@ def measure(
 
 
 def _yes_no_tables(predictions, faces, train, questions, name: str, settings: dict) -> list[pd.DataFrame]:
-    """Q3: P(yes), answers in words, or both, whichever is there."""
+    """Q3: P(yes), answers in words, or both, whichever is there; where P(yes) is missing, the words alone."""
     images, aus, tables = faces["name"].tolist(), questions["au"].tolist(), []
     answers = wide(predictions, images, aus, "answer")
     in_words = answers.notna().any(axis=None)
-    if predictions["p_yes"].notna().any() or not in_words:
+    if predictions["p_yes"].notna().all() or not in_words:
         scores, main = {name: mean_scores(predictions, images, aus)}, _main_of(faces, name)
         tables.append(detection_table(faces, scores, main=main, micro=True, **settings))
     if in_words:

@@ -12,8 +12,9 @@ import pytest
 from chat_server import ChatServer, by_rules
 
 from expvqa_lib.data import build_pairs, check_table, write_table
-from expvqa_lib.data import rewriting as module
-from expvqa_lib.data.rewriting import AT_REST, EXAMPLE, ROLE, Chat, caption_faults, rewrite
+from expvqa_lib.data import chat as module
+from expvqa_lib.data.chat import Chat
+from expvqa_lib.data.rewriting import AT_REST, EXAMPLE, ROLE, caption_faults, rewrite
 from expvqa_lib.errors import ServerError, SettingsError
 from expvqa_lib.pipeline.cli import main
 from expvqa_lib.questions import Q1_ACTIONS, read_aus, read_emotion

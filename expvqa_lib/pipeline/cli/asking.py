@@ -6,14 +6,19 @@ from argparse import Namespace
 from itertools import compress
 from pathlib import Path
 
+import pandas as pd
+
 from ... import expvqa
-from ...data import readable
+from ...data import labelled_aus, readable
+from ...data.chat import Chat
 from ...errors import ImageError, SettingsError
 from ...evaluation import au_detection, measure, predict_in_parts, read_faces, read_predictions, read_scored
 from ...evaluation import compare as compare_models
-from ...evaluation.predictions import processes
+from ...evaluation.predictions import faces_to_measure, processes, questions_about
 from ...evaluation.scoring import NOTHING_FOUND
 from ...evaluation.tables import metric_rows, with_intervals
+from ...evaluation.vision_language import LocalModel
+from ...evaluation.vision_language import ask as ask_any
 from ...files import save_table
 from ...plots import clip_curves, export, forest, save
 from ..run import Run
@@ -99,6 +104,27 @@ def evaluate(options: Namespace) -> None:
     )
     models = [options.model] if options.model else []
     print(au_detection(run_of(options, options.output), *models).to_string(index=False))
+
+
+def predict(options: Namespace) -> None:
+    """Write the predictions of any vision-language model; print how many answers say neither yes nor no."""
+    output, split = Path(options.output), None if options.split == "all" else options.split
+    faces = pd.concat(faces_to_measure(read_faces(options.data, options.image_root), split))
+    kinds = [kind.upper() for kind in options.question_types]
+    store = output / "answers.sqlite"
+    if options.api:
+        settings = {"url": options.api, "price": tuple(options.price), "max_cost": options.budget}
+        model = Chat(options.model, store, **settings)
+    else:
+        model = LocalModel(options.model, store, device=options.device, dtype=options.dtype or "auto")
+    how = {"samples": options.samples, "in_words": options.in_words}
+    table = ask_any(model, faces, questions_about(labelled_aus(faces), kinds), **how)
+    save_table(table, output / "predictions.parquet")
+    print(pd.Series(dict(model.counts)).to_string())
+    q3 = table[table["question_type"] == "Q3"]
+    for source, rows in q3.groupby("p_yes_from"):
+        print(f"P(yes) from {source}: {len(rows)} answers, {rows['p_yes'].isna().sum()} neither yes nor no")
+    print(f"{output}: predictions.parquet; measure it with expvqa evaluate --predictions")
 
 
 def compare(options: Namespace) -> None:

@@ -35,6 +35,17 @@ PROFILE = {
     },
 }
 
+COST = {
+    "--budget": {"type": float, "metavar": "X", "help": "stop before the answers cost more"},
+    "--price": {
+        "type": float,
+        "nargs": 2,
+        "default": (0, 0),
+        "metavar": ("IN", "OUT"),
+        "help": "of a million tokens",
+    },
+}
+
 
 ASKING = {
     "ask": (
@@ -141,6 +152,54 @@ ASKING = {
             },
             **SKIP,
             "--predictions": {"metavar": "FILE", "help": "measure these again, without a model"},
+        },
+    ),
+    "predict": (
+        "Ask any vision-language model about labelled faces: behind OpenAI's API, or of transformers.",
+        [
+            "predict --api http://127.0.0.1:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct --data own.parquet "
+            "--output qwen",
+            "predict --model HuggingFaceTB/SmolVLM-256M-Instruct --data own.parquet --output smolvlm",
+            "evaluate --predictions qwen/predictions.parquet --data own.parquet",
+        ],
+        {
+            "--api": {"metavar": "URL", "help": "the server's address; its key is OPENAI_API_KEY"},
+            "--model": {
+                "required": True,
+                "metavar": "NAME",
+                "help": "with --api its name there; else a folder, or name on the hub",
+            },
+            "--device": MODEL["--device"],
+            "--dtype": MODEL["--dtype"],
+            "--data": {"required": True, "metavar": "FILE", "help": "your face table, .parquet or .csv"},
+            "--image-root": {
+                "metavar": "DIR",
+                "help": "folder that the images are relative to (default: the table's)",
+            },
+            "--split": {
+                "default": "all",
+                "choices": ("train", "validation", "test", "all"),
+                "help": "faces to ask about (default: all)",
+            },
+            "--question-types": {
+                "nargs": "+",
+                "default": ["q3"],
+                "choices": ("q1", "q2", "q3"),
+                "metavar": "Q",
+                "help": "q1, q2, q3 (default: q3)",
+            },
+            "--samples": {
+                "type": int,
+                "default": 0,
+                "metavar": "N",
+                "help": "P(yes) is the share of yes among N sampled answers",
+            },
+            "--in-words": {
+                "action": "store_true",
+                "help": "go by the words of the answer, not by log-probabilities",
+            },
+            **COST,
+            "--output": {"required": True, "metavar": "DIR", "help": "folder of predictions and answers"},
         },
     ),
     "compare": (

@@ -24,7 +24,8 @@ from ...data import (
     save_pairs,
     split_by_image,
 )
-from ...data.rewriting import Chat, rewrite
+from ...data.chat import Chat
+from ...data.rewriting import rewrite
 from ...errors import TableError
 from ...evaluation.predictions import processes
 from ...files import atomic

@@ -1,6 +1,6 @@
 """Each command: what it does, examples, and its options as `ArgumentParser.add_argument` takes them."""
 
-from .asking_options import ASKING, PROFILE, SKIP
+from .asking_options import ASKING, COST, MODEL, PROFILE, SKIP
 
 COMMANDS = ASKING | {
     "data": (
@@ -91,14 +91,7 @@ COMMANDS = ASKING | {
                 "help": "Q1 and Q2 in a language model's words (OPENAI_API_KEY, _BASE_URL)",
             },
             "--llm-model": {"metavar": "NAME", "help": "name of the language model"},
-            "--budget": {"type": float, "metavar": "X", "help": "stop before the rewriting costs more"},
-            "--price": {
-                "type": float,
-                "nargs": 2,
-                "default": (0, 0),
-                "metavar": ("IN", "OUT"),
-                "help": "of a million tokens",
-            },
+            **COST,
         },
     ),
     "train": (
