@@ -32,7 +32,10 @@ class ChatServer(http.server.ThreadingHTTPServer):
         self.faults: list[str] = []
         self.bodies: list[str] = []
         self.keys: set[str | None] = set()
-        self.finish_reason = "stop"
+        self.finish_reason, self.first = (
+            "stop",
+            None,
+        )  # a function of the messages: first tokens with log-probabilities
         self.usage: dict | None = {"prompt_tokens": 10, "completion_tokens": 50, "total_tokens": 60}
         self.lock, self.active, self.most_active = threading.Lock(), 0, 0
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -69,7 +72,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             server.active += 1
             server.most_active = max(server.most_active, server.active)
             fault = server.faults.pop(0) if server.faults else ""
-        time.sleep(server.delay)
+        time.sleep(server.delay + 3 * (fault == "slow"))
         status, answer = 200, {} if fault == "another form" else self._completion(json.loads(body))
         if fault.isdigit():
             status, answer = int(fault), {"error": {"message": "not now", "code": "injected"}}
@@ -80,6 +83,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _completion(self, request: dict) -> dict:
         message = {"role": "assistant", "content": self.server.write(request["messages"])}
         choice = {"index": 0, "finish_reason": self.server.finish_reason, "message": message}
+        if request.get("logprobs") and self.server.first:
+            tops = [
+                {"token": t, "logprob": p, "bytes": None} for t, p in self.server.first(request["messages"])
+            ]
+            choice["logprobs"] = {"content": [tops[0] | {"top_logprobs": tops}], "refusal": None}
         completion = {"id": "1", "object": "chat.completion", "created": 0, "model": request["model"]}
         return completion | {"choices": [choice], "usage": self.server.usage}
 

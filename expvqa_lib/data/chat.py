@@ -21,8 +21,9 @@ except ImportError:  # an extra
 
 PARALLEL, MAX_TOKENS = 8, 512
 """Requests at a time, and tokens of an answer."""
-RETRIES = 6
-"""Of a request that fails with 408, 409, 429, 5xx or a lost connection; openai waits longer each time."""
+TIMEOUT, RETRIES = 60.0, 6
+"""Seconds for an answer; and tries again after 408, 409, 429, 5xx or a lost connection, openai waiting longer
+each time."""
 
 Reply = namedtuple("Reply", "text finish first")
 """A text, why it ended ("stop", or "length" where it was cut off), and the likeliest first tokens with their
@@ -113,7 +114,9 @@ class Chat(Store):
         if max_cost is not None and not any(price):
             raise SettingsError(f"a budget of {max_cost} needs the price of a million tokens, in and out")
         # a server of one's own needs no key, but the client insists on one
-        self._client = openai.OpenAI(api_key=key or "none", base_url=url, timeout=60.0, max_retries=RETRIES)
+        self._client = openai.OpenAI(
+            api_key=key or "none", base_url=url, timeout=TIMEOUT, max_retries=RETRIES
+        )
         self.price, self.max_cost, self.parallel = price, max_cost, PARALLEL
         super().__init__(model, path)
 

@@ -1,6 +1,6 @@
 """Each command: what it does, examples, and its options as `ArgumentParser.add_argument` takes them."""
 
-from .asking_options import ASKING, COST, MODEL, PROFILE, SKIP
+from .asking_options import ASKING, COST, PROFILE, SKIP
 
 COMMANDS = ASKING | {
     "data": (
