@@ -9,7 +9,7 @@ from .captions import (
     captions,
     captions_beside_published,
 )
-from .comparison import Scored, compare, compare_run, read_scored
+from .comparison import Scored, by_probability, compare, compare_run, read_scored
 from .detection import (
     au_detection,
     detection_table,
@@ -37,6 +37,7 @@ from .tables import (
     interval_texts,
     macro_averages,
     metric_name,
+    metric_rows,
     results_table,
     tuned_layout,
     with_intervals,
@@ -48,6 +49,7 @@ __all__ = [
     "Scored",
     "ablations",
     "au_detection",
+    "by_probability",
     "caption_examples",
     "caption_layout",
     "caption_quality",
@@ -67,6 +69,7 @@ __all__ = [
     "mean_scores",
     "measure",
     "metric_name",
+    "metric_rows",
     "predict",
     "predict_in_parts",
     "probe",

@@ -97,7 +97,7 @@ def test_the_walkthrough_installs_the_package_and_runs(colab, open_in_colab):
 
 def test_the_notebook_for_ones_own_photos_runs(open_in_colab):
     done = open_in_colab("own_photos.ipynb")
-    assert "15 faces in 3 of 5 files" in shown(done)[-5][-1]["data"]["text/markdown"]
+    assert "15 faces in 3 of 5 files" in shown(done)[-7][-1]["data"]["text/markdown"]
 
 
 def shown(notebook: nbformat.NotebookNode) -> list[list]:

@@ -17,7 +17,7 @@ from expvqa_lib.pipeline.reproduce import PARAMETERS, find_notebooks, reproduce
 
 FOLDER = repository_root() / "notebooks"
 NOTEBOOKS = find_notebooks(FOLDER)
-WALKTHROUGHS = {"walkthrough": {"steps", "big"}, "own_photos": {"photos", "fps", "big"}}
+WALKTHROUGHS = {"walkthrough": {"steps", "big"}, "own_photos": {"photos", "fps", "labels", "others", "big"}}
 ALL = [*NOTEBOOKS, *(FOLDER / f"{name}.ipynb" for name in WALKTHROUGHS)]
 TABLES = {"au_detection": "f1", "captions": "accuracy", "attention": "pointing_accuracy"}
 

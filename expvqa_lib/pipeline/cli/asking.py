@@ -12,11 +12,19 @@ from ... import expvqa
 from ...data import labelled_aus, readable
 from ...data.chat import Chat
 from ...errors import ImageError, SettingsError
-from ...evaluation import au_detection, measure, predict_in_parts, read_faces, read_predictions, read_scored
+from ...evaluation import (
+    au_detection,
+    measure,
+    metric_rows,
+    predict_in_parts,
+    read_faces,
+    read_predictions,
+    read_scored,
+    with_intervals,
+)
 from ...evaluation import compare as compare_models
 from ...evaluation.predictions import faces_to_measure, processes, questions_about
 from ...evaluation.scoring import NOTHING_FOUND
-from ...evaluation.tables import metric_rows, with_intervals
 from ...evaluation.vision_language import LocalModel
 from ...evaluation.vision_language import ask as ask_any
 from ...files import save_table
