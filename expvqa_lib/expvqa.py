@@ -69,6 +69,14 @@ class ExpVQA:
         notice: str | None = None,
     ) -> None:
         self.model, self.processor, self.notice = model.eval(), processor, notice
+        self.name = Path(model.name_or_path).name or type(model).__name__
+
+    def __repr__(self) -> str:
+        size, aus = self.model.num_parameters(), len(self._aus(None))
+        return (
+            f"Exp-VQA {self.name}: InstructBLIP of {size / 1e6:,.1f} million parameters, {self.model.dtype} "
+            f"on {self.model.device}; asked about {aus} action units. {self.notice or ''}".strip()
+        )
 
     def ask(
         self, images, question: str, *, samples: int = 1, crop: bool = True, bgr: bool = False, seed: int = 0

@@ -22,6 +22,7 @@ from .readers.reading import SUFFIX
 
 _MEDIA = re.compile(rf"{SUFFIX}|\.(?i:gif|heic|heif|avif|{'|'.join(name[1:] for name in VIDEOS)})$")
 _APART = 2.0  # s: a face that was away for longer counts as another one
+DECODED = "a whole video that OpenCV decodes (mp4, avi, mov, webm)"
 BOX = ["left", "top", "width", "height"]
 
 View = namedtuple("View", "file frame time image")
@@ -97,6 +98,20 @@ def count_views(files: Iterable[str], every: int = 1, fps: float | None = None) 
     return total
 
 
+def video_frame(file: str, number: int) -> Image.Image:
+    """One frame of a video, counted from 0.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    video = cv2.VideoCapture(file)
+    video.set(cv2.CAP_PROP_POS_FRAMES, number)
+    there, pixels = video.read()
+    if not there:
+        raise ImageError(f"{file}: frame {number} cannot be read; expected {DECODED}")
+    return load_image(pixels, bgr=True)
+
+
 def _frames(file: str, every: int, fps: float | None) -> Iterator[tuple[int | None, float | None, Callable]]:
     """Number, seconds and decoder of each frame to take; a video that ends early says so in a last one."""
     video, taken, number = cv2.VideoCapture(file), 0, 0
@@ -110,7 +125,7 @@ def _frames(file: str, every: int, fps: float | None) -> Iterator[tuple[int | No
 
     def refuse(_: str) -> Image.Image:
         what = f"ends after {number} of {length:.0f} frames" if number else "no frame can be read"
-        raise ImageError(f"{file}: {what}; expected a whole video that OpenCV decodes (mp4, avi, mov, webm)")
+        raise ImageError(f"{file}: {what}; expected {DECODED}")
 
     for number in count():
         if not video.grab():

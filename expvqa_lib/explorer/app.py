@@ -15,6 +15,7 @@ from ..errors import ExpVQAError, ImageError, SettingsError
 from ..expvqa import ExpVQA, load
 from ..facs import ACTION_UNITS, AREAS
 from ..model import embed_images, score_yes_no
+from ..model.forward import MAX_QUESTION
 from ..questions import NO, Q3, YES, ask_q1, ask_q2, ask_q3
 from .face import FaceChooser, FaceImage
 from .render import Exchange, figure
@@ -31,8 +32,8 @@ class Explorer(w.VBox):
     """Widgets of one model, which works on another thread, so that the page stays alive.
 
     Its parts can be set from Python: `face` (a `FaceChooser`), `kind`, `area`, `au`, `question`, `samples`,
-    `method` (of `attention.METHODS`), `live`, `word` (of the answer, to be explained), and the buttons `ask`,
-    `stop` and `save`. `wait` waits for the answer, `exchange` holds it.
+    `method` (of `attention.METHODS`), `live`, `word` (of the answer, to be explained), and the buttons `ask`
+    and `stop`; `save` is a link to the picture. `wait` waits for the answer, `exchange` holds it.
     """
 
     def __init__(self, model: ExpVQA) -> None:
@@ -50,7 +51,7 @@ class Explorer(w.VBox):
             self.question,
             w.HBox([self.method, self.samples]),
             w.HBox([self.ask, self.stop, self.live]),
-            w.HBox([self.save, self.word, self.link]),
+            w.HBox([self.save, self.word]),
             self.status,
             self.figure,
         ]
@@ -64,7 +65,6 @@ class Explorer(w.VBox):
             widget.observe(handler, "value")
         self.ask.on_click(self._submit)
         self.stop.on_click(self._on_stop)
-        self.save.on_click(self._on_save)
         self._on_kind()  # sets the first question
 
     def wait(self, timeout: float = 60) -> bool:
@@ -91,22 +91,21 @@ class Explorer(w.VBox):
         self._newest += 1
         self._rest("quiet", "Stopped.")
 
-    def _on_save(self, _) -> None:
-        name = f"expvqa-{datetime.now():%Y%m%d-%H%M%S}.png"
-        data = base64.b64encode(self.figure.value).decode()
-        self.link.value = (
-            f'<a class="expvqa" download="{name}" href="data:image/png;base64,{data}">{name}</a>'
-        )
-
     def _submit(self, _=None) -> None:
         """Ask what the widgets say; what is under way is superseded."""
         self._newest += 1
-        if load_face := self.face.chosen():
-            self.stop.disabled, self.save.disabled = False, True
-            steps = self._answer(load_face, self.question.value, self.method.value, self.samples.value)
+        question, load_face = self.question.value, self.face.chosen()
+        tokens = len(self.model.processor.tokenizer(question)["input_ids"])
+        if tokens > MAX_QUESTION:
+            self._refuse(
+                "error", f"The question has {tokens} tokens, the model reads {MAX_QUESTION}: shorten it."
+            )
+        elif load_face:
+            self.stop.disabled, self.save.value = False, ""
+            steps = self._answer(load_face, question, self.method.value, self.samples.value)
             self._thread.submit(self._run, steps, self._newest)
         else:
-            self._rest("quiet", "Upload a photo, or give its path.")
+            self._refuse("quiet", "Upload a photo or a video, or give its path.")
 
     # ----------------------------------------------------------------------------------------- on the thread
 
@@ -119,11 +118,10 @@ class Explorer(w.VBox):
                 self.status.value = _box("quiet", f"{step} …")
         except Exception as error:
             if number == self._newest:
-                self.exchange = None  # the answer to something else must not stand
                 if isinstance(error, ImageError):
                     self.face.show(None)
                 fault = "" if isinstance(error, ExpVQAError) else f"This is a fault: {type(error).__name__}: "
-                self._rest("error", f"{fault}{error}")
+                self._refuse("error", f"{fault}{error}")
 
     def _answer(
         self, load_face: Callable[[], FaceImage], question: str, method: str, samples: int
@@ -151,7 +149,9 @@ class Explorer(w.VBox):
         sampled = self.model.ask(face.image, question, samples=samples, crop=False) if samples else []
         yield f"{answer}: drawing"
         best = max(range(len(words)), key=lambda k: words[k].gain)
-        self._show(Exchange(face, question, answer, method, words, best, scores, sampled))
+        notice = face.notice or self.model.notice
+        about = face, question, answer, method, words, best, scores, sampled
+        self._show(Exchange(*about, self.model.name, notice))
 
     def _show(self, exchange: Exchange) -> None:
         self.exchange = None  # so that a new list of words is no choice of one
@@ -161,13 +161,25 @@ class Explorer(w.VBox):
         self.exchange = exchange
         self.figure.value = figure(exchange)._repr_png_()
         self.face.show(exchange.face.shown)
-        self.notice.value = _box("notice", exchange.face.notice or self.model.notice)
+        self.notice.value = _box("notice", exchange.notice)
         self._rest("answer", exchange.answer)
+
+    def _refuse(self, kind: str, text: str) -> None:
+        """Say why there is no answer; one to something else must not stand."""
+        self.exchange = None
+        self._rest(kind, text)
 
     def _rest(self, kind: str, text: str) -> None:
         """Say how it ended; nothing runs."""
-        self.status.value, self.link.value = _box(kind, text), ""
-        self.stop.disabled, self.save.disabled = True, self.exchange is None
+        self.status.value, self.stop.disabled = _box(kind, text), True
+        name, data = (
+            f"expvqa-{datetime.now():%Y%m%d-%H%M%S}.png",
+            base64.b64encode(self.figure.value).decode(),
+        )
+        link = f'download="{name}" href="data:image/png;base64,{data}"'
+        self.save.value = (
+            f'<a class="jupyter-button expvqa-save" {link}>Save as PNG</a>' if self.exchange else ""
+        )
         self.figure.layout.visibility = "visible" if self.exchange else "hidden"
 
 
@@ -205,10 +217,9 @@ def _widgets(is_small: bool) -> dict[str, w.Widget]:
         "ask": w.Button(description="Ask", button_style="primary", icon="comment", layout=third),
         "stop": w.Button(description="Stop", icon="stop", layout=third),
         "live": w.Checkbox(value=is_small, description="at every change", indent=False, layout=third),
-        "save": w.Button(description="Save as PNG", icon="download", layout=third),
         "word": w.Dropdown(description="map for", layout=half),
         "figure": w.Image(format="png", width=660),
-    } | {name: w.HTML() for name in ("link", "status", "notice")}
+    } | {name: w.HTML() for name in ("save", "status", "notice")}
 
 
 def _box(kind: str, text: str | None) -> str:

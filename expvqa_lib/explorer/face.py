@@ -5,12 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ipywidgets as w
 import numpy as np
 from PIL import Image
 
 from ..data import ImageSource, crop_face, load_image
+from ..data.footage import count_views, is_video, video_frame
 from ..errors import ImageError
 from ..facs import ACTION_UNITS, EMOTIONS
 from ..synthfacs import AUS, LEVELS, Face, random_identity, random_scene, render
@@ -27,14 +29,15 @@ def draw_face(face: Face) -> FaceImage:
     return FaceImage(*(Image.fromarray(render(face, side).image) for side in (96, 288)), RENDERED, None)
 
 
-def load_photo(name: str, source: ImageSource, crop: bool) -> FaceImage:
-    """Read a photo, a path or bytes, and cut out its face.
+def load_photo(name: str, source: ImageSource, crop: bool, frame: int) -> FaceImage:
+    """Read a photo, a path or bytes, or a video's frame at a path, and cut out its face.
 
     Raises:
         ImageError: it cannot be read.
     """
     try:
-        image, notice = crop_face(source) if crop else (load_image(source), None)
+        image = video_frame(source, frame) if is_video(name) else load_image(source)
+        image, notice = crop_face(image) if crop else (image, None)
     except ImageError as error:  # uploaded bytes have no name of their own
         raise ImageError(str(error).replace("the given bytes", name)) from error
     image.thumbnail((1024, 1024))  # px: no model takes more of a photo
@@ -49,27 +52,32 @@ class FaceChooser(w.VBox):
 
     def __init__(self, changed: Callable[..., None]) -> None:
         self._changed, self._is_silent = changed, False
+        self._folder = TemporaryDirectory(prefix="expvqa-")  # of uploaded videos
         self._face, self._photo, self._rng = Face(), None, np.random.default_rng(1)
         vars(self).update(_widgets())
         self.rendered_tools = w.VBox(
             [w.HBox([self.person, self.rest]), self.expression, *self.sliders.values()]
         )
-        self.photo_tools = w.VBox([w.HBox([self.upload, self.path]), self.limit, self.no_crop])
+        self.photo_tools = w.VBox([w.HBox([self.upload, self.path]), self.limit, self.frame, self.no_crop])
         super().__init__(
             [self.source, self.picture, self.rendered_tools, self.photo_tools], layout={"width": "228px"}
         )
-        handlers = dict.fromkeys((self.source, self.no_crop, *self.sliders.values()), self._on_change)
+        handlers = dict.fromkeys(
+            (self.source, self.no_crop, self.frame, *self.sliders.values()), self._on_change
+        )
         taking = {self.upload: self._on_upload, self.path: self._on_path}
         for widget, handler in (handlers | taking | {self.expression: self._on_expression}).items():
             widget.observe(handler, "value")
         self.person.on_click(self._on_person)
         self.rest.on_click(self._on_rest)
+        self.frame.layout.display = "none"
         self._show_tools()
 
     def chosen(self) -> Callable[[], FaceImage] | None:
         """A function that makes the face as the widgets say; None where no photo was given yet."""
         if self.source.value == PHOTO:
-            return partial(load_photo, *self._photo, not self.no_crop.value) if self._photo else None
+            options = not self.no_crop.value, self.frame.value
+            return partial(load_photo, *self._photo, *options) if self._photo else None
         intensities = {au: slider.value for au, slider in self.sliders.items() if slider.value > 0}
         return partial(draw_face, replace(self._face, aus=intensities))
 
@@ -86,9 +94,16 @@ class FaceChooser(w.VBox):
             tools.layout.display = None if self.source.value == source else "none"
         if self.source.value == RENDERED:
             self.show(self.chosen()().shown)
+        elif not self._photo:
+            self.show(None)
 
     def _on_change(self, _=None) -> None:
         if not self._is_silent:
+            acts = {au for au, slider in self.sliders.items() if slider.value > 0}
+            names = [name for name, emotion in EMOTIONS.items() if acts == set(emotion.prototype)]
+            self._is_silent = True
+            self.expression.value = (names or self.expression.options)[0]
+            self._is_silent = False
             self._show_tools()
             self._changed()
 
@@ -101,7 +116,15 @@ class FaceChooser(w.VBox):
             self._take(Path(text).name, text)
 
     def _take(self, name: str, source: ImageSource) -> None:
-        self._photo, self.source.value = (name, source), PHOTO
+        is_clip, self._is_silent = is_video(name), True
+        if is_clip and isinstance(source, bytes):  # OpenCV reads videos from files alone
+            path = Path(self._folder.name, Path(name).name)
+            path.write_bytes(source)
+            source = str(path)
+        self.frame.max = count_views([source]) - 1 if is_clip else 0
+        self.frame.layout.display, self.frame.value = None if is_clip else "none", 0
+        self._photo, self.source.value, self._is_silent = (name, source), PHOTO, False
+        self._show_tools()
         self._changed(is_new_photo=True)
 
     def _on_person(self, _) -> None:
@@ -109,11 +132,10 @@ class FaceChooser(w.VBox):
         self._on_change()
 
     def _on_rest(self, _) -> None:
-        self.expression.value = self.expression.options[0]
         self._set_sliders({})
 
     def _on_expression(self, change: dict) -> None:
-        if change["new"] in EMOTIONS:
+        if change["new"] in EMOTIONS and not self._is_silent:
             self._set_sliders(dict.fromkeys(EMOTIONS[change["new"]].prototype, 0.85))
 
     def _set_sliders(self, intensities: dict[int, float]) -> None:
@@ -141,9 +163,10 @@ def _widgets() -> dict[str, w.Widget | dict[int, w.FloatSlider]]:
         "picture": w.Image(format="png", width=SIDE, height=SIDE),
         "person": w.Button(description="New person", layout=half),
         "rest": w.Button(description="At rest", layout=half),
-        "expression": w.Dropdown(options=["expression …", *EMOTIONS], layout=full),
+        "expression": w.Dropdown(options=["expression …", *EMOTIONS], value="neutral", layout=full),
         "sliders": {au: w.FloatSlider(description=f"AU{au} {ACTION_UNITS[au].noun}", **slider) for au in AUS},
-        "upload": w.FileUpload(accept="image/*", description="Upload", layout=half),
+        "frame": w.IntSlider(description="frame", max=0, continuous_update=False, layout=full),
+        "upload": w.FileUpload(accept="image/*,video/*", description="Upload", layout=half),
         "path": w.Text(placeholder="or type a path", continuous_update=False, layout=half),
         "limit": w.HTML(
             '<div style="line-height:1.3">Jupyter silently drops uploads above 10 MB; give their path.</div>'

@@ -6,11 +6,12 @@ from collections import Counter, namedtuple
 from ..facs import ACTION_UNITS
 from ..plots import COLOURS, Figure, attention_overlay
 
-Exchange = namedtuple("Exchange", "face question answer method words chosen aus samples")
+Exchange = namedtuple("Exchange", "face question answer method words chosen aus samples model notice")
 """A question about a face (`FaceImage`) with its answer, P(yes) where it is one, and sampled answers.
 
 The map is by `method`, for the `chosen` of the answer's `words` (each an `attention.Word`), a number from 0.
-`aus` has P(yes) of each AU over the wordings of Q3: mean, min and max.
+`aus` has P(yes) of each AU over the wordings of Q3: mean, min and max. `model` is a name, `notice` what one
+should know of model or face.
 """
 
 
@@ -19,24 +20,30 @@ def figure(exchange: Exchange) -> Figure:
 
     The style sheet is left alone: all threads share it, and this runs beside the notebook's own.
     """
-    fig, word = Figure(figsize=(7, 4.6), layout="none"), exchange.words[exchange.chosen]
+    word, sampled = exchange.words[exchange.chosen], Counter(exchange.samples).most_common(4)
+    about = f"Exp-VQA {exchange.model}. {exchange.notice or ''}"
+    texts = [(exchange.question, "bold", "black"), (exchange.answer, "normal", "black")]
+    texts += [(f"{count} × {text}", "normal", "#666666") for text, count in sampled]
+    texts += [(about, "normal", "#666666")]
+    lines = [(line, *look) for text, *look in texts for line in textwrap.wrap(text, 58)]
+    titles = exchange.face.name, f"Where it looked for “{word.text}”, by {exchange.method.replace('_', ' ')}"
+    titles = [textwrap.wrap(title, 32) for title in titles]
+    above = 0.12 + 0.14 * max(map(len, titles))  # inches, all of them
+    height = max(4.6, above + 2.1 + 0.17 * len(lines))
+    fig = Figure(figsize=(7, height), layout="none")
     plain = {"parse_math": False, "va": "top", "fontsize": 8}  # a dollar sign is a dollar sign
-    where = f"Where it looked for “{word.text}”, by {exchange.method.replace('_', ' ')}"
-    for left, title in ((0.01, exchange.face.name), (0.29, where)):
-        fig.text(left, 0.895, "\n".join(textwrap.wrap(title, 32)[:3]), **plain | {"va": "bottom"})
-    face, overlay = (fig.add_axes((left, 0.49, 0.26, 0.26 * 7 / 4.6)) for left in (0.01, 0.29))
+    for left, title in zip((0.01, 0.29), titles, strict=True):
+        fig.text(left, 1 - (above - 0.05) / height, "\n".join(title), **plain | {"va": "bottom"})
+    face, overlay = (
+        fig.add_axes((left, 1 - (above + 1.82) / height, 0.26, 1.82 / height)) for left in (0.01, 0.29)
+    )
     face.axis("off")
     face.imshow(exchange.face.shown.resize((448, 448)))
     attention_overlay(exchange.face.shown, word.heat, overlay)
-    sampled = [f"{count} × {text}" for text, count in Counter(exchange.samples).most_common(4)]
-    lines = [
-        *((line, "bold", "black") for line in textwrap.wrap(exchange.question, 56)[:3]),
-        *((line, "normal", "black") for line in textwrap.wrap(exchange.answer, 60)[:5]),
-        *((textwrap.shorten(text, 62, placeholder=" …"), "normal", "#666666") for text in sampled),
-    ]
     for row, (text, weight, colour) in enumerate(lines):
-        fig.text(0.01, 0.45 - 0.037 * row, text, weight=weight, color=colour, **plain)
-    aus, bars = exchange.aus, fig.add_axes((0.8, 0.1, 0.185, 0.89))
+        place = 1 - (above + 2.0 + 0.17 * row) / height
+        fig.text(0.01, place, text, weight=weight, color=colour, **plain)
+    aus, bars = exchange.aus, fig.add_axes((0.8, 1 - 4.15 / height, 0.185, 4.1 / height))
     names = [f"{name} {ACTION_UNITS[int(name[2:])].noun}" for name in aus.index]
     colours = [COLOURS["exp_vqa" if value >= 0.5 else "exp_vqa_fz"] for value in aus["mean"]]
     error = [(aus["mean"] - aus["min"]).clip(0), (aus["max"] - aus["mean"]).clip(0)]

@@ -7,6 +7,7 @@ import re
 import threading
 from html import escape
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from expvqa_lib.explorer.face import PHOTO, RENDERED, FaceImage
 from expvqa_lib.explorer.render import Exchange, figure
 from expvqa_lib.model import score_yes_no
 from expvqa_lib.questions import ask_q1, ask_q2, ask_q3
-from expvqa_lib.synthfacs import AUS
+from expvqa_lib.synthfacs import AUS, prototype_face, render
 
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -55,7 +56,7 @@ def ask(explorer, **values) -> str:
     for name, value in values.items():
         getattr(explorer, name, getattr(explorer.face, name, None)).value = value
     assert explorer.wait()
-    return explorer.status.value + explorer.notice.value + explorer.link.value
+    return explorer.status.value + explorer.notice.value + explorer.save.value
 
 
 def test_it_starts_with_an_answer_a_figure_and_all_aus_with_their_range_over_the_wordings(explorer, shipped):
@@ -64,7 +65,7 @@ def test_it_starts_with_an_answer_a_figure_and_all_aus_with_their_range_over_the
     assert "expvqa-answer" in explorer.status.value and exchange.answer in explorer.status.value
     assert list(exchange.aus.index) == [f"AU{au}" for au in AUS] and len(exchange.samples) == 5
     assert len(shown.getcolors(10**6)) > 100 and min(shown.size) > 500
-    assert explorer.stop.disabled and not explorer.save.disabled
+    assert explorer.stop.disabled and explorer.save.value
     parts = shipped.model, shipped.processor, [explorer.face.chosen()().image], AUS
     each = pd.concat([score_yes_no(*parts, wordings=(k,)) for k in range(3)])
     for name in ("mean", "min", "max"):
@@ -124,7 +125,7 @@ def test_without_asking_at_every_change_only_the_button_asks(explorer):
 
 def test_an_error_is_explained_in_place_and_goes_away(explorer):
     assert "expvqa-error" in ask(explorer, question=" ")
-    assert explorer.exchange is None and explorer.save.disabled
+    assert explorer.exchange is None and not explorer.save.value
     assert explorer.figure.layout.visibility == "hidden"
     assert "expvqa-error" not in ask(explorer, kind="Q1")
     assert explorer.figure.layout.visibility == "visible"
@@ -159,17 +160,61 @@ def test_markup_in_names_and_questions_is_shown_as_text(explorer):
     upload(explorer, f"{MARKUP}.jpg", jpeg(data.astronaut()))
     ask(explorer, method="cross_attention", samples=0, question=f"{MARKUP} $x_$ </s>")  # a long answer
     assert explorer.exchange.face.name == f"{MARKUP}.jpg"
-    explorer.save.click()
     assert MARKUP not in ask(explorer)
 
 
-def test_the_figure_is_saved_as_it_is_seen(explorer):
-    explorer.save.click()
+def test_the_figure_is_saved_by_one_click_as_it_is_seen(explorer):
     link = r'download="(expvqa-[\d-]+\.png)" href="data:image/png;base64,([^"]+)"'
-    name, content = re.search(link, explorer.link.value).groups()
-    assert base64.b64decode(content) == explorer.figure.value
+    before = re.search(link, explorer.save.value)[2]
+    assert base64.b64decode(before) == explorer.figure.value
     explorer.face.sliders[4].value = 1.0
-    assert explorer.wait() and name not in explorer.link.value
+    assert explorer.wait() and re.search(link, explorer.save.value)[2] != before
+
+
+def test_a_long_question_is_told_its_limit_before_anything_is_computed(explorer, monkeypatch):
+    monkeypatch.setattr(explorer.model, "ask", None)
+    explorer.question.value = "why " * 200
+    assert re.search(r"has \d{3} tokens, the model reads 128", explorer.status.value)
+    assert explorer.exchange is None and explorer.figure.layout.visibility == "hidden"
+
+
+def test_the_name_of_the_expression_follows_the_sliders(explorer):
+    expression, sliders = explorer.face.expression, explorer.face.sliders
+    assert expression.value == "neutral"
+    expression.value = "happiness"
+    sliders[4].value = 0.5
+    assert expression.value == "expression …" and sliders[12].value
+    sliders[4].value = 0
+    assert expression.value == "happiness"
+    explorer.face.rest.click()
+    assert expression.value == "neutral" and not sliders[12].value
+
+
+def test_switching_to_a_photo_shows_an_empty_place(explorer):
+    explorer.face.source.value = PHOTO
+    hidden = explorer.face.picture.layout.visibility, explorer.figure.layout.visibility
+    assert hidden == ("hidden", "hidden") and explorer.exchange is None and not explorer.save.value
+    explorer.face.source.value = RENDERED
+    assert explorer.wait() and explorer.figure.layout.visibility == "visible"
+
+
+def test_a_frame_of_a_video_is_asked_about(explorer, tmp_path):
+    frames = [render(prototype_face(name, 1), 256).image for name in ("neutral", "surprise")]
+    video = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 5, (256, 256))
+    for frame in frames:
+        video.write(np.ascontiguousarray(frame[:, :, ::-1]))
+    video.release()
+    upload(explorer, "a.mp4", (tmp_path / "a.mp4").read_bytes())
+    assert explorer.face.frame.max == 1 and explorer.face.frame.layout.display is None
+    before = explorer.exchange.aus.loc["AU26", "mean"]
+    ask(explorer, frame=1)
+    assert explorer.exchange.face.name == "a.mp4" and explorer.exchange.aus.loc["AU26", "mean"] > before + 0.3
+    ask(explorer, path=str(tmp_path / "a.mp4"))
+    assert explorer.face.frame.value == 0
+    (tmp_path / "b.webm").write_text("no video")
+    assert "b.webm: frame 0 cannot be read" in ask(explorer, path=str(tmp_path / "b.webm"))
+    upload(explorer, "astronaut.jpg", jpeg(data.astronaut()))
+    assert explorer.face.frame.layout.display == "none"
 
 
 def test_any_text_can_stand_in_the_figure():
@@ -177,8 +222,14 @@ def test_any_text_can_stand_in_the_figure():
     aus = pd.DataFrame({"mean": [0.5], "min": [0.4], "max": [0.6]}, ["AU1"])
     question, answer = "$\\frac{1$ " + "why " * 200, MARKUP * 30
     shown = FaceImage(face, face, "a" * 99, None)
-    exchange = Exchange(shown, question, answer, "rollout", words, 0, aus, ["$_$"] * 9)
-    assert figure(exchange)._repr_png_().startswith(b"\x89PNG")
+    exchange = Exchange(shown, question, answer, "rollout", words, 0, aus, ["$_$"] * 9, "quick", "$ mind")
+    drawn = figure(exchange)
+    assert drawn._repr_png_().startswith(b"\x89PNG")
+    said = " ".join(text.get_text() for text in drawn.texts).replace("\n", " ")
+    for whole in (question.strip(), answer, "Exp-VQA quick. $ mind", "9 × $_$"):
+        assert "".join(whole.split()) in "".join(said.split())
+    bottoms = [text.get_window_extent().y0 for text in drawn.texts]
+    assert min(bottoms) >= 0, "text below the picture"
 
 
 def test_explore_takes_a_loaded_model_only():

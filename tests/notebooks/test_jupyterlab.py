@@ -148,9 +148,8 @@ def test_the_explorer_redraws_asks_and_explains(page, lab):
     page.locator(".widget-text input:visible").last.fill("<b>Which</b> facial actions does this person show?")
     button(page, "Ask").click()
     page.locator("select", has_text="person").wait_for()  # the words of the answer, to be explained
-    button(page, "Save as PNG").click()
     with page.expect_download() as download:
-        page.locator("a[download]").click()
+        page.locator("a[download]", has_text="Save as PNG").click()
     download.value.save_as(KEPT / "explorer_saved.png")
     page.screenshot(path=KEPT / "explorer_own_words.png")
 
