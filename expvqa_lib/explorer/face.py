@@ -159,7 +159,9 @@ def _widgets() -> dict[str, w.Widget | dict[int, w.FloatSlider]]:
         "layout": full | {"height": "22px", "margin": "0"},
     }
     return {
-        "source": w.ToggleButtons(options=[RENDERED, PHOTO], style={"button_width": "109px"}),
+        "source": w.ToggleButtons(
+            options=[("Rendered", RENDERED), ("Photo, video", PHOTO)], style={"button_width": "109px"}
+        ),
         "picture": w.Image(format="png", width=SIDE, height=SIDE),
         "person": w.Button(description="New person", layout=half),
         "rest": w.Button(description="At rest", layout=half),

@@ -43,7 +43,7 @@ def figure(exchange: Exchange) -> Figure:
     for row, (text, weight, colour) in enumerate(lines):
         place = 1 - (above + 2.0 + 0.17 * row) / height
         fig.text(0.01, place, text, weight=weight, color=colour, **plain)
-    aus, bars = exchange.aus, fig.add_axes((0.8, 1 - 4.15 / height, 0.185, 4.1 / height))
+    aus, bars = exchange.aus, fig.add_axes((0.8, 1 - 4.15 / height, 0.175, 4.1 / height))
     names = [f"{name} {ACTION_UNITS[int(name[2:])].noun}" for name in aus.index]
     colours = [COLOURS["exp_vqa" if value >= 0.5 else "exp_vqa_fz"] for value in aus["mean"]]
     error = [(aus["mean"] - aus["min"]).clip(0), (aus["max"] - aus["mean"]).clip(0)]

@@ -1,5 +1,6 @@
 """Fine-tuning: recipe, curriculum with pseudo labels, data set with augmentation, feature cache, trainer."""
 
+from .card import add_results
 from .curriculum import (
     ABLATIONS,
     Curriculum,
@@ -26,6 +27,7 @@ __all__ = [
     "LossModel",
     "Recipe",
     "add_pseudo_pairs",
+    "add_results",
     "batch_loss",
     "cached_states",
     "caption",

@@ -24,6 +24,7 @@ from transformers import (
 from ..errors import ModelError, SettingsError, TrainingError
 from ..files import atomic, fingerprint
 from ..model.load import DTYPES
+from .card import model_card
 from .dataset import Collator, ImagePairs
 from .loss import LossModel, cached_states, encoder_key
 from .recipe import VARIANTS, Recipe, count_steps, learning_rate
@@ -48,12 +49,11 @@ def finetune(
 
     Args:
         pairs: a split `train` and, to be measured on, `validation` (`data.pairs`).
-        folder: of the model, its processor and `log.csv`; checkpoints stand in a hidden folder beside it.
+        folder: of the model, its processor, card and `log.csv`; checkpoints are in a hidden folder beside it.
         features: cache of a frozen vision encoder's states (default: `features` beside `folder`).
 
     Returns:
-        The log: `step`, `loss` (training), `eval_loss` (validation), `learning_rate`; and `weight_change`,
-        the largest of a trained weight from start to end. NaN if not measured.
+        The log: `step`, `loss`, `eval_loss` (validation), `learning_rate`, and the largest `weight_change`.
 
     Raises:
         SettingsError: variant, folder, number of images or precision are impossible.
@@ -74,6 +74,7 @@ def finetune(
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():  # as in the reference: frozen parts in the recipe's precision
             tensor.data = tensor.to(torch.float32 if tensor.requires_grad else DTYPES[recipe.precision])
+    card = model_card(model.name_or_path, variant, recipe, steps, processes, {n: pairs[n] for n in splits})
     collator = Collator(processor, recipe)
     trainer = PairTrainer(LossModel(model), recipe, steps, work, train, *validation, collator=collator)
     if variant == "exp_vqa_fz" and not recipe.augment:  # a frozen encoder, and images that never change
@@ -81,7 +82,7 @@ def finetune(
         collator.states = cached_states(model, processor, images, features or folder.parent / "features")
     start = {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
     trainer.train(resume_from_checkpoint=[None, *_checkpoints(work)][-1])
-    return _save(trainer, model, processor, folder, start)
+    return _save(trainer, model, processor, folder, start, card)
 
 
 def freeze(model: InstructBlipForConditionalGeneration, variant: str) -> None:
@@ -113,8 +114,8 @@ def _check(model: InstructBlipForConditionalGeneration, folder: Path, recipe: Re
         )
 
 
-def _save(trainer: Trainer, model, processor: InstructBlipProcessor, folder: Path, start) -> pd.DataFrame:
-    """Write the model, its processor and the log, remove the checkpoints, and return the log."""
+def _save(trainer: Trainer, model, processor: InstructBlipProcessor, folder: Path, start, card: str):
+    """Write the model, its processor, card and log, remove the checkpoints, and return the log."""
     columns = ["step", "loss", "eval_loss", "learning_rate", "weight_change"]
     log = pd.DataFrame(trainer.state.log_history, columns=columns).dropna(subset=columns[1:3], how="all")
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered where processes share them
@@ -128,6 +129,7 @@ def _save(trainer: Trainer, model, processor: InstructBlipProcessor, folder: Pat
             model.save_pretrained(temporary, state_dict=weights)
             processor.save_pretrained(temporary)
             log.to_csv(temporary / "log.csv", index=False)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return log

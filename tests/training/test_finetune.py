@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from torch import nn
 from weights import changed, full_logits, pixels_of, weights
 
 from expvqa_lib.data import load_image
-from expvqa_lib.errors import ImageError, SettingsError, TrainingError
+from expvqa_lib.errors import ImageError, ModelError, SettingsError, TrainingError
 from expvqa_lib.model import encode
-from expvqa_lib.training import Collator, ImagePairs, finetune, freeze, loss
+from expvqa_lib.training import Collator, ImagePairs, add_results, finetune, freeze, loss
 from expvqa_lib.training.loss import batch_loss, cached_states, encoder_key, vision_states
 from expvqa_lib.training.recipe import PAPER, VARIANTS, Recipe, learning_rate
 
@@ -233,3 +234,24 @@ def test_the_key_changes_with_weights_precision_and_settings():
     keys.append(encoder_key([copy.deepcopy(layer).bfloat16()], size))
     layer.weight.data[1, 2] += 1e-6
     assert len({*keys, encoder_key([layer], size)}) == 4
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_card_says_what_it_is_made_of_and_takes_the_results(tune, model, pairs, tmp_path, variant):
+    model.name_or_path, folder = "Salesforce/instructblip-vicuna-7b", tmp_path / "model"
+    tune(variant)
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.base_model == model.name_or_path and card.data.pipeline_tag == "image-text-to-text"
+    assert f"variant `{variant}`" in card.text and "| learning_rate | 0.001 |" in card.text
+    for split in ("train", "validation"):
+        rows = [line.split(" | ") for line in card.text.splitlines() if line.startswith(f"| {split} |")]
+        assert sum(int(row[3]) for row in rows) == len(pairs[split])
+    results = {"F1": pd.DataFrame({"model": ["a|b", "prior"], "AU12": ["71.3 [66.0, 75.2]", "50.0"]})}
+    for _ in range(2):  # again: in place of the last ones
+        add_results(folder, results)
+        text = (folder / "README.md").read_text()
+        assert text.count("| 0 | a\\|b | 71.3 [66.0, 75.2] |") == 1 and "Nothing yet" not in text
+    assert ModelCard.load(folder / "README.md").data.tags == card.data.tags and "## Not to trust" in text
+    (folder / "README.md").write_text("# Mine\n")
+    with pytest.raises(ModelError, match="no model card with a section Measured"):
+        add_results(folder, results)

@@ -1,5 +1,6 @@
 """Commands that put questions to a model and measure its answers, and what all commands share."""
 
+import os
 import sys
 import warnings
 from argparse import Namespace
@@ -29,6 +30,7 @@ from ...evaluation.vision_language import LocalModel
 from ...evaluation.vision_language import ask as ask_any
 from ...files import save_table
 from ...plots import clip_curves, export, forest, save
+from ...training import add_results
 from ..run import Run
 
 
@@ -104,6 +106,10 @@ def evaluate(options: Namespace) -> None:
             bool(given) != bool(options.model), "--data needs --model to ask, or --predictions, its answers"
         )
         require(not (given and asked), "--question-types and --in-words go with --model, not --predictions")
+        require(
+            not options.card or os.path.isdir(options.model or ""),
+            "--card needs --model, a folder with its card",
+        )
         _evaluate_faces(options)
         return
     require(
@@ -190,6 +196,14 @@ def _evaluate_faces(options: Namespace) -> None:
     if processes().is_main_process:
         table = measure(predictions, faces, name=predictions.attrs.get("model") or name, **measured)
         save_table(table, output / "metrics.csv")
+        results = {}
+        for (dataset, question), rows in table[table["metric"] == "f1"].groupby(["dataset", "question"]):
+            results[f"F1 (%) of {question} on {dataset}, {split} faces"] = shown = with_intervals(rows, "f1")
+            export(shown, output / f"f1_{dataset}_{question}", best="row")
+        if options.card:
+            add_results(options.model, results)
         print(table.to_string(index=False))
         print(f"measured: {'all faces' if split == 'all' else f'the split {split}'} of {options.data}")
-        print(f"{output}: {'metrics.csv' if given else 'predictions.parquet and metrics.csv'}")
+        print(
+            f"{output}: {'' if given else 'predictions.parquet, '}metrics.csv, and F1 as .csv, .md and .tex"
+        )

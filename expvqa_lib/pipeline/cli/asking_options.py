@@ -152,6 +152,10 @@ ASKING = {
             },
             **SKIP,
             "--predictions": {"metavar": "FILE", "help": "measure these again, without a model"},
+            "--card": {
+                "action": "store_true",
+                "help": "write F1 into the model's card (README.md), too",
+            },
         },
     ),
     "predict": (
