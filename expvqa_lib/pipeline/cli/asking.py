@@ -156,14 +156,15 @@ def compare(options: Namespace) -> None:
     for metric in ("f1", "auc", "calibration_error"):
         if (found.table["metric"] == metric).any():
             export(with_intervals(found.table, metric), output / metric, best="row")
-    export(found.differences, output / "differences", best=None)
+    differences = found.differences.assign(p=found.differences["p"].map("{:.3f}".format))
+    export(differences, output / "differences", best=None)
     save(
         forest(metric_rows(found.table, "f1"), "Action units, side by side", "F1 (%)"),
         output / "comparison.png",
     )
     macro = found.table[(found.table["target"] == "macro") & found.table["metric"].isin(["f1", "auc"])]
     print(macro.drop(columns=["dataset", "split", "target"]).to_string(**show))
-    for table in (found.differences, found.counts):
+    for table in (differences, found.counts):
         print("", table.to_string(**show), sep="\n")
     print(f"{output}: comparison.csv and .png; f1, auc and differences as .csv, .md and .tex")
 
