@@ -1,9 +1,9 @@
 """Everybody's pictures and videos as one table: a row a face, with what the model says of it."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -84,9 +84,10 @@ def _score_job(
     part = f"{folder.as_posix()}/{fingerprint(key, [file_state(file) for file in job])}-{{}}.parquet".format
     seen = views(job, **frames, wanted=lambda position, _: not Path(part(position // PART)).exists())
     parts = []
-    while some := list(islice(seen, PART)):
-        parts.append(cached(part(len(parts)), partial(look, some)))
-        bar.update(len(some))
+    while first := next(seen, None):  # one picture at a time: 64 large ones would fill the memory
+        some = chain([first], islice(seen, PART - 1))
+        parts.append(cached(part(len(parts)), partial(look, _ticking(some, bar))))
+        bar.update(sum(1 for _ in some))  # those of a part that was there already
     table = pd.concat(parts, ignore_index=True)
     if is_video(job[0]):  # name its people
         faces = table.dropna(subset=["face", "time"])
@@ -94,7 +95,13 @@ def _score_job(
     return table
 
 
-def _score_views(model, processor, aus, questions, emotion: bool, largest: bool, seen: Sequence[View]):
+def _ticking(seen: Iterable[View], bar: tqdm) -> Iterator[View]:
+    for view in seen:
+        yield view
+        bar.update()
+
+
+def _score_views(model, processor, aus, questions, emotion: bool, largest: bool, seen: Iterable[View]):
     """The rows of some views."""
     rows, crops, places = [], [], []
     for view in seen:
