@@ -1,13 +1,14 @@
 """Questions to the model: answers in words, and P(yes): the probability of yes by the next tokens' logits."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import (
+    DynamicCache,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
     PreTrainedTokenizerBase,
@@ -154,10 +155,30 @@ def generate(
         with warnings.catch_warnings():
             # it warns that the penalty covers the answer alone, as is wanted here
             warnings.filterwarnings("ignore", "Passing `repetition_penalty` with")
-            ids = model.language_model.generate(**inputs, **options)
+            ids = model.language_model.generate(**_read_once(model, inputs, options), **options)
         texts = [text.strip() for text in processor.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         answers += [texts[n : n + samples] for n in range(0, len(texts), samples)]
     return answers
+
+
+def _read_once(model, inputs: dict[str, Tensor], options: Mapping) -> dict[str, Tensor]:
+    """Let the language model read all but the prompts' last token once, not once a beam or sample.
+
+    `generate` goes on from these keys and values, repeated for each.
+    """
+    copies = max(options["num_beams"], options["num_return_sequences"])
+    if copies == 1 or not model.config.use_decoder_only_language_model:
+        return inputs
+    mask, cache = inputs["attention_mask"], DynamicCache(config=model.language_model.config)
+    model.language_model.model(
+        inputs_embeds=inputs["inputs_embeds"][:, :-1],
+        attention_mask=mask[:, :-1],
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, :-1],
+        past_key_values=cache,
+        use_cache=True,
+    )
+    cache.batch_repeat_interleave(copies)
+    return inputs | {"past_key_values": cache}
 
 
 def _generation_options(model, tokenizer, samples: int, options: dict) -> dict:

@@ -79,6 +79,24 @@ def test_greedy_words_are_those_of_the_plain_loop_in_any_batch(model, processor,
     assert generate(model, processor, images[::-1], QUESTIONS[::-1], max_new_tokens=10) == answers[::-1]
 
 
+@pytest.mark.parametrize("options", [{"num_beams": 5}, {"num_beams": 3, "repetition_penalty": 1.5}])
+def test_beams_read_the_prompt_once_and_find_what_each_reading_it_would(
+    model, processor, images, monkeypatch, options
+):
+    read = []
+
+    def note(_, __, given: dict) -> None:
+        if (embeds := given.get("inputs_embeds")) is not None:
+            read.append(embeds.shape[:2])
+
+    model.language_model.model.register_forward_pre_hook(note, with_kwargs=True)
+    found = generate(model, processor, images, QUESTIONS, max_new_tokens=8, **options)
+    sizes = [n for n, length in read if length > 1]
+    assert sizes == [len(images)]
+    monkeypatch.setattr("expvqa_lib.model.answer._read_once", lambda model, inputs, options: inputs)
+    assert generate(model, processor, images, QUESTIONS, max_new_tokens=8, **options) == found
+
+
 def test_samples_are_as_many_as_wanted_seeded_and_not_all_the_same(model, processor, images):
     options = {"samples": 3, "max_new_tokens": 8}
     first, again, other = (
