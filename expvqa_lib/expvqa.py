@@ -13,12 +13,13 @@ from PIL import Image
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from . import questions
-from .attention import DEFAULT_METHOD, relevance
+from .attention import DEFAULT_METHOD, FAST_METHOD, relevance
 from .data import crop_face, load_image
 from .errors import ModelError, SettingsError
 from .evaluation import score
 from .facs import ACTION_UNITS
 from .model import generate, load_model, score_yes_no
+from .model.load import LARGE
 from .plots import attention_gallery
 
 QUICK = Path(__file__).parent / "assets" / "quick"
@@ -40,13 +41,15 @@ NOTICES = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where the model looked: image, question, first word of the answer, P(yes), a map [h, h] (maximum 1)."""
+    """Where the model looked: image, question, first word of the answer, P(yes), a map [h, h] (maximum 1) and
+    the method that made it."""
 
     image: Image.Image
     question: str
     answer: str
     p_yes: float
     heat: np.ndarray
+    method: str
 
     def plot(self) -> Figure:
         """Draw the map over the face."""
@@ -132,16 +135,18 @@ class ExpVQA:
         au: int | None = None,
         *,
         question: str | None = None,
-        method: str = DEFAULT_METHOD,
+        method: str | None = None,
         crop: bool = True,
         bgr: bool = False,
     ) -> Explanation:
         """Map where the model looked for a yes to Q3 about an AU, or for the first word of an answer.
 
-        With an AU, `p_yes` is that of `aus`; `method` is one of `attention.METHODS`.
+        With an AU, `p_yes` is that of `aus`; `method` is one of `attention.METHODS`, by default the most
+        faithful, and for a billion parameters or more the most faithful that takes two passes.
         """
         if au is None and not (question or "").strip():
             raise SettingsError("explain needs an AU number or a question")
+        method = method or (FAST_METHOD if self.model.num_parameters() >= LARGE else DEFAULT_METHOD)
         (face,), *_ = _faces([image], crop, bgr)
         text, targets = (question, None) if au is None else (questions.ask_q3(au), [questions.YES])
         (heat,), (p_yes,), (answer,) = relevance(
@@ -150,7 +155,7 @@ class ExpVQA:
         if au is not None:
             p_yes = self.aus(face, [au], crop=False).iat[0]
             answer = questions.YES if p_yes >= 0.5 else questions.NO
-        return Explanation(face, text, answer, float(p_yes), heat)
+        return Explanation(face, text, answer, float(p_yes), heat, method)
 
 
 def load(

@@ -100,6 +100,15 @@ def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(model, processor, ba
     assert list(other.index) == [f"AU{au}" for au in ACTION_UNITS]
 
 
+def test_large_models_are_explained_in_two_passes_unless_another_method_is_asked_for(
+    base, files, monkeypatch
+):
+    assert base.explain(files[0], au=12, crop=False).method == "guided_gradients"
+    monkeypatch.setattr("expvqa_lib.expvqa.LARGE", 10)
+    assert base.explain(files[0], au=12, crop=False).method == "gradient_cross_attention"
+    assert base.explain(files[0], au=12, method="rollout", crop=False).method == "rollout"
+
+
 def test_explain_maps_a_yes_to_an_au_or_the_first_word_of_an_answer(base, files):
     about = base.model, base.processor, files[:1]
     smile = base.explain(files[0], au=12, crop=False)

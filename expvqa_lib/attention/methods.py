@@ -122,7 +122,7 @@ maps [N, h, h], not negative and not normalised. They explain the score: the log
 next token times the contrast. First the default: more of its relevance lies on
 pixels that an AU moved than of any other's (`truth`)."""
 
-DEFAULT_METHOD = "guided_gradients"
+DEFAULT_METHOD, FAST_METHOD = "guided_gradients", "gradient_cross_attention"
 
 
 @torch.no_grad()  # the methods that need gradients ask for them

@@ -22,7 +22,7 @@ from ..errors import ModelError, SettingsError
 from .damage import damage, refuse
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LARGE = 10**9  # parameters from which on a model goes to an accelerator by itself
+LARGE = 10**9  # parameters from which on a model goes to an accelerator, and to half precision, by itself
 
 _HalfLanguageModel = type(
     InstructBlipForConditionalGeneration.__name__,  # which `save_pretrained` writes into config.json
@@ -45,7 +45,7 @@ def load_model(
 
     Args:
         device: `cpu`, `cuda`, ...; by default an accelerator for a billion parameters or more, else the CPU.
-        dtype: by default float32 on the CPU and for small models, else bfloat16 (float16 on MPS).
+        dtype: by default float32, for a billion parameters or more bfloat16 (float16 on MPS).
         bits: 8 or 4 hold the language model's linear layers in that many bits (needs bitsandbytes).
         language_dtype: of the language model alone, for training: everything else is float32 then.
 
@@ -58,7 +58,7 @@ def load_model(
     with refuse(source, "config.json has the sizes of no model"), torch.device("meta"):
         skeleton = InstructBlipForConditionalGeneration(config)
     is_large = skeleton.num_parameters() >= LARGE
-    place, main_dtype = _placement(device, dtype, is_large)
+    place, main_dtype = _placement(device, dtype or ("float32" if language_dtype else None), is_large)
     model_class = _HalfLanguageModel if language_dtype else InstructBlipForConditionalGeneration
     read_dtype = DTYPES.get(language_dtype, main_dtype)
     options = {
@@ -168,7 +168,7 @@ def _placement(device, dtype, is_large: bool) -> tuple[torch.device, torch.dtype
     if dtype not in (None, *DTYPES):
         raise SettingsError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
     half = torch.float16 if place.type == "mps" else torch.bfloat16
-    return place, DTYPES.get(dtype, half if is_large and place.type != "cpu" else torch.float32)
+    return place, DTYPES.get(dtype, half if is_large else torch.float32)
 
 
 def _quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:

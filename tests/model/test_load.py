@@ -87,7 +87,8 @@ def test_bits_hold_the_language_model_alone(folder, images, bits):
 
 
 def test_large_models_go_to_an_accelerator_in_half_precision_and_small_ones_stay(monkeypatch):
-    assert _placement(None, None, False) == _placement(None, None, True) == (CPU, torch.float32)
+    assert _placement(None, None, False) == _placement(None, "float32", True) == (CPU, torch.float32)
+    assert _placement(None, None, True) == (CPU, torch.bfloat16)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     for name, half in (("cuda", torch.bfloat16), ("mps", torch.float16)):
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda name=name: torch.device(name))
