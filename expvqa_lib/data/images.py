@@ -35,10 +35,13 @@ NO_TILT = "The face's tilt is not known (turned away?): it stays as it is."
 
 
 class _Finders(threading.local):
-    """The two detectors, which keep state: one of each a thread."""
+    """The detectors, which keep state: one of each a thread.
+
+    Another size of input costs YuNet as much as a pass: one searches pictures, one measures faces.
+    """
 
     def __init__(self) -> None:
-        self.yunet = YuNetDetector()
+        self.search, self.measure = YuNetDetector(), YuNetDetector()
         self.cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
 
 
@@ -206,7 +209,7 @@ def _crop(image: Image.Image, face: tuple[float, ...]) -> tuple[Image.Image, str
     tilt, middle = _tilt(_cut(image, x, y, reach)), (reach / 2, reach / 2)
     angle = tilt or 0.0
     eyes, chin, across = reach / 2 - 0.1 * height, reach / 2 + height / 2, 0.0
-    if level := _detect(_cut(image, x, y, reach, angle)):
+    if level := _detect(_cut(image, x, y, reach, angle), "measure"):
         left, top, width, height, eyes = min(
             level, key=lambda f: math.dist((f[0] + f[2] / 2, f[1] + f[3] / 2), middle)
         )
@@ -224,7 +227,7 @@ def _crop(image: Image.Image, face: tuple[float, ...]) -> tuple[Image.Image, str
     return _cut(image, x, y, side, angle), NO_TILT if tilt is None else None
 
 
-def _detect(image: Image.Image) -> list[tuple[float, ...]]:
+def _detect(image: Image.Image, detector: str = "search") -> list[tuple[float, ...]]:
     """(left, top, width, height, height of the eyes) of each face in pixels, largest first."""
     scale = max(1.0, max(image.size) / SEARCH_SIDE)
     small = image.resize(
@@ -232,7 +235,7 @@ def _detect(image: Image.Image) -> list[tuple[float, ...]]:
     )
     canvas = Image.new("RGB", [max(64, side) for side in small.size])  # below, the boxes are arbitrary
     canvas.paste(small)
-    rows = scale * _FINDERS.yunet.detect(
+    rows = scale * getattr(_FINDERS, detector).detect(
         np.asarray(canvas)[:, :, ::-1].copy(), details=True
     )  # [n, 15]: box, five points, score
     faces = ((*map(float, row[:4]), float(row[[5, 7]].mean())) for row in rows)
