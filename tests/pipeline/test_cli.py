@@ -58,6 +58,11 @@ REFUSED = {
     "train --pairs nowhere --model x --output y": "nowhere: no pairs",
     "evaluate --data faces.parquet": "--model",
     "evaluate --predictions p.parquet": "--data",
+    "evaluate --data faces.parquet --model nowhere --card": "--card",
+    "compare feat.csv --data faces.parquet --output out": "NAME=FILE",
+    "compare a=1.csv a=2.csv --data faces.parquet --output out": "different names",
+    "score nowhere --output out.csv": "nowhere: no picture or video there",
+    "score docs/face.png --output out.xlsx": ".csv or .parquet",
     "evaluate --in-words": "--in-words",
     "evaluate --predictions p --data d --question-types q1": "--question-types",
 }

@@ -146,16 +146,17 @@ def compare(options: Namespace) -> None:
     show = {"index": False, "float_format": "%.1f"}
     files = dict(part.partition("=")[::2] for part in options.models)
     require(
-        all(files.values()), f"found {' '.join(options.models)}; expected NAME=FILE, such as pyfeat=feat.csv"
+        all(files.values()) and len(files) == len(options.models),
+        f"found {' '.join(options.models)}; expected NAME=FILE with different names, such as pyfeat=feat.csv",
     )
     root = Path(options.image_root or Path(options.data).parent)
     faces, split = read_faces(options.data, root), None if options.split == "all" else options.split
     models = {name: read_scored(file, root, options.images) for name, file in files.items()}
     found, output = compare_models(faces, models, split=split), Path(options.output)
     save_table(found.table, output / "comparison.csv")
-    for metric in ("f1", "auc", "calibration_error"):
+    for metric, best in {"f1": "row", "auc": "row", "calibration_error": None}.items():
         if (found.table["metric"] == metric).any():
-            export(with_intervals(found.table, metric), output / metric, best="row")
+            export(with_intervals(found.table, metric), output / metric, best=best)
     differences = found.differences.assign(p=found.differences["p"].map("{:.3f}".format))
     export(differences, output / "differences", best=None)
     save(
