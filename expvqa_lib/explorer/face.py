@@ -39,11 +39,10 @@ def load_photo(name: str, source: ImageSource, crop: bool, frame: int) -> FaceIm
     try:
         image = video_frame(source, frame) if is_video(name) else load_image(source)
         image, notice = crop_face(image) if crop else (image, None)
-        name = f"{name}, frame {frame}" if is_video(name) else name
     except ImageError as error:  # uploaded bytes have no name of their own
         raise ImageError(str(error).replace("the given bytes", name)) from error
     image.thumbnail((1024, 1024))  # px: no model takes more of a photo
-    return FaceImage(image, image, name, notice)
+    return FaceImage(image, image, f"{name}, frame {frame}" if is_video(name) else name, notice)
 
 
 class FaceChooser(w.VBox):

@@ -9,7 +9,6 @@ from matplotlib.textpath import text_to_path
 from ..facs import ACTION_UNITS
 from ..plots import COLOURS, Figure, attention_overlay
 
-SIZE = 8  # points: of the letters
 LINE, TITLE = 290, 130  # points: of a line of text, which ends before the names of the AUs, and of a title
 
 Exchange = namedtuple("Exchange", "face question answer method words chosen aus samples model notice")
@@ -37,7 +36,7 @@ def figure(exchange: Exchange) -> Figure:
     above = 0.12 + 0.14 * max(map(len, titles))  # inches, all of them
     height = max(4.6, above + 2.1 + 0.17 * len(lines))
     fig = Figure(figsize=(7, height), layout="none")
-    plain = {"parse_math": False, "va": "top", "fontsize": SIZE}  # a dollar sign is a dollar sign
+    plain = {"parse_math": False, "va": "top", "fontsize": 8}  # a dollar sign is a dollar sign
     for left, title in zip((0.01, 0.29), titles, strict=True):
         fig.text(left, 1 - (above - 0.05) / height, "\n".join(title), **plain | {"va": "bottom"})
     face, overlay = (
@@ -62,11 +61,9 @@ def figure(exchange: Exchange) -> Figure:
 
 
 def _wrap(text: str, width: float, weight: str = "normal") -> list[str]:
-    """Break a text into lines of at most so many points, by the widths of its letters."""
-    font, lines = FontProperties(size=SIZE, weight=weight), []
-    for characters in range(64, 1, -1):
+    """Break a text into lines of at most `width` points, by the widths of its letters."""
+    font = FontProperties(size=8, weight=weight)
+    for characters in range(64, 0, -1):
         lines = textwrap.wrap(text, characters)
-        widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] for line in lines]
-        if max(widths, default=0) <= width:
-            break
-    return lines
+        if all(text_to_path.get_text_width_height_descent(line, font, False)[0] <= width for line in lines):
+            return lines
