@@ -75,10 +75,16 @@ class ExpVQA:
         self.name = Path(model.name_or_path).name or type(model).__name__
 
     def __repr__(self) -> str:
-        size, aus = self.model.num_parameters(), len(self._aus(None))
-        return (
-            f"Exp-VQA {self.name}: InstructBLIP of {size / 1e6:,.1f} million parameters, {self.model.dtype} "
-            f"on {self.model.device}; asked about {aus} action units. {self.notice or ''}".strip()
+        config, pixels = self.model.config, self.model.config.vision_config.image_size
+        base = f", fine-tuned from {config.base_model}" if hasattr(config, "base_model") else ""
+        return "\n".join(
+            [
+                f"Exp-VQA {self.name}{base}",
+                f"InstructBLIP of {self.model.num_parameters() / 1e6:,.1f} million parameters, "
+                f"{self.model.dtype} on {self.model.device}; pictures of {pixels} x {pixels} pixels",
+                f"action units: {', '.join(map(str, self._aus(None)))}",
+                *([self.notice] if self.notice else []),
+            ]
         )
 
     def ask(

@@ -83,6 +83,13 @@ def save_table(table: pd.DataFrame, path: str | Path) -> None:
             table.to_parquet(temporary, index=False)
 
 
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown without its index; each row is one line, whatever the cells hold."""
+    rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    cells = ([str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
 def inside(root: str | Path, paths: Iterable[str]) -> list[str | None]:
     """Join paths to `root`; None for one that leads out of it. Links are followed.
 

@@ -100,6 +100,18 @@ def test_aus_are_a_row_for_one_image_and_a_table_for_a_list(model, processor, ba
     assert list(other.index) == [f"AU{au}" for au in ACTION_UNITS]
 
 
+def test_a_model_says_what_it_is(base, model, processor):
+    quick = expvqa.load()
+    for each, said in (
+        (quick, ("Exp-VQA quick, fine-tuned from base", "2.3 million", "96 x 96", "cpu", quick.notice)),
+        (base, ("Exp-VQA base\n", "torch.float32", "action units: 1, 2, 4")),
+        (expvqa.ExpVQA(model, processor), ("48 x 48 pixels", "action units: 1, 2, 4")),
+    ):
+        assert [part for part in said if part not in repr(each)] == [] and 3 <= len(
+            repr(each).splitlines()
+        ) <= 4
+
+
 def test_large_models_are_explained_in_two_passes_unless_another_method_is_asked_for(
     base, files, monkeypatch
 ):

@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import pandas as pd
+from huggingface_hub import ModelCard
 
 from expvqa_lib.attention.methods import DEFAULT_METHOD
 from expvqa_lib.evaluation import results_table
+from expvqa_lib.training.card import TAGS
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,6 +31,13 @@ def test_the_quick_models_card_states_what_a_run_measures():
     card = (ROOT / "expvqa_lib" / "assets" / "quick" / "README.md").read_text()
     f1, auc = re.search(r"macro F1 ([\d.]+), AUC\s+([\d.]+)", card).groups()
     assert abs(float(f1) - au["exp_vqa", "macro", "f1"]) < 2 > abs(float(auc) - au["exp_vqa", "macro", "auc"])
+
+
+def test_the_shipped_models_have_the_front_matter_of_a_fine_tuned_one():
+    card = ROOT / "expvqa_lib" / "assets"
+    quick, base = (ModelCard.load(card / name / "README.md").data for name in ("quick", "base"))
+    assert quick.tags == base.tags == TAGS and quick.license == base.license == "bsd-3-clause"
+    assert quick.datasets == ["synth_lab", "synth_wild", "synth_emotion"] and base.datasets is None
 
 
 def test_the_page_of_results_states_the_figures_of_the_committed_tables():

@@ -48,6 +48,23 @@ def with_intervals(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return wide.rename(index={"macro": "Average"}, columns=NAMES).rename_axis(metric_name(metric))
 
 
+def paper_tables(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The tables that a paper prints, by name (`Q3 F1`): F1, AUC, and the accuracy of emotions.
+
+    Args:
+        table: results of `measure`, or of `au_detection` with a column `question`.
+
+    Returns:
+        `with_intervals` of each data set and split, one below the other.
+    """
+    of_emotions, tables = (table["metric"] == "accuracy") & (table["target"] == "emotion"), {}
+    printed = table[table["metric"].isin(["f1", "auc"]) | of_emotions]
+    for (question, metric), rows in printed.groupby(["question", "metric"]):
+        parts = {keys: with_intervals(part, metric) for keys, part in rows.groupby(["dataset", "split"])}
+        tables[f"{question} {metric_name(metric)}"] = pd.concat(parts, names=["data set", "split"])
+    return tables
+
+
 def text_table(
     rows: pd.DataFrame, index: str | list[str], columns: str, marks: pd.Series | str = ""
 ) -> pd.DataFrame:

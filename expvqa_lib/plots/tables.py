@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..files import atomic
+from ..files import atomic, markdown
 
 _WITH_INTERVAL = re.compile(r"(-?\d+(?:\.\d+)?) \[.*\]")
 _FLOAT = float | np.floating
@@ -69,11 +69,7 @@ def _best(table: pd.DataFrame, best: str | None, lower: Sequence[str], within: s
 
 
 def _markdown(texts: pd.DataFrame, bold: pd.DataFrame, note: str | None) -> str:
-    cells = texts.map(lambda text: text.replace("|", "\\|").replace("\n", " "))
-    cells = cells.mask(bold, "**" + cells + "**")
-    rows = [list(cells.columns), ["---"] * cells.shape[1], *cells.to_numpy().tolist()]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines + (["", note] if note else [])) + "\n"
+    return markdown(texts.mask(bold, "**" + texts + "**")) + (f"\n\n{note}\n" if note else "\n")
 
 
 def _latex(texts: pd.DataFrame, bold: pd.DataFrame, note: str | None) -> str:

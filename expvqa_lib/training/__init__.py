@@ -1,6 +1,6 @@
 """Fine-tuning: recipe, curriculum with pseudo labels, data set with augmentation, feature cache, trainer."""
 
-from .card import add_results
+from .card import add_results, read_card
 from .curriculum import (
     ABLATIONS,
     Curriculum,
@@ -39,6 +39,7 @@ __all__ = [
     "finetune",
     "freeze",
     "learning_rate",
+    "read_card",
     "select",
     "variant_of",
     "vision_states",

@@ -24,7 +24,7 @@ from transformers import (
 from ..errors import ModelError, SettingsError, TrainingError
 from ..files import atomic, fingerprint
 from ..model.load import DTYPES
-from .card import model_card
+from .card import base_name, model_card
 from .dataset import Collator, ImagePairs
 from .loss import LossModel, cached_states, encoder_key
 from .recipe import VARIANTS, Recipe, count_steps, learning_rate
@@ -74,7 +74,7 @@ def finetune(
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():  # as in the reference: frozen parts in the recipe's precision
             tensor.data = tensor.to(torch.float32 if tensor.requires_grad else DTYPES[recipe.precision])
-    card = model_card(model.name_or_path, variant, recipe, steps, processes, {n: pairs[n] for n in splits})
+    card = model_card(model, variant, recipe, steps, processes, {n: pairs[n] for n in splits})
     collator = Collator(processor, recipe)
     trainer = PairTrainer(LossModel(model), recipe, steps, work, train, *validation, collator=collator)
     if variant == "exp_vqa_fz" and not recipe.augment:  # a frozen encoder, and images that never change
@@ -120,6 +120,7 @@ def _save(trainer: Trainer, model, processor: InstructBlipProcessor, folder: Pat
     log = pd.DataFrame(trainer.state.log_history, columns=columns).dropna(subset=columns[1:3], how="all")
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered where processes share them
     model.requires_grad_(True).eval()
+    model.config.base_model = base_name(model.name_or_path)
     if trainer.args.should_save:
         changes = (weights[name].cpu() - value for name, value in start.items())
         log.loc[log.index[-1], "weight_change"] = max(float(change.abs().max()) for change in changes)

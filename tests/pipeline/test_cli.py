@@ -58,7 +58,8 @@ REFUSED = {
     "train --pairs nowhere --model x --output y": "nowhere: no pairs",
     "evaluate --data faces.parquet": "--model",
     "evaluate --predictions p.parquet": "--data",
-    "evaluate --data faces.parquet --model nowhere --card": "--card",
+    "evaluate --data faces.parquet --model nowhere --card": "no model card",
+    "evaluate --data faces.parquet --predictions p.parquet --card": "--card",
     "compare feat.csv --data faces.parquet --output out": "NAME=FILE",
     "compare a=1.csv a=2.csv --data faces.parquet --output out": "different names",
     "score nowhere --output out.csv": "nowhere: no picture or video there",
@@ -135,14 +136,20 @@ def test_the_output_of_a_run_is_relative_to_the_working_folder(tmp_path, monkeyp
     assert opened[0].store.parent == folder / "mine"
 
 
-def test_evaluating_one_model_of_a_run_asks_no_other(monkeypatch, capsys):
+def test_evaluating_one_model_of_a_run_asks_no_other_and_fills_its_card(monkeypatch, capsys, tmp_path):
     faces = pd.DataFrame({"dataset": "own", "subject": list("abcd"), "split": "test", "AU12": [1, 0, 1, 0]})
     faces = faces.reindex(columns=["dataset", "subject", "split", *AU_COLUMNS])
     asked, scores = [], pd.DataFrame({"AU12": [0.9, 0.1, 0.8, 0.2]})
     monkeypatch.setattr(Run, "au_corpus", "own")
     monkeypatch.setattr(Run, "faces_of", lambda run, corpus, split="test": faces)
     monkeypatch.setattr(Run, "scores", lambda run, name: asked.append(name) or scores)
-    assert main(["evaluate", "--model", "exp_vqa_fz"]) == 0
+    monkeypatch.setattr(Run, "model_dir", lambda run, name: tmp_path / name)
+    (tmp_path / "exp_vqa_fz").mkdir()
+    card = tmp_path / "exp_vqa_fz" / "README.md"
+    card.write_text("# Mine\n\n## Measured\n\nNothing yet.\n\n## Licence\n")
+    assert main(["evaluate", "--model", "exp_vqa_fz", "--card"]) == 0
+    assert "| own | test | AU12 | " in card.read_text() and "Exp-VQA(fz) |" in card.read_text()
+    assert "Nothing yet" not in card.read_text() and card.read_text().endswith("\n\n## Licence\n")
     assert asked == ["exp_vqa_fz"]
     models = {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]}
     assert models == {"prior", "exp_vqa_fz", "exp_vqa_fz_shuffled_images"}
@@ -158,6 +165,39 @@ def test_ask_answers_on_standard_output_and_keeps_the_notice_off_it(tmp_path):
     two = python("-m", "expvqa_lib", "ask", str(face), str(face), question, "--no-crop")
     assert two.returncode == 0, two.stderr
     assert two.stdout.splitlines() == [f"{face}\t{one.stdout.strip()}"] * 2
+
+
+def test_the_card_and_the_printed_tables_state_the_figures_of_the_metrics(given, tmp_path, capsys):
+    rows = {"image": [f"{k}.png" for k in range(6)], "dataset": "a|b/<c>", "frame": "0", "AU12": [1, 0] * 3}
+    rows |= {"subject": list("abcdef"), "split": "test", "AU4": [0, 1, 1, 0, 1, 0]}
+    rows |= {"emotion": ["happiness", "anger"] * 3}
+    pd.DataFrame(rows).to_csv(tmp_path / "faces.csv", index=False)
+    for k in range(6):
+        Image.new("RGB", (48, 48), (40 * k, 90, 120)).save(tmp_path / f"{k}.png")
+    small = "--variant exp_vqa_fz --images 20 --pairs-per-image 4 --steps 2 --precision float32"
+    assert main([*given, *small.split()]) == 0
+    mine, output = tmp_path / "mine", tmp_path / "metrics"
+    line = f"evaluate --model {mine} --card --data {tmp_path / 'faces.csv'} --output {output}"
+    cards = []
+    for _ in range(2):
+        assert main([*line.split(), "--question-types", "q1", "q3"]) == 0
+        cards.append((mine / "README.md").read_text())
+    assert cards[0] == cards[1] and "Nothing yet" not in cards[0]
+    metrics = pd.read_csv(output / "metrics.csv").set_index(["question", "metric", "target", "model"])
+    for table, kind, row, target in (
+        ("q3_f1", ("Q3", "f1"), "Average", "macro"),
+        ("q3_auc", ("Q3", "auc"), "AU12", "AU12"),
+        ("q1_accuracy", ("Q1", "accuracy"), "emotion", "emotion"),
+    ):
+        value, low, high = metrics.loc[(*kind, target, "mine"), ["value", "low", "high"]]
+        text = f"{value:.1f} [{low:.1f}, {high:.1f}]"
+        printed = pd.read_csv(output / f"{table}.csv", index_col=2)
+        assert printed.loc[row, "mine"] == text and "mine_shuffled_images" in printed
+        assert text in (output / f"{table}.tex").read_text() and text in (output / f"{table}.md").read_text()
+        title = " ".join(kind).replace("f1", "F1").replace("auc", "AUC").replace("accuracy", "Accuracy")
+        section = cards[0].partition(f"{title}, percent")[2].partition("percent")[0]
+        lines = [line for line in section.splitlines() if f" {row} |" in line]
+        assert len(lines) == 1 and text in lines[0] and lines[0].startswith("| a\\|b/\\<c> | test |")
 
 
 def test_images_that_cannot_be_read_are_skipped_by_every_command_if_asked_and_named(

@@ -3,22 +3,26 @@
 import copy
 import importlib
 import os
+import re
 import shutil
 from dataclasses import replace
 
 import datasets
+import mistune
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from huggingface_hub import ModelCard
 from torch import nn
 from weights import changed, full_logits, pixels_of, weights
 
 from expvqa_lib.data import load_image
 from expvqa_lib.errors import ImageError, ModelError, SettingsError, TrainingError
-from expvqa_lib.model import encode
+from expvqa_lib.model import encode, load_model
 from expvqa_lib.training import Collator, ImagePairs, add_results, finetune, freeze, loss
+from expvqa_lib.training.card import model_card
 from expvqa_lib.training.loss import batch_loss, cached_states, encoder_key, vision_states
 from expvqa_lib.training.recipe import PAPER, VARIANTS, Recipe, learning_rate
 
@@ -242,6 +246,7 @@ def test_the_card_says_what_it_is_made_of_and_takes_the_results(tune, model, pai
     tune(variant)
     card = ModelCard.load(folder / "README.md")
     assert card.data.base_model == model.name_or_path and card.data.pipeline_tag == "image-text-to-text"
+    assert load_model(folder, quiet=True)[0].config.base_model == model.name_or_path
     assert f"variant `{variant}`" in card.text and "| learning_rate | 0.001 |" in card.text
     for split in ("train", "validation"):
         rows = [line.split(" | ") for line in card.text.splitlines() if line.startswith(f"| {split} |")]
@@ -255,3 +260,32 @@ def test_the_card_says_what_it_is_made_of_and_takes_the_results(tune, model, pai
     (folder / "README.md").write_text("# Mine\n")
     with pytest.raises(ModelError, match="no model card with a section Measured"):
         add_results(folder, results)
+
+
+@pytest.mark.parametrize(
+    ("name", "license"),
+    [
+        ("synth_lab", "bsd-3-clause"),
+        ("BP4D", "other"),
+        ('a|b: "<i>c</i>" *d* _e_ `f` [g](h) ~i~ &lt; \\', "other"),
+        ("- données\n\n## Licence\n---", "other"),
+        ("表情", "other"),
+    ],
+)
+def test_the_card_shows_any_name_letter_by_letter(model, pairs, tmp_path, name, license):
+    model.config.trained_on, model.name_or_path = "rendered faces", str(tmp_path / name.replace("/", "-"))
+    columns = ["image", "text_input", "text_output", "question_type"]  # all that training asks for
+    rows = datasets.Dataset.from_dict(pairs["train"].select_columns(columns)[:90])
+    rows = rows.add_column("dataset", [name] * len(rows))
+    card = ModelCard(model_card(model, "exp_vqa", TOY, 4, 1, {"train": rows}))
+    assert card.data.license == license and card.data.base_model is None
+    assert re.fullmatch(r"[A-Za-z\d_][\w.-]*", card.data.datasets[0], re.ASCII)
+    page = BeautifulSoup(mistune.create_markdown(plugins=["table"])(card.text), "html.parser")
+    cells = [[cell.text for cell in row("td")] for row in page.table("tr")[1:]]
+    assert {row[1] for row in cells} == {" ".join(name.split())}
+    assert sum(int(row[3]) for row in cells) == 90
+    assert [title.text for title in page("h2")][-1] == "Licence and citation" and len(page("h2")) == 5
+    assert not page.i and not page.a and not page.em
+    assert "| not named |" in model_card(
+        model, "exp_vqa", TOY, 4, 1, {"train": rows.remove_columns("dataset")}
+    )

@@ -1,6 +1,5 @@
 """Commands that put questions to a model and measure its answers, and what all commands share."""
 
-import os
 import sys
 import warnings
 from argparse import Namespace
@@ -14,9 +13,11 @@ from ...data import labelled_aus, readable
 from ...data.chat import Chat
 from ...errors import ImageError, SettingsError
 from ...evaluation import (
+    MODELS,
     au_detection,
     measure,
     metric_rows,
+    paper_tables,
     predict_in_parts,
     read_faces,
     read_predictions,
@@ -30,7 +31,7 @@ from ...evaluation.vision_language import LocalModel
 from ...evaluation.vision_language import ask as ask_any
 from ...files import save_table
 from ...plots import clip_curves, export, forest, save
-from ...training import add_results
+from ...training import add_results, read_card
 from ..run import Run
 
 
@@ -106,18 +107,20 @@ def evaluate(options: Namespace) -> None:
             bool(given) != bool(options.model), "--data needs --model to ask, or --predictions, its answers"
         )
         require(not (given and asked), "--question-types and --in-words go with --model, not --predictions")
-        require(
-            not options.card or os.path.isdir(options.model or ""),
-            "--card needs --model, a folder with its card",
-        )
+        require(options.model or not options.card, "--card needs --model, a folder with its card")
+        if options.card:  # before hours of asking
+            read_card(options.model)
         _evaluate_faces(options)
         return
     require(
         not (given or options.image_root or asked or options.skip_unreadable),
         "--predictions, --image-root, --question-types, --in-words and --skip-unreadable go with --data",
     )
-    models = [options.model] if options.model else []
-    print(au_detection(run_of(options, options.output), *models).to_string(index=False))
+    run, models = run_of(options, options.output), [options.model] if options.model else MODELS
+    table = au_detection(run, *models)
+    for name in set(models) - {"base"} if options.card else ():
+        add_results(run.model_dir(name), paper_tables(table.assign(question="Q3")))
+    print(table.to_string(index=False))
 
 
 def predict(options: Namespace) -> None:
@@ -198,14 +201,12 @@ def _evaluate_faces(options: Namespace) -> None:
     if processes().is_main_process:
         table = measure(predictions, faces, name=predictions.attrs.get("model") or name, **measured)
         save_table(table, output / "metrics.csv")
-        results = {}
-        for (dataset, question), rows in table[table["metric"] == "f1"].groupby(["dataset", "question"]):
-            results[f"F1 (%) of {question} on {dataset}, {split} faces"] = shown = with_intervals(rows, "f1")
-            export(shown, output / f"f1_{dataset}_{question}", best="row")
+        results = paper_tables(table)
+        for title, shown in results.items():
+            export(shown, output / title.lower().replace(" ", "_"), best="row")
         if options.card:
             add_results(options.model, results)
         print(table.to_string(index=False))
         print(f"measured: {'all faces' if split == 'all' else f'the split {split}'} of {options.data}")
-        print(
-            f"{output}: {'' if given else 'predictions.parquet, '}metrics.csv, and F1 as .csv, .md and .tex"
-        )
+        files = f"{'' if given else 'predictions.parquet, '}metrics.csv; {', '.join(results)}"
+        print(f"{output}: {files} as .csv, .md and .tex")

@@ -154,7 +154,7 @@ ASKING = {
             "--predictions": {"metavar": "FILE", "help": "measure these again, without a model"},
             "--card": {
                 "action": "store_true",
-                "help": "write F1 into the model's card (README.md), too",
+                "help": "write the results into the model's card (README.md), too",
             },
         },
     ),
