@@ -121,23 +121,33 @@ def evaluate(options: Namespace) -> None:
 
 
 def predict(options: Namespace) -> None:
-    """Write the predictions of any vision-language model; print how many answers say neither yes nor no."""
+    """Write the predictions of any vision-language model; name the answers that say neither yes nor no."""
+    require(options.samples >= 0 < options.parallel, "--samples is 0 or more, --parallel 1 or more")
+    warnings.showwarning = show_warning
     output, split = Path(options.output), None if options.split == "all" else options.split
-    faces = pd.concat(faces_to_measure(read_faces(options.data, options.image_root), split))
+    faces = read_faces(options.data, options.image_root, output / "tables")
+    if options.skip_unreadable:
+        faces = faces[readable(faces["image"])].reset_index(drop=True)
     kinds = [kind.upper() for kind in options.question_types]
+    jobs = [(rows, questions_about(labelled_aus(rows), kinds)) for rows in faces_to_measure(faces, split)]
+    jobs = [job for job in jobs if len(job[1])]
+    require(
+        jobs, f"{options.data}: no face has a labelled action unit, so nothing to ask in {', '.join(kinds)}"
+    )
     store = output / "answers.sqlite"
     if options.api:
         settings = {"url": options.api, "price": tuple(options.price), "max_cost": options.budget}
-        model = Chat(options.model, store, **settings)
+        model = Chat(options.model, store, parallel=options.parallel, **settings)
     else:
-        model = LocalModel(options.model, store, device=options.device, dtype=options.dtype or "auto")
+        model = LocalModel(options.model, store, device=options.device, dtype=options.dtype)
     how = {"samples": options.samples, "in_words": options.in_words}
-    table = ask_any(model, faces, questions_about(labelled_aus(faces), kinds), **how)
+    table = pd.concat([ask_any(model, *job, **how) for job in jobs], ignore_index=True)
     save_table(table, output / "predictions.parquet")
     print(pd.Series(dict(model.counts)).to_string())
-    q3 = table[table["question_type"] == "Q3"]
-    for source, rows in q3.groupby("p_yes_from"):
+    for source, rows in table.groupby("p_yes_from"):
         print(f"P(yes) from {source}: {len(rows)} answers, {rows['p_yes'].isna().sum()} neither yes nor no")
+    for row in table[table["p_yes_from"].notna() & table["p_yes"].isna()].head(5).itertuples():
+        print(f"expvqa: neither yes nor no: {row.au} of {row.image}: {row.answer!r:.80}", file=sys.stderr)
     print(f"{output}: predictions.parquet; measure it with expvqa evaluate --predictions")
 
 
