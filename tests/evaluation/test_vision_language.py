@@ -362,7 +362,8 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_weights_that_lack_something_or_bring_code_are_refused(tiny, tmp_path, damage):
+def test_weights_that_lack_something_or_bring_code_are_refused(tiny, tmp_path, damage, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # transformers would ask, and run the code on a yes
     folder = Path(shutil.copytree(tiny, tmp_path / "llava"))
     damage(folder)
     with pytest.raises(ModelError, match=f"{folder}: .*{DAMAGE[damage]}"):
