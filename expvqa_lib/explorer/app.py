@@ -74,9 +74,14 @@ class Explorer(w.VBox):
 
     # ------------------------------------------------------------------------------------------------ events
 
-    def _on_change(self, _=None, is_new_photo: bool = False) -> None:
+    def _on_change(self, _=None, is_other_face: bool = False, is_new_photo: bool = False) -> None:
+        if is_other_face:  # the last answer must not stand beside it
+            self._newest += 1
+            self._refuse("quiet", "Ask about this face.")
         if self.live.value or is_new_photo:
             self._submit()
+        elif hindrance := self._hindrance():
+            self.status.value = _box(*hindrance)
 
     def _on_kind(self, _=None) -> None:
         for widget, kind in ((self.area, "Q2"), (self.au, "Q3")):
@@ -95,18 +100,20 @@ class Explorer(w.VBox):
     def _submit(self, _=None) -> None:
         """Ask what the widgets say; what is under way is superseded."""
         self._newest += 1
-        question, load_face = self.question.value, self.face.chosen()
-        tokens = len(self.model.processor.tokenizer(question)["input_ids"])
-        if tokens > MAX_QUESTION:
-            self._refuse(
-                "error", f"The question has {tokens} tokens, the model reads {MAX_QUESTION}: shorten it."
-            )
-        elif load_face:
-            self.stop.disabled, self.save.value = False, ""
-            steps = self._answer(load_face, question, self.method.value, self.samples.value)
-            self._thread.submit(self._run, steps, self._newest)
+        if hindrance := self._hindrance():
+            self._refuse(*hindrance)
         else:
-            self._refuse("quiet", "Upload a photo or a video, or give its path.")
+            self.stop.disabled, self.save.value = False, ""
+            about = self.face.chosen(), self.question.value, self.method.value, self.samples.value
+            self._thread.submit(self._run, self._answer(*about), self._newest)
+
+    def _hindrance(self) -> tuple[str, str] | None:
+        """What keeps the question from being asked: a key of `BOXES` and the text; None: nothing."""
+        readers = self.model.processor.tokenizer, self.model.processor.qformer_tokenizer
+        tokens = max(len(read(self.question.value)["input_ids"]) for read in readers)
+        if tokens > MAX_QUESTION:
+            return "error", f"The question has {tokens} tokens, the model reads {MAX_QUESTION}: shorten it."
+        return None if self.face.chosen() else ("quiet", "Upload a photo or a video, or give its path.")
 
     # ----------------------------------------------------------------------------------------- on the thread
 

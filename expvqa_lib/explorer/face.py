@@ -1,5 +1,6 @@
-"""The part of the explorer that gives the face: rendered by sliders, or a photo."""
+"""The part of the explorer that gives the face: rendered by sliders, a photo, or a video's frame."""
 
+import contextlib
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,6 +39,7 @@ def load_photo(name: str, source: ImageSource, crop: bool, frame: int) -> FaceIm
     try:
         image = video_frame(source, frame) if is_video(name) else load_image(source)
         image, notice = crop_face(image) if crop else (image, None)
+        name = f"{name}, frame {frame}" if is_video(name) else name
     except ImageError as error:  # uploaded bytes have no name of their own
         raise ImageError(str(error).replace("the given bytes", name)) from error
     image.thumbnail((1024, 1024))  # px: no model takes more of a photo
@@ -47,7 +49,8 @@ def load_photo(name: str, source: ImageSource, crop: bool, frame: int) -> FaceIm
 class FaceChooser(w.VBox):
     """Widgets to choose a face.
 
-    `changed` is called at every change, of a new photo as `changed(is_new_photo=True)`.
+    `changed` is called at every change, with `is_other_face` where another face is chosen than was shown, and
+    with `is_new_photo` where that is a new photo.
     """
 
     def __init__(self, changed: Callable[..., None]) -> None:
@@ -62,16 +65,14 @@ class FaceChooser(w.VBox):
         super().__init__(
             [self.source, self.picture, self.rendered_tools, self.photo_tools], layout={"width": "228px"}
         )
-        handlers = dict.fromkeys(
-            (self.source, self.no_crop, self.frame, *self.sliders.values()), self._on_change
-        )
-        taking = {self.upload: self._on_upload, self.path: self._on_path}
+        handlers = dict.fromkeys((self.no_crop, self.frame, *self.sliders.values()), self._on_change)
+        taking = {self.source: self._on_source, self.upload: self._on_upload, self.path: self._on_path}
         for widget, handler in (handlers | taking | {self.expression: self._on_expression}).items():
             widget.observe(handler, "value")
         self.person.on_click(self._on_person)
         self.rest.on_click(self._on_rest)
         self.frame.layout.display = "none"
-        self._show_tools()
+        self._preview()
 
     def chosen(self) -> Callable[[], FaceImage] | None:
         """A function that makes the face as the widgets say; None where no photo was given yet."""
@@ -89,13 +90,17 @@ class FaceChooser(w.VBox):
             self.picture.value = square._repr_png_()
 
     def _show_tools(self) -> None:
-        """Show the tools that apply, and a face as the sliders have it; a photo is shown once it is read."""
+        """Show the tools that apply."""
         for tools, source in ((self.rendered_tools, RENDERED), (self.photo_tools, PHOTO)):
             tools.layout.display = None if self.source.value == source else "none"
-        if self.source.value == RENDERED:
-            self.show(self.chosen()().shown)
-        elif not self._photo:
-            self.show(None)
+
+    def _preview(self) -> None:
+        """Show tools and face as the widgets say; an empty place where there is no photo to show."""
+        self._show_tools()
+        load_face, shown = self.chosen(), None
+        with contextlib.suppress(ImageError):  # the answer will say why
+            shown = load_face and load_face().shown
+        self.show(shown)
 
     def _on_change(self, _=None) -> None:
         if not self._is_silent:
@@ -104,8 +109,13 @@ class FaceChooser(w.VBox):
             self._is_silent = True
             self.expression.value = (names or self.expression.options)[0]
             self._is_silent = False
-            self._show_tools()
+            self._preview()
             self._changed()
+
+    def _on_source(self, _) -> None:
+        if not self._is_silent:
+            self._preview()
+            self._changed(is_other_face=True)
 
     def _on_upload(self, change: dict) -> None:
         for file in change["new"][-1:]:
@@ -125,7 +135,8 @@ class FaceChooser(w.VBox):
         self.frame.layout.display, self.frame.value = None if is_clip else "none", 0
         self._photo, self.source.value, self._is_silent = (name, source), PHOTO, False
         self._show_tools()
-        self._changed(is_new_photo=True)
+        self.show(None)  # until it is read, on the other thread
+        self._changed(is_other_face=True, is_new_photo=True)
 
     def _on_person(self, _) -> None:
         self._face = Face(random_identity(self._rng), random_scene(self._rng, 0.5))

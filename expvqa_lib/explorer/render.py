@@ -3,8 +3,14 @@
 import textwrap
 from collections import Counter, namedtuple
 
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
 from ..facs import ACTION_UNITS
 from ..plots import COLOURS, Figure, attention_overlay
+
+SIZE = 8  # points: of the letters
+LINE, TITLE = 290, 130  # points: of a line of text, which ends before the names of the AUs, and of a title
 
 Exchange = namedtuple("Exchange", "face question answer method words chosen aus samples model notice")
 """A question about a face (`FaceImage`) with its answer, P(yes) where it is one, and sampled answers.
@@ -20,18 +26,18 @@ def figure(exchange: Exchange) -> Figure:
 
     The style sheet is left alone: all threads share it, and this runs beside the notebook's own.
     """
-    word, sampled = exchange.words[exchange.chosen], Counter(exchange.samples).most_common(4)
+    word, sampled = exchange.words[exchange.chosen], Counter(exchange.samples).most_common()
     about = f"Exp-VQA {exchange.model}. {exchange.notice or ''}"
     texts = [(exchange.question, "bold", "black"), (exchange.answer, "normal", "black")]
     texts += [(f"{count} × {text}", "normal", "#666666") for text, count in sampled]
     texts += [(about, "normal", "#666666")]
-    lines = [(line, *look) for text, *look in texts for line in textwrap.wrap(text, 58)]
+    lines = [(line, *look) for text, *look in texts for line in _wrap(text, LINE, look[0])]
     titles = exchange.face.name, f"Where it looked for “{word.text}”, by {exchange.method.replace('_', ' ')}"
-    titles = [textwrap.wrap(title, 32) for title in titles]
+    titles = [_wrap(title, TITLE) for title in titles]
     above = 0.12 + 0.14 * max(map(len, titles))  # inches, all of them
     height = max(4.6, above + 2.1 + 0.17 * len(lines))
     fig = Figure(figsize=(7, height), layout="none")
-    plain = {"parse_math": False, "va": "top", "fontsize": 8}  # a dollar sign is a dollar sign
+    plain = {"parse_math": False, "va": "top", "fontsize": SIZE}  # a dollar sign is a dollar sign
     for left, title in zip((0.01, 0.29), titles, strict=True):
         fig.text(left, 1 - (above - 0.05) / height, "\n".join(title), **plain | {"va": "bottom"})
     face, overlay = (
@@ -53,3 +59,14 @@ def figure(exchange: Exchange) -> Figure:
     bars.tick_params(labelsize=7, length=0)
     bars.spines[["top", "right"]].set_visible(False)
     return fig
+
+
+def _wrap(text: str, width: float, weight: str = "normal") -> list[str]:
+    """Break a text into lines of at most so many points, by the widths of its letters."""
+    font, lines = FontProperties(size=SIZE, weight=weight), []
+    for characters in range(64, 1, -1):
+        lines = textwrap.wrap(text, characters)
+        widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] for line in lines]
+        if max(widths, default=0) <= width:
+            break
+    return lines

@@ -173,8 +173,11 @@ def test_the_figure_is_saved_by_one_click_as_it_is_seen(explorer):
 
 def test_a_long_question_is_told_its_limit_before_anything_is_computed(explorer, monkeypatch):
     monkeypatch.setattr(explorer.model, "ask", None)
-    explorer.question.value = "why " * 200
-    assert re.search(r"has \d{3} tokens, the model reads 128", explorer.status.value)
+    limit = r"has \d{3} tokens, the model reads 128"
+    explorer.live.value, explorer.question.value = False, "why " * 200  # typed, not asked
+    assert re.search(limit, explorer.status.value) and explorer.exchange
+    explorer.ask.click()
+    assert re.search(limit, explorer.status.value)
     assert explorer.exchange is None and explorer.figure.layout.visibility == "hidden"
 
 
@@ -190,12 +193,21 @@ def test_the_name_of_the_expression_follows_the_sliders(explorer):
     assert expression.value == "neutral" and not sliders[12].value
 
 
-def test_switching_to_a_photo_shows_an_empty_place(explorer):
-    explorer.face.source.value = PHOTO
+@pytest.mark.parametrize("live", [True, False])
+def test_switching_to_a_photo_shows_an_empty_place(explorer, live):
+    explorer.live.value, explorer.face.source.value = live, PHOTO
     hidden = explorer.face.picture.layout.visibility, explorer.figure.layout.visibility
     assert hidden == ("hidden", "hidden") and explorer.exchange is None and not explorer.save.value
+    assert "Upload a photo" in explorer.status.value
     explorer.face.source.value = RENDERED
-    assert explorer.wait() and explorer.figure.layout.visibility == "visible"
+    assert explorer.wait() and explorer.figure.layout.visibility == ("visible" if live else "hidden")
+    drawn = explorer.face.picture.value
+    upload(explorer, "astronaut.jpg", jpeg(data.astronaut()))
+    photo = explorer.face.picture.value
+    for source, shown in ((RENDERED, drawn), (PHOTO, photo)):  # the chosen face, never the last answer
+        explorer.face.source.value = source
+        assert explorer.face.picture.value == shown
+        assert live or explorer.exchange is None and explorer.figure.layout.visibility == "hidden"
 
 
 def test_a_frame_of_a_video_is_asked_about(explorer, tmp_path):
@@ -208,7 +220,10 @@ def test_a_frame_of_a_video_is_asked_about(explorer, tmp_path):
     assert explorer.face.frame.max == 1 and explorer.face.frame.layout.display is None
     before = explorer.exchange.aus.loc["AU26", "mean"]
     ask(explorer, frame=1)
-    assert explorer.exchange.face.name == "a.mp4" and explorer.exchange.aus.loc["AU26", "mean"] > before + 0.3
+    exchange, picture = explorer.exchange, explorer.face.picture.value
+    assert exchange.face.name == "a.mp4, frame 1" and exchange.aus.loc["AU26", "mean"] > before + 0.3
+    explorer.live.value, explorer.face.frame.value = False, 0
+    assert explorer.face.picture.value != picture, "a chosen frame is seen before it is asked about"
     ask(explorer, path=str(tmp_path / "a.mp4"))
     assert explorer.face.frame.value == 0
     (tmp_path / "b.webm").write_text("no video")
@@ -220,16 +235,21 @@ def test_a_frame_of_a_video_is_asked_about(explorer, tmp_path):
 def test_any_text_can_stand_in_the_figure():
     face, words = Image.new("RGB", (9, 9)), [Word("$_$", 0, 0.0, np.eye(3))]
     aus = pd.DataFrame({"mean": [0.5], "min": [0.4], "max": [0.6]}, ["AU1"])
-    question, answer = "$\\frac{1$ " + "why " * 200, MARKUP * 30
+    question, answer = "$\\frac{1$ " + "why " * 200 + "WWWW MMM " * 20, MARKUP * 30 + "\u8868" * 60
     shown = FaceImage(face, face, "a" * 99, None)
-    exchange = Exchange(shown, question, answer, "rollout", words, 0, aus, ["$_$"] * 9, "quick", "$ mind")
+    exchange = Exchange(
+        shown, question, answer, "rollout", words, 0, aus, [*["$_$"] * 9, *"abcde"], "quick", "$ mind"
+    )
     drawn = figure(exchange)
-    assert drawn._repr_png_().startswith(b"\x89PNG")
+    drawn.draw_without_rendering()
     said = " ".join(text.get_text() for text in drawn.texts).replace("\n", " ")
-    for whole in (question.strip(), answer, "Exp-VQA quick. $ mind", "9 × $_$"):
+    for whole in (question.strip(), answer, "Exp-VQA quick. $ mind", "9 × $_$", "1 × e"):
         assert "".join(whole.split()) in "".join(said.split())
-    bottoms = [text.get_window_extent().y0 for text in drawn.texts]
-    assert min(bottoms) >= 0, "text below the picture"
+    extents = [text.get_window_extent() for text in drawn.texts]
+    names = [label.get_window_extent().x0 for label in drawn.axes[2].get_yticklabels()]
+    assert min(extent.y0 for extent in extents) >= 0, "text below the picture"
+    assert max(extent.x1 for extent in extents) < min(names), "text runs into the bars"
+    assert drawn._repr_png_().startswith(b"\x89PNG")
 
 
 def test_explore_takes_a_loaded_model_only():
