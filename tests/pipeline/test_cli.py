@@ -60,6 +60,8 @@ REFUSED = {
     "evaluate --predictions p.parquet": "--data",
     "evaluate --data faces.parquet --model nowhere --card": "--card",
     "compare feat.csv --data faces.parquet --output out": "NAME=FILE",
+    "compare a=1.csv --data faces.parquet --output out": "two or more",
+    "compare a=1.csv prior=2.csv --data faces.parquet --output out": "label prior",
     "compare a=1.csv a=2.csv --data faces.parquet --output out": "different names",
     "score nowhere --output out.csv": "nowhere: no picture or video there",
     "score docs/face.png --output out.xlsx": ".csv or .parquet",

@@ -156,14 +156,16 @@ def compare(options: Namespace) -> None:
     show = {"index": False, "float_format": "%.1f"}
     files = dict(part.partition("=")[::2] for part in options.models)
     require(
-        all(files.values()) and len(files) == len(options.models),
-        f"found {' '.join(options.models)}; expected NAME=FILE with different names, such as pyfeat=feat.csv",
+        all(files.values()) and 1 < len(files) == len(options.models) and "prior" not in files,
+        f"found {' '.join(options.models)}; expected two or more NAME=FILE with different names, such as "
+        "pyfeat=feat.csv (prior is the label prior)",
     )
     root = Path(options.image_root or Path(options.data).parent)
     faces, split = read_faces(options.data, root), None if options.split == "all" else options.split
-    models = {name: read_scored(file, root, options.images) for name, file in files.items()}
+    models = {name: read_scored(file, root, options.images, faces) for name, file in files.items()}
     found, output = compare_models(faces, models, split=split), Path(options.output)
     save_table(found.table, output / "comparison.csv")
+    save_table(found.left_out, output / "left_out.csv")
     for metric, best in {"f1": "row", "auc": "row", "calibration_error": None}.items():
         if (found.table["metric"] == metric).any():
             export(with_intervals(found.table, metric), output / metric, best=best)
@@ -177,7 +179,9 @@ def compare(options: Namespace) -> None:
     print(macro.drop(columns=["dataset", "split", "target"]).to_string(**show))
     for table in (differences, found.counts):
         print("", table.to_string(**show), sep="\n")
-    print(f"{output}: comparison.csv and .png; f1, auc and differences as .csv, .md and .tex")
+    for row in found.left_out.head(1).itertuples():
+        print(f"\n{len(found.left_out)} faces left out, such as {row.image}: nothing of {row.lacking}")
+    print(f"{output}: comparison.csv and .png; left_out.csv; f1, auc and differences as .csv, .md and .tex")
 
 
 def _evaluate_faces(options: Namespace) -> None:

@@ -223,7 +223,8 @@ ASKING = {
             "models": {
                 "nargs": "+",
                 "metavar": "NAME=FILE",
-                "help": "predictions of evaluate, a table of score, or of Py-Feat, OpenFace or LibreFace",
+                "help": "predictions of evaluate, a table of score, or of Py-Feat, OpenFace or LibreFace; of "
+                "many files the folder, or a pattern in quotes",
             },
             "--data": {"required": True, "metavar": "FILE", "help": "your face table, .parquet or .csv"},
             "--image-root": {
