@@ -118,8 +118,9 @@ def compare(
     has = pd.DataFrame({name: known.all(axis=1) for name, known in has.items()})
     everywhere = has.all(axis=1)
     if not everywhere.any():
+        notes = "; ".join(f"{name}: {has[name].sum()} ({model.notes})" for name, model in models.items())
         raise TableError(
-            f"of {len(faces)} faces {dict(has.sum())} are known, none by all; is the root theirs, and does "
+            f"of {len(faces)} faces none is known by all. Found {notes}; is the root theirs, and does "
             "--images name their frames?"
         )
     counts, left_out, faces = _counts(has, models), _left_out(~has[~everywhere]), faces[everywhere]
