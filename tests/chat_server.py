@@ -32,10 +32,9 @@ class ChatServer(http.server.ThreadingHTTPServer):
         self.faults: list[str] = []
         self.bodies: list[str] = []
         self.keys: set[str | None] = set()
-        self.finish_reason, self.first = (
-            "stop",
-            None,
-        )  # a function of the messages: first tokens with log-probabilities
+        self.finish_reason = "stop"
+        self.first: Callable | None = None  # of the messages: the first tokens with their log-probabilities
+        self.takes: Callable[[dict], bool] = lambda body: True  # another body is refused with 400
         self.usage: dict | None = {"prompt_tokens": 10, "completion_tokens": 50, "total_tokens": 60}
         self.lock, self.active, self.most_active = threading.Lock(), 0, 0
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -74,8 +73,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             fault = server.faults.pop(0) if server.faults else ""
         time.sleep(server.delay + 3 * (fault == "slow"))
         status, answer = 200, {} if fault == "another form" else self._completion(json.loads(body))
-        if fault.isdigit():
-            status, answer = int(fault), {"error": {"message": "not now", "code": "injected"}}
+        if fault.isdigit() or not server.takes(json.loads(body)):
+            status, answer = int(fault or 400), {"error": {"message": "not so", "code": "injected"}}
         self._send(status, json.dumps(answer).encode(), cut=fault == "cut")
         with server.lock:
             server.active -= 1

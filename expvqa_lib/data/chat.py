@@ -21,9 +21,14 @@ except ImportError:  # an extra
 
 PARALLEL, MAX_TOKENS = 8, 512
 """Requests at a time, and tokens of an answer."""
-TIMEOUT, RETRIES = 60.0, 6
+TIMEOUT, RETRIES = 120.0, 6
 """Seconds for an answer; and tries again after 408, 409, 429, 5xx or a lost connection, openai waiting longer
 each time."""
+
+_WITHOUT = {"logprobs": None, "top_logprobs": None}
+LESS = ({}, {"top_logprobs": 5}, _WITHOUT, _WITHOUT | {"temperature": None, "seed": None})
+"""What is changed or left out of a request (None), one after the other, where a server refuses it with 400 or
+422: some give fewer log-probabilities or none, and models that reason have a temperature of their own."""
 
 Reply = namedtuple("Reply", "text finish first")
 """A text, why it ended ("stop", or "length" where it was cut off), and the likeliest first tokens with their
@@ -33,8 +38,8 @@ log-probabilities, where they were asked for and given; else none."""
 class Store:
     """Answers in an SQLite file at `path`, each under a key of its request, as soon as it is there.
 
-    A subclass has `parallel`, how many requests are made at a time, and `request`. `counts` says how many
-    answers were `cached`, and what a subclass counts.
+    A subclass has `parallel`, how many requests are made at a time, and `request`. `counts` has `requests`,
+    answers that were `cached`, and what a subclass counts.
     """
 
     parallel = 1
@@ -61,6 +66,8 @@ class Store:
                 self.counts.update(cached=1)
             return Reply(*json.loads(stored[0][0]))
         reply = self.request(body)
+        with self._lock:
+            self.counts.update(requests=1)
         self._query("INSERT OR IGNORE INTO replies (key, reply) VALUES (?, ?)", key, json.dumps(reply))
         return reply
 
@@ -80,7 +87,7 @@ class Store:
 
 
 class Chat(Store):
-    """A model behind OpenAI's API; `counts` of requests, cached answers, tokens and cost."""
+    """A model behind OpenAI's API; `counts` also has tokens and cost."""
 
     def __init__(
         self,
@@ -90,6 +97,7 @@ class Chat(Store):
         url: str | None = None,
         price: tuple[float, float] = (0.0, 0.0),
         max_cost: float | None = None,
+        parallel: int = PARALLEL,
     ) -> None:
         """Prepare the client; its key is OPENAI_API_KEY.
 
@@ -99,6 +107,7 @@ class Chat(Store):
             url: the server's address (`http://127.0.0.1:8000/v1`); default OPENAI_BASE_URL, or OpenAI.
             price: of a million tokens, in and out.
             max_cost: no request is sent once the cost of this run has reached it; those under way still end.
+            parallel: requests at a time.
 
         Raises:
             SettingsError: the extra `rewriting`, the address and key, or the price for a budget is missing.
@@ -117,7 +126,7 @@ class Chat(Store):
         self._client = openai.OpenAI(
             api_key=key or "none", base_url=url, timeout=TIMEOUT, max_retries=RETRIES
         )
-        self.price, self.max_cost, self.parallel = price, max_cost, PARALLEL
+        self.price, self.max_cost, self.parallel, self._less = price, max_cost, parallel, 0
         super().__init__(model, path)
 
     def request(self, body: dict) -> Reply:
@@ -127,7 +136,7 @@ class Chat(Store):
                 f"the budget of {self.max_cost} is spent; answers are in {self.path}, start again"
             )
         try:
-            completion = self._client.chat.completions.create(**body)
+            completion = self._complete(body)
             choice, usage = completion.choices[0], completion.usage
             tops = (
                 choice.logprobs.content[0].top_logprobs if choice.logprobs and choice.logprobs.content else []
@@ -144,5 +153,23 @@ class Chat(Store):
         tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
         cost = sum(n * price for n, price in zip(tokens, self.price, strict=True)) / 1e6
         with self._lock:
-            self.counts.update(requests=1, tokens_in=tokens[0], tokens_out=tokens[1], cost=cost)
+            self.counts.update(tokens_in=tokens[0], tokens_out=tokens[1], cost=cost)
         return reply
+
+    def _complete(self, body: dict):
+        """The server's completion, with as many options as it takes; later requests begin with these."""
+        attempts = {}
+        for k in range(self._less, len(LESS)):
+            changed = {name: LESS[k].get(name, value) for name, value in body.items()}
+            attempt = {name: value for name, value in changed.items() if value is not None}
+            if attempt not in attempts.values():
+                attempts[k] = attempt
+        for k, attempt in attempts.items():
+            try:
+                completion = self._client.chat.completions.create(**attempt)
+            except (openai.BadRequestError, openai.UnprocessableEntityError):
+                if k == max(attempts):
+                    raise
+            else:
+                self._less = max(k, self._less)
+                return completion

@@ -17,13 +17,12 @@ from scipy.optimize import linear_sum_assignment
 
 from ..errors import ImageError, SettingsError
 from .images import load_image
-from .readers.programs import VIDEOS
+from .readers.programs import BOX, VIDEOS, overlap
 from .readers.reading import SUFFIX
 
 _MEDIA = re.compile(rf"{SUFFIX}|\.(?i:gif|heic|heif|avif|{'|'.join(name[1:] for name in VIDEOS)})$")
 _APART = 2.0  # s: a face that was away for longer counts as another one
 DECODED = "a whole video that OpenCV decodes (mp4, avi, mov, webm)"
-BOX = ["left", "top", "width", "height"]
 
 View = namedtuple("View", "file frame time image")
 """A picture, or a video's frame with its number from 0 and its time in seconds. The image is RGB, None where
@@ -149,21 +148,13 @@ def number_people(faces: pd.DataFrame) -> pd.Series:
     patience = max(_APART, 1.5 * times.diff().min()) if len(times) > 1 else _APART
     for time, rows in faces.groupby("time"):
         boxes = rows[BOX].to_numpy(float)
-        overlap = _overlap(boxes, last) * (time - seen <= patience)
+        shared = overlap(boxes[:, None], last[None]) * (time - seen <= patience)
         who = np.full(len(boxes), -1)
-        mine, theirs = linear_sum_assignment(-overlap)
-        good = overlap[mine, theirs] > 0.1
+        mine, theirs = linear_sum_assignment(-shared)
+        good = shared[mine, theirs] > 0.1
         who[mine[good]] = theirs[good]
         new = np.flatnonzero(who < 0)
         who[new] = len(last) + np.arange(len(new))
         last, seen = np.concatenate([last, boxes[new]]), np.concatenate([seen, np.full(len(new), time)])
         last[who], seen[who], numbers[rows.index] = boxes, time, who + 1
     return numbers
-
-
-def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union [n, m] of boxes [n, 4] and [m, 4]."""
-    a, b = boxes[:, None], others[None]
-    corner = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
-    shared = np.clip(corner - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
-    return shared / (a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - shared)

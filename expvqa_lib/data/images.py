@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from ..errors import ImageError, SettingsError
 from ..files import atomic
+from .readers.programs import BOX
 from .table import read_table, write_table
 
 ImageSource = str | Path | Image.Image | np.ndarray | bytes | BinaryIO
@@ -171,6 +172,7 @@ def crop_dataset(
     with get_context("spawn").Pool() as pool:
         reasons = tqdm(pool.imap(_write_crop, jobs.items(), chunksize=16), "cutting faces out", len(jobs))
         reason = faces["image"].map(dict(zip(jobs, reasons, strict=True)))
+    faces = faces.drop(columns=BOX, errors="ignore")  # those were of the whole pictures
     cropped = faces.assign(image=names)[reason.isna()].reset_index(drop=True)
     write_table(cropped, output / Path(table).name)
     return cropped, reason.value_counts().to_dict()

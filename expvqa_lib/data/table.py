@@ -4,8 +4,9 @@ Columns: `image` (path relative to the table's folder), `dataset`, `subject`, `f
 validation or test), one nullable column an AU (`AU12`: 1 present, 0 absent, missing where unlabelled) with
 `AU12_intensity` beside it where known, `emotion` (a name of `facs.EMOTIONS`, several joined as in
 `happiness+surprise`, or missing) and `labelled_by` (the program that labelled the row; missing where people
-did). Further columns may follow. `table.attrs`, which Parquet keeps, holds lists about the whole table:
-`emotions` (further words that the column emotion may hold) and `rows` (how many were read, dropped and kept).
+did). Further columns may follow, such as the box of the face in its image (`left`, `top`, `width`, `height`;
+pixels). `table.attrs`, which Parquet keeps, holds lists about the whole table: `emotions` (further words that
+the column emotion may hold) and `rows` (how many were read, dropped and kept).
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from collections.abc import Iterator, Mapping
+from glob import glob
 from itertools import chain, product
 from pathlib import Path
 
@@ -15,30 +16,40 @@ from ..files import read_frame
 from ..training.recipe import VARIANTS
 from .detection import YES_NO_METRICS, bootstrap_settings, table_settings
 from .metrics import au_table, paired_difference, prior_scores
-from .predictions import COLUMNS, faces_to_measure, with_names
+from .predictions import COLUMNS, faces_to_measure, read_predictions, with_names
 from .tables import MAIN, au_columns
 
 _RANKED = ("auc", "average_precision", "calibration_error")
-Scored = namedtuple("Scored", "scores answers is_probability notes", defaults=(True, ""))
+Scored = namedtuple(
+    "Scored", "scores answers is_probability threshold notes", defaults=(True, "P >= 0.5", "")
+)
 """What one model says of images (the index): scores in [0, 1] and answers 0 or 1, an AU a column, NaN where
-it says nothing; whether its scores are probabilities; and what was left out."""
-Comparison = namedtuple("Comparison", "table differences counts")
+it says nothing; whether its scores are probabilities; from where on it answers 1; and what was left out."""
+Comparison = namedtuple("Comparison", "table differences counts left_out")
 
 
-def read_scored(path: str | Path, root: str | Path, images: str = "") -> Scored:
+def read_scored(
+    path: str | Path, root: str | Path, images: str = "", faces: pd.DataFrame | None = None
+) -> Scored:
     """Read predictions of `expvqa evaluate`, or what Py-Feat, OpenFace 2, LibreFace or `expvqa score` write.
 
-    A row is of the picture below `root` that it names; of several faces in it the largest is taken, as by
-    `crop_face`. A table of `image` and a probability an AU (`AU1`, ...) is read as well.
+    A row is of the picture below `root` that it names. Of several faces in it, the one that overlaps the
+    labelled face most is taken where both have boxes, else the largest, as by `crop_face`; without boxes
+    none. A table of `image` and a probability an AU (`AU1`, ...) is read as well.
 
     Args:
+        path: a file, a folder of .csv files, or a pattern of files (`openface/*.csv`).
         images: where the frames of a video are, see `data.read_dataset`.
+        faces: of `read_faces`; the columns left, top, width and height are the boxes of the faces (pixels).
 
     Raises:
         TableError: the file cannot be read, or no program writes such columns.
     """
-    table = read_frame(path, "table of scores", {"subject": "string"})
+    pattern = f"{path}/*.csv" if Path(path).is_dir() else str(path)
+    files = sorted(glob(pattern)) if not Path(path).is_file() else [path]
+    table = read_frame((files or [path])[0], "table of scores")
     if set(COLUMNS) <= set(table):
+        table = pd.concat(map(read_predictions, files))
         scores = table[table["question_type"] == "Q3"].pivot_table("p_yes", "image", "au")
         return by_probability(scores)
     if not (program := program_of(table)):
@@ -46,11 +57,14 @@ def read_scored(path: str | Path, root: str | Path, images: str = "") -> Scored:
             f"{path}: found the columns {', '.join(table)[:200]}; expected predictions of expvqa evaluate, "
             f"or an output of {', '.join(list(SOURCES)[1:])}: the image and a column an action unit"
         )
-    reading = Reading(program, root)
-    scores, answers = read_scores(reading, path, images=images)
+    reading, source = Reading(program, root), SOURCES[program]
+    labelled = None if faces is None else faces.drop_duplicates("name").set_index("name")
+    scores, answers = read_scores(reading, files, images=images, labelled=labelled)
     dropped = [f"{count} {reason}" for reason, count in reading.dropped.items()]
     notes = ", ".join([f"read as {program}", *dropped])
-    return Scored(scores, answers, SOURCES[program].probability is not None, notes)
+    threshold = f"the program's code, else intensity >= {source.intensity or 1:g}"
+    threshold = f"P >= {source.probability}" if source.probability else threshold
+    return Scored(scores, answers, source.probability is not None, threshold, notes)
 
 
 def by_probability(scores: pd.DataFrame) -> Scored:
@@ -65,7 +79,7 @@ def compare_run(run, others: Mapping[str, str | Path]) -> Comparison:
         name: by_probability(run.scores(name).set_axis(faces["name"]))
         for name in dict.fromkeys([MAIN, *VARIANTS])
     }
-    models |= {name: read_scored(file, run.image_root) for name, file in others.items()}
+    models |= {name: read_scored(file, run.image_root, faces=faces) for name, file in others.items()}
     return compare(faces, models, **bootstrap_settings(run))
 
 
@@ -84,7 +98,8 @@ def compare(
         `table`, the columns of `detection_table`: of each model its own AUs, and macro over those that all
         know; F1 and the like of answers, AUC of scores, `calibration_error` where they are probabilities; and
         the label prior. `differences` of macro F1 and AUC from the first model, the columns of
-        `paired_differences`. `counts`: how many faces a model has, and what of its output was left out.
+        `paired_differences`. `counts`: how many faces a model has, its threshold, and what of its output was
+        left out. `left_out`: each face that is not compared (`image`), and the models that lack it.
 
     Raises:
         TableError: faces of several data sets, or no AU or no face that all have.
@@ -103,11 +118,12 @@ def compare(
     has = pd.DataFrame({name: known.all(axis=1) for name, known in has.items()})
     everywhere = has.all(axis=1)
     if not everywhere.any():
+        notes = "; ".join(f"{name}: {has[name].sum()} ({model.notes})" for name, model in models.items())
         raise TableError(
-            f"of {len(faces)} faces {dict(has.sum())} are known, none by all; is the root theirs?"
+            f"of {len(faces)} faces none is known by all. Found {notes}; is the root theirs, and does "
+            "--images name their frames?"
         )
-    faces, notes = faces[everywhere], [model.notes for model in models.values()]
-    counts = pd.DataFrame({"faces": has.sum(), "compared": len(faces), "notes": notes}).rename_axis("model")
+    counts, left_out, faces = _counts(has, models), _left_out(~has[~everywhere]), faces[everywhere]
     prior = prior_scores(faces[labelled])
     models = {
         name: model._replace(scores=model.scores.loc[faces.index], answers=model.answers.loc[faces.index])
@@ -116,7 +132,20 @@ def compare(
     settings = table_settings(faces, **({"resamples": 1000, "seed": 0} | settings))
     rows = [_rows(faces[labelled], *both, common, settings) for both in models.items()]
     differences = _differences(faces[common], models, settings)
-    return Comparison(pd.concat(chain(*rows), ignore_index=True), differences, counts.reset_index())
+    return Comparison(pd.concat(chain(*rows), ignore_index=True), differences, counts, left_out)
+
+
+def _counts(has: pd.DataFrame, models: Mapping[str, Scored]) -> pd.DataFrame:
+    rows = [
+        (name, has[name].sum(), has.all(axis=1).sum(), model.threshold, model.notes)
+        for name, model in models.items()
+    ]
+    return pd.DataFrame(rows, columns=["model", "faces", "compared", "threshold", "notes"])
+
+
+def _left_out(lacks: pd.DataFrame) -> pd.DataFrame:
+    names = [", ".join(lacks.columns[row]) for row in lacks.to_numpy()]
+    return pd.DataFrame({"image": lacks.index, "lacking": names})
 
 
 def _rows(

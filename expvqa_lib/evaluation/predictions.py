@@ -221,9 +221,10 @@ def measure(
     the faces, the latter is left out, with a note on standard error. Intervals come from drawing subjects.
 
     Returns:
-        Columns of `detection_table` and `question`. Q3: all metrics of `au_table`, and of answers in words,
-        model `NAME_in_words`, those of `answer_table`. Q1 and Q2: the AUs and emotions read out of the
-        answers, the share of `empty` answers, and of Q1 the share `unread` in which no emotion could be read.
+        Columns of `detection_table` and `question`. Q3: all metrics of `au_table`, without the questions
+        whose answers have no P(yes); and of answers in words, model `NAME_in_words`, those of `answer_table`.
+        Q1 and Q2: the AUs and emotions read out of the answers, the share of `empty` answers, and of Q1 the
+        share `unread` in which no emotion could be read.
 
     Raises:
         TableError: a prediction is missing, NaN, given twice, or of an unknown face, AU or area.
@@ -249,13 +250,15 @@ def measure(
 
 
 def _yes_no_tables(predictions, faces, train, questions, name: str, settings: dict) -> list[pd.DataFrame]:
-    """Q3: P(yes), answers in words, or both, whichever is there; where P(yes) is missing, the words alone."""
+    """Q3: P(yes), answers in words, or both, whichever is there."""
     images, aus, tables = faces["name"].tolist(), questions["au"].tolist(), []
     answers = wide(predictions, images, aus, "answer")
     in_words = answers.notna().any(axis=None)
-    if predictions["p_yes"].notna().all() or not in_words:
-        scores, main = {name: mean_scores(predictions, images, aus)}, _main_of(faces, name)
-        tables.append(detection_table(faces, scores, main=main, micro=True, **settings))
+    if predictions["p_yes"].notna().any() or not in_words:
+        scores, main = mean_scores(predictions, images, aus), _main_of(faces, name)
+        neither = scores.isna() & answers.notna()  # yes nor no: as if unlabelled, and in words a wrong answer
+        scored, scores = faces.assign(**faces[aus].mask(neither)), {name: scores.mask(neither, 0.5)}
+        tables.append(detection_table(scored, scores, main=main, micro=True, **settings))
     if in_words:
         settings = table_settings(faces, **settings)
         tables.append(answer_table(faces[aus], answers, model=f"{name}_in_words", **settings))

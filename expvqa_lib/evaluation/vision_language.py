@@ -14,9 +14,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ..data import load_image
 from ..data.chat import Reply, Store
-from ..errors import ModelError
 from ..facs import ACTION_UNITS, EMOTIONS
 from ..files import file_state, fingerprint
+from ..model.damage import refuse
+from ..model.load import check_complete, placement
 from ..questions import NO, YES, read_yes_no
 from .predictions import COLUMNS, FACE_COLUMNS
 
@@ -39,27 +40,31 @@ class LocalModel(Store):
     """A vision-language model of transformers, through its chat template; no code of the folder is run."""
 
     def __init__(
-        self, folder: str, path: str | Path, *, device: str | None = None, dtype: str = "auto"
+        self, folder: str, path: str | Path, *, device: str | None = None, dtype: str | None = None
     ) -> None:
         """Load the weights, of safetensors files alone.
 
         Args:
             folder: or a name on the Hugging Face hub.
             path: SQLite file of answers.
+            device: by default an accelerator, where there is one.
+            dtype: by default that of the weights.
 
         Raises:
-            ModelError: it cannot be loaded, or has no chat template.
+            ModelError: it cannot be loaded, lacks weights, or has no chat template.
+            SettingsError: the device or dtype is unknown.
         """
-        try:
-            self._processor = AutoProcessor.from_pretrained(folder)
-            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{folder}: no vision-language model of transformers ({error})") from error
-        if not self._processor.chat_template:
-            raise ModelError(
-                f"{folder}: its processor has no chat template; expected a model that is tuned to chat"
+        place, given = placement(device, dtype, is_large=True)
+        options = {"dtype": given if dtype else "auto", "use_safetensors": True, "output_loading_info": True}
+        with refuse(folder, "no vision-language model of transformers that can be asked"):
+            self._processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+            if not getattr(self._processor, "chat_template", None):
+                raise ValueError("no chat template; expected a model that is tuned to chat")
+            model, report = AutoModelForImageTextToText.from_pretrained(
+                folder, trust_remote_code=False, **options
             )
-        self._model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        check_complete(folder, report)
+        self._model = model.to(place).eval()
         weights = [file_state(str(file)) for file in sorted(Path(folder).glob("*.safetensors"))]
         super().__init__(f"{folder}-{fingerprint(weights, str(model.dtype))}", path)
 
@@ -99,7 +104,7 @@ def ask(
 
     Args:
         samples: in place of that, draw so many answers to Q3; P(yes) is the share of yes among yes and no.
-        in_words: go by the words of the answer; some servers refuse to give log-probabilities.
+        in_words: go by the words of the answer, not by log-probabilities.
 
     Returns:
         Predictions in the columns `COLUMNS`, and `p_yes_from`: log-probabilities, words or samples.
@@ -127,12 +132,13 @@ def _answer(model: Store, samples: int, in_words: bool, about: tuple[str, str, s
     ]
     messages = [{"role": "user", "content": content}]
     if kind != "Q3":
-        return model.ask(messages).text, np.nan, None
+        return model.ask(messages, temperature=0.0).text, np.nan, None
     if samples:
         texts = [model.ask(messages, temperature=1.0, seed=k).text for k in range(samples)]
         said = [answer for text in texts if (answer := read_yes_no(text)) is not None]
         return texts[0], np.mean(said) if said else np.nan, "samples"
-    reply = model.ask(messages, **({} if in_words else {"logprobs": True, "top_logprobs": TOP}))
+    tops = {} if in_words else {"logprobs": True, "top_logprobs": TOP}
+    reply = model.ask(messages, temperature=0.0, **tops)
     yes, no = (
         sum(math.exp(value) for token, value in reply.first if token.strip().lower() == word)
         for word in (YES, NO)

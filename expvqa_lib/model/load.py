@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -58,7 +59,7 @@ def load_model(
     with refuse(source, "config.json has the sizes of no model"), torch.device("meta"):
         skeleton = InstructBlipForConditionalGeneration(config)
     is_large = skeleton.num_parameters() >= LARGE
-    place, main_dtype = _placement(device, dtype or ("float32" if language_dtype else None), is_large)
+    place, main_dtype = placement(device, dtype or ("float32" if language_dtype else None), is_large)
     model_class = _HalfLanguageModel if language_dtype else InstructBlipForConditionalGeneration
     read_dtype = DTYPES.get(language_dtype, main_dtype)
     options = {
@@ -112,12 +113,17 @@ def _read(source, model_class, config: InstructBlipConfig, **options):
         if faults or damage(Path(source) / "generation_config.json"):  # which transformers would pass over
             raise ValueError("; ".join(faults))  # before the weights are read, which may take minutes
         model, report = model_class.from_pretrained(source, config=config, **options)
+    check_complete(source, report)
+    return model, processor
+
+
+def check_complete(source: str | Path, report: Mapping) -> None:
+    """Raise ModelError where transformers' loading report names weights that it drew at random."""
     if wrong := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
         raise ModelError(
             f"{source}: {len(wrong)} weights are missing or of another shape: {', '.join(wrong)}; copy "
             "or convert the model again"
         )
-    return model, processor
 
 
 def mismatches(config: InstructBlipConfig, processor: InstructBlipProcessor) -> list[str]:
@@ -155,8 +161,12 @@ def mismatches(config: InstructBlipConfig, processor: InstructBlipProcessor) -> 
     return [fault for fault, is_found in faults.items() if is_found]
 
 
-def _placement(device, dtype, is_large: bool) -> tuple[torch.device, torch.dtype]:
-    """The device and dtype that were given, or those that suit a model of this size."""
+def placement(device, dtype, is_large: bool) -> tuple[torch.device, torch.dtype]:
+    """The device and dtype that were given, or those that suit a model of this size.
+
+    Raises:
+        SettingsError: the device cannot be used here, or the dtype is unknown.
+    """
     if device is None and is_large and torch.accelerator.is_available():
         place = torch.accelerator.current_accelerator()
     else:

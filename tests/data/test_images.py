@@ -207,7 +207,9 @@ def photos(tmp_path, astronaut):
     Image.new("RGB", (400, 300), "grey").save(folder / "wall.png")
     (folder / "text.jpg").write_text("no picture")
     names = ["a/one.png", "two.jpg", "wall.png", "text.jpg"]
-    table = pd.DataFrame({"image": names, "subject": list("abcd"), "AU12": [1, 0, 1, 0]})
+    table = pd.DataFrame(
+        {"image": names, "subject": list("abcd"), "AU12": [1, 0, 1, 0], "left": 3, "width": 9}
+    )
     write_table(table.assign(dataset="mine", frame="0", split="train"), tmp_path / "mine.parquet")
     return tmp_path
 
@@ -216,6 +218,7 @@ def test_faces_are_cut_out_once_and_what_is_dropped_is_counted(photos):
     output = photos / "faces"
     options = {"table": photos / "mine.parquet", "root": photos / "photos", "output": output}
     cropped, dropped = crop_dataset(**options)
+    assert not {"left", "width"} & set(cropped), "boxes of the whole picture stay with a crop"
     assert len(cropped) == 2 and dropped == {"no face found": 1, "image that cannot be read": 1}
     faces = read_available(output, photos / "tables")
     assert faces["AU12"].tolist() == [1, 0] and faces["image"].str.startswith(str(output)).all()

@@ -243,11 +243,8 @@ def ask_all(chat: Chat, words: list[str]) -> list[str]:
     return chat.map(lambda word: chat.ask([{"role": "user", "content": word}])[0], words, "asking")
 
 
-def test_answers_come_in_order_so_many_at_a_time_and_the_key_stays_off_the_disk(
-    connect, server, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(module, "PARALLEL", 3)
-    server.delay, chat = 0.05, connect(server)
+def test_answers_come_in_order_so_many_at_a_time_and_the_key_stays_off_the_disk(connect, server, tmp_path):
+    server.delay, chat = 0.05, connect(server, parallel=3)
     assert ask_all(chat, WORDS) == ANSWERS and 1 < server.most_active <= 3
     assert chat.counts == {"requests": 12, "cached": 0, "tokens_in": 120, "tokens_out": 600, "cost": 0}
     assert server.keys == {"Bearer sk-very-secret"}
@@ -262,14 +259,11 @@ def test_a_request_is_repeated_after_a_passing_fault(connect, server, fault):
 
 
 @pytest.mark.parametrize(("fault", "requests"), [("401", 1), ("404", 1), ("500", 2), ("another form", 1)])
-def test_a_lasting_fault_ends_the_run_and_the_answers_before_it_are_stored(
-    connect, server, fault, requests, monkeypatch
-):
-    monkeypatch.setattr(module, "PARALLEL", 1)
-    ask_all(connect(server), WORDS[:2])
+def test_a_lasting_fault_ends_the_run_and_the_answers_before_it_are_stored(connect, server, fault, requests):
+    ask_all(connect(server, parallel=1), WORDS[:2])
     server.faults = [fault] * 50
     with pytest.raises(ServerError, match=rf"{server.url}.*answers\.sqlite"):
-        ask_all(connect(server), WORDS[:3])
+        ask_all(connect(server, parallel=1), WORDS[:3])
     assert len(server.bodies) == 2 + requests
     server.faults, chat = [], connect(server)
     assert ask_all(chat, WORDS) == ANSWERS and len(server.bodies) == 2 + requests + 10

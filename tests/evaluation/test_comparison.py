@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, roc_auc_score
 
-from expvqa_lib.data import write_table
+from expvqa_lib.data import read_dataset, write_table
+from expvqa_lib.data.footage import BOX
 from expvqa_lib.errors import TableError
-from expvqa_lib.evaluation import compare, read_faces, read_scored
+from expvqa_lib.evaluation import by_probability, compare, read_faces, read_scored
 from expvqa_lib.evaluation.predictions import COLUMNS
 from expvqa_lib.pipeline.cli import main
 
@@ -120,12 +121,97 @@ def test_what_was_left_out_is_said_and_others_are_compared_with_the_first(found)
     assert (prior["value"] == 50).all()
 
 
+LANDMARKS = {"x_0": 0, "y_19": 1, "x_16": 2, "y_8": 3}  # left, top, right and bottom edge of the face
+
+
+def face_landmark_img(boxes: list, aus: list) -> pd.DataFrame:
+    """What FaceLandmarkImg writes of the faces of one picture."""
+    rows = [{"face": k, " confidence": 0.9, " AU12_r": 5 * au, " AU12_c": au} for k, au in enumerate(aus)]
+    for row, (left, top, width, height) in zip(rows, boxes, strict=True):
+        edges = (left, top, left + width, top + height)
+        row |= {f" {name}": edges[k] for name, k in LANDMARKS.items()}
+    return pd.DataFrame(rows)
+
+
+SMALL, LARGE = (10, 10, 20, 20), (60, 10, 90, 90)
+PICTURES = {  # boxes and AU12 of the faces that the program found; the labelled one is the small one
+    "both.png": ([LARGE, SMALL], [0, 1]),
+    "near.png": ([LARGE, (14, 12, 20, 20)], [0, 1]),
+    "other.png": ([LARGE], [0]),
+    "alone.png": ([SMALL], [1]),
+    "dark.png": None,  # it found nobody, and wrote no file
+}
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    """Pictures of two faces, a face table with boxes, and what each program writes about them."""
+    root = tmp_path_factory.mktemp("crowd")
+    (root / "openface").mkdir()
+    feat, libre = [], []
+    for name, faces in PICTURES.items():
+        Image.new("RGB", (8, 8)).save(root / name)
+        if faces:
+            file = name.replace("png", "csv")
+            face_landmark_img(*faces).to_csv(root / "openface" / file, index=False)
+            feat += [(name, 0.99, *box, au) for box, au in zip(*faces, strict=True)]
+            libre += [(name, au) for au in faces[1]]
+    box = ["FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight"]
+    pd.DataFrame(feat, columns=["input", "FaceScore", *box, "AU12"]).to_csv(root / "feat.csv", index=False)
+    score = pd.DataFrame(feat, columns=["file", "notice", *BOX, "AU12"])
+    score.assign(frame=None, AU12=0.2 + 0.6 * score["AU12"]).to_csv(root / "score.csv", index=False)
+    libre.append(libre[-1])  # as of two files about one picture
+    pd.DataFrame(libre, columns=["input_image_path", "au_12"]).to_csv(root / "libre.csv", index=False)
+    labels = pd.DataFrame([(name, *SMALL, 1) for name in PICTURES], columns=["image", *BOX, "AU12"])
+    labels.to_csv(root / "own.csv", index=False)
+    read_dataset("own", root, root / "own.parquet", root / "own.csv")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "near", "largest"),
+    [
+        *(
+            (files, {"both": 1, "near": 1, "alone": 1}, {"both": 0, "near": 0, "other": 0, "alone": 1})
+            for files in ("openface", "openface/*.csv", "feat.csv", "score.csv")
+        ),
+        ("libre.csv", *2 * [{"other": 0, "alone": 1}]),  # without boxes, only a face that is alone is taken
+    ],
+)
+def test_of_several_faces_the_labelled_one_is_taken_and_else_the_largest(crowd, files, near, largest):
+    for faces, expected in ((read_faces(crowd / "own.parquet"), near), (None, largest)):
+        scored = read_scored(crowd / files, crowd, faces=faces)
+        answers = scored.answers["AU12"].rename(lambda name: name.removesuffix(".png"))
+        assert answers.index.is_unique and answers.to_dict() == expected
+        dropped = {True: "3 face that is not the labelled one", False: "2 smaller face of its image"}
+        reason = dropped[faces is not None] if files != "libre.csv" else "4 one of several faces"
+        assert reason in scored.notes
+
+
+def test_each_face_that_is_left_out_is_named_with_those_that_lack_it(crowd):
+    faces = read_faces(crowd / "own.parquet")
+    models = {name: read_scored(crowd / name, crowd, faces=faces) for name in ("openface", "libre.csv")}
+    models["ours"] = by_probability(pd.DataFrame({"AU12": 0.9}, faces["name"]))
+    found = compare(faces, models, resamples=0)
+    missing = {"both.png": "libre.csv", "near.png": "libre.csv", "other.png": "openface"}
+    missing["dark.png"] = "openface, libre.csv"
+    assert dict(found.left_out.to_numpy()) == missing
+    counts = found.counts.set_index("model")
+    assert counts["faces"].to_dict() == {"openface": 3, "libre.csv": 2, "ours": 5}
+    assert set(counts["compared"]) == {1} and counts.loc["ours", "threshold"] == "P >= 0.5"
+    assert counts.loc["openface", "threshold"].endswith("intensity >= 1")
+    assert counts.loc["libre.csv", "threshold"].endswith("intensity >= 2")
+
+
 def test_the_command_writes_tables_and_a_forest_plot(folder, tmp_path, capsys):
     files = [f"{name}={folder / file}" for name, (file, *_) in FILES.items()]
     line = ["compare", *files, "--data", str(folder / "faces.parquet"), "--images", "{frame:02d}.png"]
     assert main([*line, "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "read as LibreFace" in said and "minus" in said
+    assert "read as LibreFace" in said and "minus" in said and "12 faces left out, such as 07.png" in said
+    assert pd.read_csv(tmp_path / "left_out.csv")["lacking"].tolist() == ["pyfeat", "openface"] + 10 * [
+        "libreface"
+    ]
     for stem in ("f1", "auc", "calibration_error", "differences"):
         assert all((tmp_path / f"{stem}{suffix}").stat().st_size for suffix in (".csv", ".md", ".tex"))
     assert "| AU12 |" in (tmp_path / "f1.md").read_text() and "toprule" in (tmp_path / "f1.tex").read_text()
@@ -141,7 +227,7 @@ def test_the_command_writes_tables_and_a_forest_plot(folder, tmp_path, capsys):
             "found the columns image, smile; expected predictions of expvqa evaluate",
         ),
         ("image,AU2\n00.png,0.5\n", "no action unit that all know"),
-        ("image,AU1\nelsewhere.png,0.5\n", "nothing|none by all"),
+        ("image,AU1\nelsewhere.png,0.5\n", "nothing|none is known by all.*other: 0"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(folder, tmp_path, content, message):

@@ -2,10 +2,14 @@
 
 import base64
 import io
+import json
 import math
 import multiprocessing
+import shutil
+import socket
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +17,7 @@ import pytest
 import torch
 from chat_server import ChatServer
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPImageProcessor,
@@ -23,6 +28,8 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+from transformers.cli.serve import Serve
+from transformers.utils.import_utils import is_serve_available
 
 from expvqa_lib.data import chat, load_image, write_table
 from expvqa_lib.errors import ModelError, ServerError
@@ -90,37 +97,97 @@ def test_log_probabilities_of_the_picture_that_was_sent(own, connect):
     assert table["image"].tolist() == [name for name in faces["name"] for _ in AUS]
 
 
-def test_words_that_are_neither_yes_nor_no_are_counted_and_never_a_no(own, connect, tmp_path, capsys):
-    words = {"AU1": "Perhaps.", "AU12": "Yes."}
-    reply = lambda messages: words["AU12" if "lip corner" in asked(messages) else "AU1"]  # noqa: E731
-    with ChatServer(reply) as server:
-        line = [
-            "predict",
-            "--api",
-            server.url,
-            "--model",
-            "any",
-            "--data",
-            str(own),
-            "--output",
-            str(tmp_path),
-        ]
-        assert main(line) == 0
-    assert "P(yes) from words: 12 answers, 6 neither yes nor no" in capsys.readouterr().out
+def command(own, output, *more, model="any") -> list[str]:
+    options = ["--model", model, "--data", own, "--output", output, *more]
+    return ["predict", *map(str, options)]
+
+
+def measured(own, output) -> pd.Series:
+    predictions = str(output / "predictions.parquet")
+    assert main(["evaluate", "--predictions", predictions, "--data", str(own)]) == 0
+    table = pd.read_csv(output / "metrics.csv").set_index(["model", "target", "metric"])
+    return table["value"].rename(index={output.name: "p", f"{output.name}_in_words": "words"}, level=0)
+
+
+def test_words_that_are_neither_yes_nor_no_are_named_and_never_a_no(own, tmp_path, capsys):
+    """Of AU1 one answer is unread: its P(yes) is left out of the metrics, and in words it is wrong."""
+
+    def write(messages):
+        if "inner eyebrow" not in asked(messages):
+            return "I cannot say."
+        return "Perhaps." if np.array_equal(seen(messages), unread) else "No."
+
+    unread = np.asarray(load_image(read_faces(own)["image"].iat[0]))  # of a face without AU1
+    with ChatServer(write) as server:
+        assert main(command(own, tmp_path, "--api", server.url, "--skip-unreadable")) == 0
+    printed = capsys.readouterr()
+    assert "P(yes) from words: 12 answers, 7 neither yes nor no" in printed.out
+    assert "neither yes nor no: AU1 of 0.png: 'Perhaps.'" in printed.err
     table = read_predictions(tmp_path / "predictions.parquet")
-    assert table["p_yes"].isna().tolist() == (table["au"] == "AU1").tolist()
-    assert main(["evaluate", "--predictions", str(tmp_path / "predictions.parquet"), "--data", str(own)]) == 0
-    measured = pd.read_csv(tmp_path / "metrics.csv").set_index(["target", "metric"])["value"]
-    assert measured["AU1", "unread"] == 100 and measured["AU12", "unread"] == 0
-    assert measured["AU1", "accuracy"] == 0 and measured["AU12", "recall"] == 100
+    assert table["p_yes"].isna().sum() == 7 and table["p_yes"].sum() == 0
+    with pytest.warns(UserWarning, match="never labelled here and left out: AU12"):
+        found = measured(own, tmp_path)
+    assert found["words", "AU12", "unread"] == 100 and found["words", "AU1", "unread"] == pytest.approx(
+        100 / 6, 1e-3
+    )
+    assert found["words", "AU12", "accuracy"] == 0 and found["words", "AU1", "accuracy"] == pytest.approx(
+        100 / 3, 1e-3
+    )
+    assert found["p", "AU1", "accuracy"] == 40 and ("p", "AU12", "accuracy") not in found.index
+
+
+def test_each_data_set_is_asked_about_its_own_action_units(own, tmp_path, capsys):
+    table = pd.read_parquet(own)
+    other = table.assign(
+        dataset="other", subject=table["subject"] + "2", AU1=None, AU4=table["AU12"], AU12=None
+    )
+    both = own.parent / f"{tmp_path.name}.parquet"
+    write_table(pd.concat([table, other], ignore_index=True), both)
+    with ChatServer(lambda messages: "yes") as server:
+        assert main(command(both, tmp_path, "--api", server.url)) == 0
+        predictions = read_predictions(tmp_path / "predictions.parquet")
+        aus = predictions.groupby("dataset")["au"].unique().map(list).to_dict()
+        assert aus == {"other": ["AU4"], "own": ["AU1", "AU12"]} and len(server.bodies) == 18
+        assert measured(both, tmp_path)["p", "AU4", "recall"] == 100
+        write_table(table.assign(AU1=None, AU12=None), both)
+        assert main(command(both, tmp_path, "--api", server.url)) == 1
+        assert "nothing to ask in Q3" in capsys.readouterr().err
+        assert main(command(both, tmp_path, "--api", server.url, "--parallel", 0)) == 1
+        assert len(server.bodies) == 18
+
+
+REFUSING = {
+    "five at most": (lambda body: body.get("top_logprobs", 0) <= 5, "log-probabilities", 0.0),
+    "no log-probabilities": (lambda body: "logprobs" not in body, "words", 0.0),
+    "reasons": (lambda body: not {"logprobs", "temperature"} & set(body), "words", None),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSING)
+def test_a_server_that_refuses_an_option_is_asked_without_it_from_then_on(own, connect, kind):
+    faces, questions = read_faces(own), questions_about(AUS, ("Q1", "Q3"))
+    with ChatServer(lambda messages: "yes") as server:
+        server.first = lambda messages: [("yes", math.log(0.6)), ("no", math.log(0.3))]
+        server.takes, source, temperature = REFUSING[kind]
+        table = ask(connect(server, parallel=1), faces, questions)
+        bodies = [json.loads(body) for body in server.bodies]
+        accepted = list(filter(server.takes, bodies))
+        assert len(accepted) == 18 and len(bodies) <= 18 + 4
+        assert {body.get("temperature") for body in accepted} == {temperature}
+        pd.testing.assert_frame_equal(ask(connect(server), faces, questions), table)
+        assert len(server.bodies) == len(bodies)  # nothing is asked twice
+        server.takes = lambda body: False
+        with pytest.raises(ServerError, match="not so"):
+            ask(connect(server), faces, questions_about((4,)))
+    q3 = table[table["question_type"] == "Q3"]
+    assert set(q3["p_yes_from"]) == {source}
+    np.testing.assert_allclose(q3["p_yes"], 1 if source == "words" else 2 / 3)
 
 
 def test_sampled_answers_give_the_share_of_yes(own, connect):
     with ChatServer() as server:
         server.write = lambda messages: ["Yes", "no", "yes!", "Hm"][len(server.bodies) % 4]
-        model = connect(server)
-        model.parallel = 1
-        table = ask(model, read_faces(own), questions_about(AUS), samples=4)
+        table = ask(connect(server, parallel=1), read_faces(own), questions_about(AUS), samples=4)
     assert set(table["p_yes_from"]) == {"samples"} and len(set(server.bodies)) == 48
     np.testing.assert_allclose(table["p_yes"], 2 / 3)
 
@@ -146,8 +213,7 @@ def test_a_passing_fault_loses_nothing(own, connect, fault, monkeypatch):
 def test_a_lasting_fault_ends_the_run_and_the_next_one_asks_only_what_is_missing(own, connect):
     faces, questions = read_faces(own), questions_about(AUS)
     with ChatServer(lambda messages: "yes") as server:
-        model = connect(server)
-        model.parallel = 1
+        model = connect(server, parallel=1)
         server.faults = [""] * 5 + ["another form"]
         with pytest.raises(ServerError, match="answers so far are in"):
             ask(model, faces, questions)
@@ -249,7 +315,76 @@ def test_weights_of_transformers_give_what_their_logits_say(own, tiny, tmp_path)
 
 
 def test_the_command_asks_local_weights_and_what_is_no_model_is_refused(own, tiny, tmp_path, capsys):
-    line = ["predict", "--model", str(tiny), "--data", str(own), "--output", str(tmp_path / "out")]
-    assert main(line) == 0 and "P(yes) from log-probabilities: 12 answers" in capsys.readouterr().out
+    assert main(command(own, tmp_path / "out", model=tiny)) == 0
+    assert "P(yes) from log-probabilities: 12 answers" in capsys.readouterr().out
     with pytest.raises(ModelError, match=f"{tmp_path}: no vision-language model"):
         LocalModel(str(tmp_path), tmp_path / "c.sqlite")
+
+
+def pickled(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"lm_head.weight": torch.zeros(2, 2)}, folder / "pytorch_model.bin")
+
+
+def cut(folder):
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
+
+
+def without_a_layer(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if "layers.1" not in k},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+
+
+def with_code(folder):
+    """A model of no known type whose class is in the folder."""
+    (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass Own: pass\n")
+    config = {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Own", "AutoModelForImageTextToText": "own.Own"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    processor = json.loads((folder / "processor_config.json").read_text())
+    processor |= {"processor_class": "Own", "auto_map": {"AutoProcessor": "own.Own"}}
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+
+
+DAMAGE = {
+    pickled: "safetensors",
+    cut: "model.safetensors is cut short",
+    without_a_layer: "weights are missing",
+    with_code: "custom code",
+    lambda folder: (folder / "chat_template.jinja").unlink(): "no chat template",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_weights_that_lack_something_or_bring_code_are_refused(tiny, tmp_path, damage, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # transformers would ask, and run the code on a yes
+    folder = Path(shutil.copytree(tiny, tmp_path / "llava"))
+    damage(folder)
+    with pytest.raises(ModelError, match=f"{folder}: .*{DAMAGE[damage]}"):
+        LocalModel(str(folder), tmp_path / "a.sqlite")
+    assert not (folder / "ran").exists()
+
+
+@pytest.mark.skipif(not is_serve_available(), reason="transformers serve needs fastapi, uvicorn and openai")
+def test_the_server_of_transformers_answers_as_the_same_weights_do_here(own, tiny, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serving = Serve(str(tiny), device="cpu", host="127.0.0.1", port=port, non_blocking=True)
+    try:
+        url = f"http://127.0.0.1:{port}/v1"
+        line = command(own, tmp_path / "served", "--api", url, "--parallel", 2, model=tiny)
+        assert main(line) == 0
+    finally:
+        serving.kill_server()
+    served = read_predictions(tmp_path / "served" / "predictions.parquet")
+    here = ask(LocalModel(str(tiny), tmp_path / "a.sqlite"), read_faces(own), questions_about(AUS))
+    assert served["answer"].tolist() == here["answer"].tolist()
+    assert set(served["p_yes_from"]) == {"words"}  # it gives no log-probabilities
+    assert ((here["p_yes"] > 0.5) == (served["p_yes"] == 1)).all()

@@ -15,7 +15,7 @@ from weights import changed, encoder_decoder, save
 import expvqa_lib as expvqa
 from expvqa_lib.errors import ModelError, SettingsError
 from expvqa_lib.model import load_model
-from expvqa_lib.model.load import _placement
+from expvqa_lib.model.load import placement
 from expvqa_lib.training import Recipe, finetune
 from tools.base_model.build import initialise
 
@@ -87,14 +87,14 @@ def test_bits_hold_the_language_model_alone(folder, images, bits):
 
 
 def test_large_models_go_to_an_accelerator_in_half_precision_and_small_ones_stay(monkeypatch):
-    assert _placement(None, None, False) == _placement(None, "float32", True) == (CPU, torch.float32)
-    assert _placement(None, None, True) == (CPU, torch.bfloat16)
+    assert placement(None, None, False) == placement(None, "float32", True) == (CPU, torch.float32)
+    assert placement(None, None, True) == (CPU, torch.bfloat16)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     for name, half in (("cuda", torch.bfloat16), ("mps", torch.float16)):
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda name=name: torch.device(name))
-        assert _placement(None, None, True) == (torch.device(name), half)
-        assert _placement(None, None, False) == (CPU, torch.float32)
-        assert _placement(None, "float32", True) == (torch.device(name), torch.float32)
+        assert placement(None, None, True) == (torch.device(name), half)
+        assert placement(None, None, False) == (CPU, torch.float32)
+        assert placement(None, "float32", True) == (torch.device(name), torch.float32)
 
 
 def test_the_language_model_alone_can_be_held_in_half_precision(folder, model, processor, tmp_path, capfd):

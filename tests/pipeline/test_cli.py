@@ -61,6 +61,8 @@ REFUSED = {
     "evaluate --data faces.parquet --model nowhere --card": "no model card",
     "evaluate --data faces.parquet --predictions p.parquet --card": "--card",
     "compare feat.csv --data faces.parquet --output out": "NAME=FILE",
+    "compare a=1.csv --data faces.parquet --output out": "two or more",
+    "compare a=1.csv prior=2.csv --data faces.parquet --output out": "label prior",
     "compare a=1.csv a=2.csv --data faces.parquet --output out": "different names",
     "score nowhere --output out.csv": "nowhere: no picture or video there",
     "score docs/face.png --output out.xlsx": ".csv or .parquet",

@@ -16,7 +16,7 @@ import pandas as pd
 from ...facs import EMOTIONS
 from ...files import read_frame
 from ..table import AU_COLUMNS
-from .programs import NOTHING, PYFEAT_EMOTIONS, SOURCES, Source, choose_faces, find_pictures
+from .programs import BOX, NOTHING, PYFEAT_EMOTIONS, SOURCES, Source, choose_faces, find_pictures
 from .reading import UNLABELLED, Reading
 from .splits import assign_splits
 
@@ -30,8 +30,8 @@ def read_labels(reading: Reading, labels: Files, *, images: str = "", threshold:
 
     - own: `image` (its path below root); AUs (`AU1`, `AU01`, `au_1`: 1 present, 0 absent, empty where
       unlabelled), intensities (`AU1_intensity`, `AU01_r`); and if there are such, `subject`, `split` (train,
-      validation, test), `frame`, `emotion` (a name or adjective of `facs.EMOTIONS`, several joined by `+`)
-      and `dataset`.
+      validation, test), `frame`, `emotion` (a name or adjective of `facs.EMOTIONS`, several joined by `+`),
+      `dataset`, and the box of the face (`left`, `top`, `width`, `height` in pixels).
     - OpenFace 2, a file a video or picture: `confidence` (faces below 0.8 are dropped), `AU01_c` (0 or 1),
       `AU01_r` (intensity). Images are the aligned faces that it writes: of a video's `face_id` and `frame`
       `{name}_aligned/frame_det_00_000001.bmp`, of a picture's `face` `{name}_aligned/face_det_000000.bmp` or,
@@ -66,21 +66,28 @@ def read_labels(reading: Reading, labels: Files, *, images: str = "", threshold:
         chances = {word: _numbers(reading, rows, word, 1) for word in PYFEAT_EMOTIONS if word in rows}
         chances = pd.DataFrame(chances).fillna(-1.0)
         rows["emotion"] = chances.idxmax(axis=1).where(chances.max(axis=1) >= source.probability)
+    for column in rows.columns.intersection(BOX):
+        rows[column] = pd.to_numeric(rows[column], errors="coerce")
     _finish(reading, rows.assign(labelled_by=None if reading.dataset == "own" else reading.dataset))
 
 
-def read_scores(reading: Reading, file: str | Path, *, images: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_scores(
+    reading: Reading, files: Files, *, images: str = "", labelled: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What a program says of each AU of pictures below `root`, a row a picture (the index, below root).
 
     Args:
-        reading, file, images: as of `read_labels`; the reading counts the rows that are dropped.
+        reading, files, images: as of `read_labels`; the reading counts the rows that are dropped. What
+            OpenFace says of a picture is about the one that is called as the file.
+        labelled: boxes of the labelled faces, see `choose_faces`.
 
     Returns:
         Scores in [0, 1]: a probability, an intensity of 5 as 1, or the code where there is no more; and
         answers, 0 or 1: the program's own code, else from the threshold that `SOURCES` names (intensity: 1).
     """
     source = SOURCES[reading.dataset]
-    rows = _read_rows(reading, [file], source, images)
+    rows = _read_rows(reading, files, replace(source, faces=""), images, labelled)
+    rows = reading.drop(rows, rows.duplicated("image"), "repeated row")
     kind = {"whole": source.probability is None}
     codes = {name: _numbers(reading, rows, name, 1, **kind) for name in AU_COLUMNS if name in rows}
     strengths = {name: f"{name}_intensity" for name in AU_COLUMNS if f"{name}_intensity" in rows}
@@ -91,7 +98,13 @@ def read_scores(reading: Reading, file: str | Path, *, images: str = "") -> tupl
     return (strengths / 5).combine_first(codes), answers.combine_first(by_intensity)
 
 
-def _read_rows(reading: Reading, labels: Sequence[str | Path], source: Source, images: str) -> pd.DataFrame:
+def _read_rows(
+    reading: Reading,
+    labels: Sequence[str | Path],
+    source: Source,
+    images: str,
+    labelled: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """The rows of all files with the pictures that they are about, without faces that nobody is sure of."""
     tables = (_read_file(reading, os.path.abspath(file), source.columns) for file in labels)
     rows = pd.concat(tables, ignore_index=True).fillna("")
@@ -100,7 +113,7 @@ def _read_rows(reading: Reading, labels: Sequence[str | Path], source: Source, i
         rows = reading.drop(rows.assign(confidence=confidence), confidence.isna(), "no face")
     rows = find_pictures(reading, rows, images or (source.frames if "frame" in rows else source.faces))
     if reading.dataset != "own":
-        rows = choose_faces(reading, rows)
+        rows = choose_faces(reading, rows, labelled)
     if "confidence" in rows:
         rows = reading.drop(rows, rows["confidence"] < source.confidence, "confidence too low")
     return rows.copy()

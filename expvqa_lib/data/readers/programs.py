@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ...errors import SettingsError, TableError
@@ -16,8 +17,11 @@ from .reading import SUFFIX, Reading
 NOTHING = ("", "nan", "na", "null", "none")
 PYFEAT_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".wmv", ".m4v", ".mpg", ".mpeg")
+BOX = ["left", "top", "width", "height"]  # of a face in its picture, px
+_EDGES = [*BOX, "right", "bottom"]
 _AU = r"au[ _-]?0*(\d{1,3})"
-_BOX = {"width": "facerectwidth", "height": "facerectheight"}
+_RECT = {"left": "facerectx", "top": "facerecty", "width": "facerectwidth", "height": "facerectheight"}
+_LANDMARKS = {"left": "x_0", "right": "x_16", "top": "y_19", "bottom": "y_8"}  # jaw, brow and chin, of 68
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,18 @@ class Source:
 
 SOURCES = {
     "own": Source(
-        {name: name for name in ("image", "subject", "split", "frame", "emotion", "dataset")}
+        {name: name for name in ("image", "subject", "split", "frame", "emotion", "dataset", *BOX)}
         | {"AU{}": r"(?:au[ _-]?)?0*(\d{1,3})(?: *\(.*\))?", "AU{}_intensity": _AU + r"[ _-]?(?:r|intensity)"}
     ),
     "OpenFace": Source(
-        {"frame": "frame", "face": "face|face_id", "confidence": "confidence"}
+        {"frame": "frame", "face": "face|face_id", "confidence": "confidence", **_LANDMARKS}
         | {"AU{}": r"au(\d\d)_c", "AU{}_intensity": r"au(\d\d)_r"},
         frames="{name}_aligned/frame_det_{face:02d}_{frame:06d}.bmp",
         faces="{name}_aligned/face_det_{face:06d}.bmp",
         confidence=0.8,
     ),
     "Py-Feat": Source(
-        {"image": "input", "frame": "frame", "confidence": "facescore", "AU{}": _AU, **_BOX}
+        {"image": "input", "frame": "frame", "confidence": "facescore", "AU{}": _AU, **_RECT}
         | {name: f"{name}|{EMOTIONS[name].adjective}" for name in PYFEAT_EMOTIONS},
         confidence=0.9,
         probability=0.5,
@@ -57,7 +61,7 @@ SOURCES = {
     ),
     "Exp-VQA": Source(  # `expvqa score`, and whatever gives a probability an AU
         {"image": "file|image", "frame": "frame", "emotion": "emotion", "AU{}": _AU}
-        | {"width": "width", "height": "height"},
+        | {name: name for name in BOX},
         probability=0.5,
     ),
 }
@@ -154,12 +158,36 @@ def _frame_path(root: Path, pattern: str, row: tuple) -> str:
     return beside if not (root / image).exists() and (root / beside).exists() else image
 
 
-def choose_faces(reading: Reading, rows: pd.DataFrame) -> pd.DataFrame:
-    """Keep the largest face of each image by its box; without boxes, no face of an image with several."""
-    if "width" in rows:
-        area = pd.to_numeric(rows["width"], errors="coerce")
-        area = area * pd.to_numeric(rows.get("height", area), errors="coerce")
-        largest = area == area.groupby(rows["image"]).transform("max")
-        rows = reading.drop(rows, area.notna() & ~largest, "smaller face of its image")
+def choose_faces(reading: Reading, rows: pd.DataFrame, labelled: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Keep one face of each image by its box; without boxes, no face of an image with several.
+
+    It is the face that overlaps the labelled one most, where `labelled` has the columns `BOX` of that (the
+    index is the image), else the largest.
+    """
+    boxes = _pixels(rows.reindex(columns=_EDGES))
+    width = boxes["width"].fillna(boxes["right"] - boxes["left"])
+    height = boxes["height"].fillna(boxes["bottom"] - boxes["top"]).fillna(width)
+    if labelled is not None:
+        boxes = boxes.assign(width=width, height=height)[BOX]
+        places = _pixels(labelled.reindex(index=rows["image"], columns=BOX))
+        shared = pd.Series(overlap(boxes.to_numpy(), places.to_numpy()), rows.index)
+        is_other = (shared < shared.groupby(rows["image"]).transform("max")) | (shared == 0)
+        rows = reading.drop(rows, is_other, "face that is not the labelled one")
+    area = (width * height)[rows.index]
+    largest = area == area.groupby(rows["image"]).transform("max")
+    rows = reading.drop(rows, area.notna() & ~largest, "smaller face of its image")
     again = rows.duplicated("image", keep=False) & ~rows.drop(columns=["file", "line"]).duplicated(keep=False)
-    return reading.drop(rows, again, "one of several faces in its image, which it does not name", "wanted")
+    rows = reading.drop(rows, again, "one of several faces in its image, which it does not name", "wanted")
+    return rows.drop(columns=_EDGES, errors="ignore")
+
+
+def _pixels(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells.apply(pd.to_numeric, errors="coerce").astype(float)  # of no rows, apply keeps text
+
+
+def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union [...] of boxes [..., 4]: left, top, width and height; NaN where one is NaN."""
+    corner = np.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
+    shared = np.clip(corner - np.maximum(boxes[..., :2], others[..., :2]), 0, None).prod(-1)
+    union = boxes[..., 2:].prod(-1) + others[..., 2:].prod(-1) - shared
+    return np.divide(shared, union, out=np.zeros(np.shape(shared)), where=union != 0)

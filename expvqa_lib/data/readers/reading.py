@@ -28,9 +28,11 @@ _FILES = re.compile(SUFFIX + r"|\.(?i:csv|txt|npy)$")
 _WORDS = "|".join(word for emotion in EMOTIONS.values() for word in (emotion.name, emotion.adjective))
 _BLENDSHAPE = "(?:brow|cheek|eye|jaw|mouth|nose|tongue)[A-Z][A-Za-z]+"  # of ARKit and MediaPipe, as Py-Feat 2
 _LABEL_LIKE = re.compile(rf"(?i:au[ _-]?\d.*|.*emotion.*|.*expression.*|{_WORDS})|{_BLENDSHAPE}")
-_COLUMNS = r"^(?:subject|frame|split|image|emotion|dataset|labelled_by|AU\d+(?:_intensity)?)$"
+_COLUMNS = (
+    r"^(?:subject|frame|split|image|emotion|dataset|labelled_by|left|top|width|height|AU\d+(?:_intensity)?)$"
+)
 _OPTIONAL = {"subject", "split", "frame", "dataset", "emotion", *EMOTIONS}
-_OPTIONAL |= {"face", "width", "height", "path", "AU{}", "AU{}_intensity"}
+_OPTIONAL |= {"face", "path", "left", "top", "right", "bottom", "width", "height", "AU{}", "AU{}_intensity"}
 _OF_LABEL_FILES = {"confidence", "AU{}_intensity"}
 
 

@@ -124,23 +124,33 @@ def evaluate(options: Namespace) -> None:
 
 
 def predict(options: Namespace) -> None:
-    """Write the predictions of any vision-language model; print how many answers say neither yes nor no."""
+    """Write the predictions of any vision-language model; name the answers that say neither yes nor no."""
+    require(options.samples >= 0 < options.parallel, "--samples is 0 or more, --parallel 1 or more")
+    warnings.showwarning = show_warning
     output, split = Path(options.output), None if options.split == "all" else options.split
-    faces = pd.concat(faces_to_measure(read_faces(options.data, options.image_root), split))
+    faces = read_faces(options.data, options.image_root, output / "tables")
+    if options.skip_unreadable:
+        faces = faces[readable(faces["image"])].reset_index(drop=True)
     kinds = [kind.upper() for kind in options.question_types]
+    jobs = [(rows, questions_about(labelled_aus(rows), kinds)) for rows in faces_to_measure(faces, split)]
+    jobs = [job for job in jobs if len(job[1])]
+    require(
+        jobs, f"{options.data}: no face has a labelled action unit, so nothing to ask in {', '.join(kinds)}"
+    )
     store = output / "answers.sqlite"
     if options.api:
         settings = {"url": options.api, "price": tuple(options.price), "max_cost": options.budget}
-        model = Chat(options.model, store, **settings)
+        model = Chat(options.model, store, parallel=options.parallel, **settings)
     else:
-        model = LocalModel(options.model, store, device=options.device, dtype=options.dtype or "auto")
+        model = LocalModel(options.model, store, device=options.device, dtype=options.dtype)
     how = {"samples": options.samples, "in_words": options.in_words}
-    table = ask_any(model, faces, questions_about(labelled_aus(faces), kinds), **how)
+    table = pd.concat([ask_any(model, *job, **how) for job in jobs], ignore_index=True)
     save_table(table, output / "predictions.parquet")
     print(pd.Series(dict(model.counts)).to_string())
-    q3 = table[table["question_type"] == "Q3"]
-    for source, rows in q3.groupby("p_yes_from"):
+    for source, rows in table.groupby("p_yes_from"):
         print(f"P(yes) from {source}: {len(rows)} answers, {rows['p_yes'].isna().sum()} neither yes nor no")
+    for row in table[table["p_yes_from"].notna() & table["p_yes"].isna()].head(5).itertuples():
+        print(f"expvqa: neither yes nor no: {row.au} of {row.image}: {row.answer!r:.80}", file=sys.stderr)
     print(f"{output}: predictions.parquet; measure it with expvqa evaluate --predictions")
 
 
@@ -149,14 +159,16 @@ def compare(options: Namespace) -> None:
     show = {"index": False, "float_format": "%.1f"}
     files = dict(part.partition("=")[::2] for part in options.models)
     require(
-        all(files.values()) and len(files) == len(options.models),
-        f"found {' '.join(options.models)}; expected NAME=FILE with different names, such as pyfeat=feat.csv",
+        all(files.values()) and 1 < len(files) == len(options.models) and "prior" not in files,
+        f"found {' '.join(options.models)}; expected two or more NAME=FILE with different names, such as "
+        "pyfeat=feat.csv (prior is the label prior)",
     )
     root = Path(options.image_root or Path(options.data).parent)
     faces, split = read_faces(options.data, root), None if options.split == "all" else options.split
-    models = {name: read_scored(file, root, options.images) for name, file in files.items()}
+    models = {name: read_scored(file, root, options.images, faces) for name, file in files.items()}
     found, output = compare_models(faces, models, split=split), Path(options.output)
     save_table(found.table, output / "comparison.csv")
+    save_table(found.left_out, output / "left_out.csv")
     for metric, best in {"f1": "row", "auc": "row", "calibration_error": None}.items():
         if (found.table["metric"] == metric).any():
             export(with_intervals(found.table, metric), output / metric, best=best)
@@ -170,7 +182,9 @@ def compare(options: Namespace) -> None:
     print(macro.drop(columns=["dataset", "split", "target"]).to_string(**show))
     for table in (differences, found.counts):
         print("", table.to_string(**show), sep="\n")
-    print(f"{output}: comparison.csv and .png; f1, auc and differences as .csv, .md and .tex")
+    for row in found.left_out.head(1).itertuples():
+        print(f"\n{len(found.left_out)} faces left out, such as {row.image}: nothing of {row.lacking}")
+    print(f"{output}: comparison.csv and .png; left_out.csv; f1, auc and differences as .csv, .md and .tex")
 
 
 def _evaluate_faces(options: Namespace) -> None:

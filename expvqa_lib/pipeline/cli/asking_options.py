@@ -202,7 +202,14 @@ ASKING = {
                 "action": "store_true",
                 "help": "go by the words of the answer, not by log-probabilities",
             },
+            "--parallel": {
+                "type": int,
+                "default": 8,
+                "metavar": "N",
+                "help": "with --api: requests at a time (default: 8)",
+            },
             **COST,
+            **SKIP,
             "--output": {"required": True, "metavar": "DIR", "help": "folder of predictions and answers"},
         },
     ),
@@ -216,7 +223,8 @@ ASKING = {
             "models": {
                 "nargs": "+",
                 "metavar": "NAME=FILE",
-                "help": "predictions of evaluate, a table of score, or of Py-Feat, OpenFace or LibreFace",
+                "help": "predictions of evaluate, a table of score, or of Py-Feat, OpenFace or LibreFace; of "
+                "many files the folder, or a pattern in quotes",
             },
             "--data": {"required": True, "metavar": "FILE", "help": "your face table, .parquet or .csv"},
             "--image-root": {
