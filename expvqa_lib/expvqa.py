@@ -127,6 +127,11 @@ class ExpVQA:
         table = score_yes_no(self.model, self.processor, faces, aus, wordings=range(len(questions.Q3)))
         return table.set_axis(names) if is_list else table.set_axis(names).iloc[0]
 
+    @property
+    def default_method(self) -> str:
+        """The most faithful method; for a billion parameters or more, the most faithful of two passes."""
+        return FAST_METHOD if self.model.num_parameters() >= LARGE else DEFAULT_METHOD
+
     def _aus(self, aus: Sequence[int] | None) -> list[int]:
         return list(aus or getattr(self.model.config, "aus", None) or ACTION_UNITS)
 
@@ -147,12 +152,11 @@ class ExpVQA:
     ) -> Explanation:
         """Map where the model looked for a yes to Q3 about an AU, or for the first word of an answer.
 
-        With an AU, `p_yes` is that of `aus`; `method` is one of `attention.METHODS`, by default the most
-        faithful, and for a billion parameters or more the most faithful that takes two passes.
+        With an AU, `p_yes` is that of `aus`; `method` is one of `attention.METHODS`.
         """
         if au is None and not (question or "").strip():
             raise SettingsError("explain needs an AU number or a question")
-        method = method or (FAST_METHOD if self.model.num_parameters() >= LARGE else DEFAULT_METHOD)
+        method = method or self.default_method
         (face,), *_ = _faces([image], crop, bgr)
         text, targets = (question, None) if au is None else (questions.ask_q3(au), [questions.YES])
         (heat,), (p_yes,), (answer,) = relevance(

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import multiprocessing
 import re
 import threading
 import time
@@ -53,6 +54,23 @@ class ChatServer(http.server.ThreadingHTTPServer):
 
     def handle_error(self, *_) -> None:
         """A client that was killed is part of the tests."""
+
+
+def kill_after(server: ChatServer, requests: int, target: Callable, *args: object) -> None:
+    """Run `target` in a process, and kill it once the server has so many requests; then end the delay."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)
+    process.start()
+    while len(server.bodies) < requests and process.is_alive():
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    server.delay = 0
+
+
+def predict_command(own, output, *more, model="any") -> list[str]:
+    """The command line that asks `model` about the face table `own`."""
+    options = ["--model", model, "--data", own, "--output", output, *more]
+    return ["predict", *map(str, options)]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

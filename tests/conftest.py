@@ -91,3 +91,39 @@ def root(tmp_path):
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def no_other_server(monkeypatch):
+    """No server but the one that a test names, and one more try after a fault."""
+    monkeypatch.setattr("expvqa_lib.data.chat.RETRIES", 1)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def connect(tmp_path, monkeypatch, no_other_server):
+    """Make a Chat with a server; all share one file of answers."""
+    from expvqa_lib.data.chat import Chat
+
+    def connect(server, **settings):
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        return Chat("tiny", tmp_path / "new" / "answers.sqlite", **settings)
+
+    return connect
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory, faces):
+    """A face table of six faces of three people, with two AUs and emotions."""
+    import pandas as pd
+
+    from expvqa_lib.data import load_image, write_table
+
+    root, rows = tmp_path_factory.mktemp("own"), faces[faces["dataset"] == "synth_wild"].head(6)
+    for k, image in enumerate(rows["image"]):
+        load_image(image).save(root / f"{k}.png")
+    table = pd.DataFrame({"image": [f"{k}.png" for k in range(6)], "subject": list("aabbcc")})
+    table = table.assign(dataset="own", split="test", frame="0", emotion=rows["emotion"].tolist())
+    write_table(table.assign(AU1=[0, 1, 0, 1, 0, 1], AU12=[1, 1, 0, 0, 1, 0]), root / "own.parquet")
+    return root / "own.parquet"

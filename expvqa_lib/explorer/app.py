@@ -10,7 +10,7 @@ import ipywidgets as w
 import pandas as pd
 import torch
 
-from ..attention import DEFAULT_METHOD, FAST_METHOD, METHODS, Word, explain_words
+from ..attention import METHODS, Word, explain_words
 from ..errors import ExpVQAError, ImageError, SettingsError
 from ..expvqa import ExpVQA, load
 from ..facs import ACTION_UNITS, AREAS
@@ -44,7 +44,7 @@ class Explorer(w.VBox):
         self._thread = ThreadPoolExecutor(1, "expvqa", torch.set_num_threads, (threads,))
         self.face = FaceChooser(self._on_change)
         vars(self).update(_widgets(self._is_small))
-        self.method.value = DEFAULT_METHOD if self._is_small else FAST_METHOD
+        self.method.value = model.default_method
         self.notice.value = _box("notice", model.notice)
         answering = [
             self.kind,

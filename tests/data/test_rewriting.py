@@ -1,51 +1,18 @@
 """Answers in a language model's words, from a real server on the loopback that fails in every way."""
 
 import json
-import multiprocessing
-import time
 from collections import Counter
 from pathlib import Path
 
 import datasets
 import pandas as pd
 import pytest
-from chat_server import ChatServer, by_rules
+from chat_server import ChatServer, by_rules, kill_after
 
 from expvqa_lib.data import build_pairs, check_table, write_table
-from expvqa_lib.data import chat as module
-from expvqa_lib.data.chat import Chat
 from expvqa_lib.data.rewriting import AT_REST, EXAMPLE, ROLE, caption_faults, rewrite
-from expvqa_lib.errors import ServerError, SettingsError
 from expvqa_lib.pipeline.cli import main
 from expvqa_lib.questions import Q1_ACTIONS, read_aus, read_emotion
-
-WORDS = [f"word {k}" for k in range(12)]
-ANSWERS = [f"You wrote {word}." for word in WORDS]
-
-
-@pytest.fixture(autouse=True)
-def no_other_server(monkeypatch):
-    monkeypatch.setattr(module, "RETRIES", 1)
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def connect(tmp_path, monkeypatch):
-    """Make a Chat with a server; all share one file of answers."""
-
-    def connect(server: ChatServer, **settings) -> Chat:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        return Chat("tiny", tmp_path / "new" / "answers.sqlite", **settings)
-
-    return connect
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
-    with ChatServer(lambda messages: f"You wrote {messages[-1]['content']}.") as server:
-        yield server
 
 
 def answers_to_q1(pairs: datasets.DatasetDict) -> list[str]:
@@ -210,13 +177,7 @@ def many(tmp_path_factory) -> Path:
 def test_a_killed_run_goes_on_without_a_second_request(many, connect):
     pairs = build_pairs(pd.read_parquet(many))
     with ChatServer(delay=0.1) as server:
-        process = multiprocessing.get_context("fork").Process(target=rewrite, args=(pairs, connect(server)))
-        process.start()
-        while len(server.bodies) < 20 and process.is_alive():
-            time.sleep(0.005)
-        process.kill()
-        process.join()
-        server.delay = 0
+        kill_after(server, 20, rewrite, pairs, connect(server))
         new, report = rewrite(pairs, connect(server))
     assert 0 <= len(server.bodies) - len(set(server.bodies)) <= 8  # those under way, 8 at a time
     assert report["cached"] >= 12 and set(new["train"]["source"]) == {"llm", "rules"}
@@ -237,65 +198,3 @@ def test_a_missing_setting_or_a_spent_budget_stops_and_the_next_run_goes_on(many
         assert main(command) == 0 and max(Counter(server.bodies).values()) == 1
     assert "pairs by llm" in capsys.readouterr().out
     assert set(datasets.load_from_disk(str(output))["train"]["source"]) == {"llm", "rules"}
-
-
-def ask_all(chat: Chat, words: list[str]) -> list[str]:
-    return chat.map(lambda word: chat.ask([{"role": "user", "content": word}])[0], words, "asking")
-
-
-def test_answers_come_in_order_so_many_at_a_time_and_the_key_stays_off_the_disk(connect, server, tmp_path):
-    server.delay, chat = 0.05, connect(server, parallel=3)
-    assert ask_all(chat, WORDS) == ANSWERS and 1 < server.most_active <= 3
-    assert chat.counts == {"requests": 12, "cached": 0, "tokens_in": 120, "tokens_out": 600, "cost": 0}
-    assert server.keys == {"Bearer sk-very-secret"}
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert files and all(b"secret" not in path.read_bytes() for path in files)
-
-
-@pytest.mark.parametrize("fault", ["500", "429", "cut"])
-def test_a_request_is_repeated_after_a_passing_fault(connect, server, fault):
-    server.faults = [fault]
-    assert ask_all(connect(server), WORDS[:1]) == ANSWERS[:1] and len(server.bodies) == 2
-
-
-@pytest.mark.parametrize(("fault", "requests"), [("401", 1), ("404", 1), ("500", 2), ("another form", 1)])
-def test_a_lasting_fault_ends_the_run_and_the_answers_before_it_are_stored(connect, server, fault, requests):
-    ask_all(connect(server, parallel=1), WORDS[:2])
-    server.faults = [fault] * 50
-    with pytest.raises(ServerError, match=rf"{server.url}.*answers\.sqlite"):
-        ask_all(connect(server, parallel=1), WORDS[:3])
-    assert len(server.bodies) == 2 + requests
-    server.faults, chat = [], connect(server)
-    assert ask_all(chat, WORDS) == ANSWERS and len(server.bodies) == 2 + requests + 10
-    assert (chat.counts["requests"], chat.counts["cached"]) == (10, 2)
-    chat.ask([{"role": "system", "content": WORDS[0]}])
-    assert len(server.bodies) == 2 + requests + 11  # another conversation
-
-
-def test_a_budget_needs_a_price_and_a_server_that_counts(connect, server):
-    with pytest.raises(SettingsError, match="price"):
-        connect(server, max_cost=3.0)
-    server.usage = None
-    with pytest.raises(ServerError, match="usage"):
-        ask_all(connect(server, max_cost=3.0, price=(1.0, 1.0)), WORDS)
-    assert ask_all(connect(server), WORDS[:1]) == ANSWERS[:1]
-
-
-def test_without_server_key_address_or_client_the_message_names_what_is_missing(tmp_path, monkeypatch):
-    with pytest.raises(SettingsError, match="OPENAI_API_KEY.*OPENAI_BASE_URL"):
-        Chat("tiny", tmp_path / "a.sqlite")
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    with pytest.raises(ServerError, match=r"127\.0\.0\.1:9/v1"):
-        ask_all(Chat("tiny", tmp_path / "a.sqlite"), WORDS[:1])
-    monkeypatch.setattr(module, "openai", None)
-    with pytest.raises(SettingsError, match=r"pip install -e '.\[rewriting\]'"):
-        Chat("tiny", tmp_path / "a.sqlite")
-
-
-def test_a_file_of_something_else_is_named_and_left_alone(server, tmp_path):
-    path = tmp_path / "answers.sqlite"
-    path.write_text("not a database, but long enough to be one " * 20)
-    for place in (path, tmp_path, path / "within" / "a.sqlite"):
-        with pytest.raises(ServerError, match=str(place)):
-            Chat("tiny", place)
-    assert path.read_text().startswith("not a database")

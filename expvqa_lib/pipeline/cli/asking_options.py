@@ -11,6 +11,25 @@ MODEL = {
     "--dtype": {"metavar": "T", "help": "float32, bfloat16 or float16 (default: what suits the device)"},
     "--bits": {"type": int, "choices": (8, 4), "help": "bits of the language model (needs bitsandbytes)"},
 }
+LOADED = {
+    "--model": {"metavar": "DIR", "help": "model folder or hub name (default: the quick profile's model)"},
+    **MODEL,
+}
+IMAGE_ROOT = {
+    "--image-root": {
+        "metavar": "DIR",
+        "help": "folder that the images are relative to (default: the table's)",
+    }
+}
+TABLE = {
+    "--data": {"required": True, "metavar": "FILE", "help": "your face table, .parquet or .csv"},
+    **IMAGE_ROOT,
+    "--split": {
+        "default": "all",
+        "choices": ("train", "validation", "test", "all"),
+        "help": "faces of the table (default: all)",
+    },
+}
 SKIP = {
     "--skip-unreadable": {
         "action": "store_true",
@@ -54,11 +73,7 @@ ASKING = {
         {
             "images": {"nargs": "+", "metavar": "IMAGE", "help": "image file with one face"},
             "question": {"metavar": "QUESTION", "help": "the question, in quotes, after the images"},
-            "--model": {
-                "metavar": "DIR",
-                "help": "model folder or hub name (default: the quick profile's model)",
-            },
-            **MODEL,
+            **LOADED,
             **SKIP,
             "--samples": {
                 "type": int,
@@ -80,11 +95,7 @@ ASKING = {
         {
             "paths": {"nargs": "+", "metavar": "PATH", "help": "picture, video, folder or pattern in quotes"},
             "--output": {"required": True, "metavar": "FILE", "help": "the table, .csv or .parquet"},
-            "--model": {
-                "metavar": "DIR",
-                "help": "model folder or hub name (default: the quick profile's model)",
-            },
-            **MODEL,
+            **LOADED,
             "--aus": {
                 "nargs": "+",
                 "type": au,
@@ -132,10 +143,7 @@ ASKING = {
                 "metavar": "PATH",
                 "help": "your own face table, .parquet or .csv, or folder of data sets",
             },
-            "--image-root": {
-                "metavar": "DIR",
-                "help": "folder that the images are relative to (default: the table's)",
-            },
+            **IMAGE_ROOT,
             "--split": {
                 "choices": ("train", "validation", "test", "all"),
                 "help": "faces to measure (default: all of a table, the test faces of a folder of data sets)",
@@ -175,16 +183,7 @@ ASKING = {
             },
             "--device": MODEL["--device"],
             "--dtype": MODEL["--dtype"],
-            "--data": {"required": True, "metavar": "FILE", "help": "your face table, .parquet or .csv"},
-            "--image-root": {
-                "metavar": "DIR",
-                "help": "folder that the images are relative to (default: the table's)",
-            },
-            "--split": {
-                "default": "all",
-                "choices": ("train", "validation", "test", "all"),
-                "help": "faces to ask about (default: all)",
-            },
+            **TABLE,
             "--question-types": {
                 "nargs": "+",
                 "default": ["q3"],
@@ -226,20 +225,11 @@ ASKING = {
                 "help": "predictions of evaluate, a table of score, or of Py-Feat, OpenFace or LibreFace; of "
                 "many files the folder, or a pattern in quotes",
             },
-            "--data": {"required": True, "metavar": "FILE", "help": "your face table, .parquet or .csv"},
-            "--image-root": {
-                "metavar": "DIR",
-                "help": "folder that the images are relative to (default: the table's)",
-            },
+            **TABLE,
             "--images": {
                 "default": "",
                 "metavar": "PATTERN",
                 "help": "of a video's output: its frames below the root, such as '{name}/{frame:06d}.jpg'",
-            },
-            "--split": {
-                "default": "all",
-                "choices": ("train", "validation", "test", "all"),
-                "help": "faces to measure (default: all)",
             },
             "--output": {"required": True, "metavar": "DIR", "help": "folder for tables and the forest plot"},
         },
